@@ -1,0 +1,11 @@
+"""geossl: an encoder of your own region from unlabelled satellite imagery.
+
+The concepts, in the order in which pixels meet them:
+
+``Band → Sensor → Grid → Tile → Scene → Cube → Chip → Encoder → Task → Map``
+
+Import from the module that owns a concept (``from geossl.grid import Grid``);
+nothing is re-exported here, so ``import geossl`` costs nothing.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,156 @@
+"""The grid that all pixels of a project lie on, and its tiles.
+
+A thin layer over odc-geo's ``GridSpec`` and ``GeoBox`` that adds what a store needs: a stable
+string id for every tile, and a description that can be written down and read back.
+Tile indices and points are always in the order x, y; arrays are always in the order y, x.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox, Geometry
+from odc.geo.gridspec import GridSpec
+from odc.geo.types import ixy_, resyx_, xy_
+
+from geossl.errors import SettingsError
+
+CHUNK = 256
+"""Side in pixels of one stored window; tile sizes are multiples of it."""
+
+_TILE_ID = re.compile(r"x(-?\d+)y(-?\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Square tiles of square, north-up pixels in one projected coordinate system."""
+
+    crs: str
+    """A projected CRS, as ``EPSG:32622`` or WKT."""
+    resolution: float
+    """Pixel size in CRS units (metres)."""
+    tile_size: int = 1024
+    """Side of a tile in pixels, a multiple of :data:`CHUNK`."""
+    origin: tuple[float, float] = (0.0, 0.0)
+    """x, y of the north-west corner of tile (0, 0), in CRS units."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.resolution) and self.resolution > 0):
+            raise SettingsError(f"grid resolution {self.resolution!r} must be a positive number of metres")
+        if self.tile_size <= 0 or self.tile_size % CHUNK:
+            raise SettingsError(f"grid tile size {self.tile_size!r} must be a positive multiple of {CHUNK} pixels")
+        if not CRS(self.crs).projected:
+            raise SettingsError(f"grid CRS {self.crs!r} is not projected", "choose a UTM zone or another CRS in metres")
+
+    @property
+    def spec(self) -> GridSpec:
+        """The same grid as odc-geo's object. Its y index counts *downwards*, as ours does."""
+        return _spec(self)
+
+    def __getitem__(self, index: tuple[int, int]) -> Tile:
+        """The tile at ``ix, iy``; ix grows eastwards, iy southwards."""
+        ix, iy = index
+        return Tile(self, int(ix), int(iy))
+
+    def tile(self, tile_id: str) -> Tile:
+        """The tile with that id (inverse of :attr:`Tile.id`)."""
+        if not (match := _TILE_ID.fullmatch(tile_id)):
+            raise SettingsError(f"{tile_id!r} is not a tile id", "tile ids look like x3y-2")
+        return self[int(match[1]), int(match[2])]
+
+    def tiles(self, area: Geometry) -> Iterator[Tile]:
+        """All tiles that an area (in any CRS) touches, row by row from the north-west."""
+        for index, _ in sorted(self.spec.tiles_from_geopolygon(area), key=lambda found: found[0][::-1]):
+            yield self[index]
+
+    def is_aligned(self, box: GeoBox, *, tolerance: float = 1e-3) -> bool:
+        """Whether a raster's pixels coincide with this grid's, to a fraction of a pixel."""
+        if box.crs is None or box.crs != CRS(self.crs):
+            return False
+        a = box.affine
+        if not (
+            math.isclose(a.a, self.resolution, rel_tol=1e-9)
+            and math.isclose(a.e, -self.resolution, rel_tol=1e-9)
+            and a.b == 0
+            and a.d == 0
+        ):
+            return False
+        shift = [(a.c - self.origin[0]) / self.resolution, (a.f - self.origin[1]) / self.resolution]
+        return all(abs(s - round(s)) <= tolerance for s in shift)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "crs": self.crs,
+            "resolution": self.resolution,
+            "tile_size": self.tile_size,
+            "origin": list(self.origin),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        x, y = data["origin"]
+        return cls(data["crs"], float(data["resolution"]), int(data["tile_size"]), (float(x), float(y)))
+
+
+@functools.lru_cache(maxsize=64)
+def _spec(grid: Grid) -> GridSpec:
+    side = grid.tile_size * grid.resolution
+    return GridSpec(
+        grid.crs,
+        (grid.tile_size, grid.tile_size),
+        resyx_(-grid.resolution, grid.resolution),
+        # odc-geo names the south-west corner of tile (0, 0)
+        origin=xy_(grid.origin[0], grid.origin[1] - side),
+        flipy=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One square of a grid: the unit of storage, work and publication."""
+
+    grid: Grid
+    ix: int
+    iy: int
+
+    @property
+    def id(self) -> str:
+        """Stable name, such as ``x3y-2``."""
+        return f"x{self.ix}y{self.iy}"
+
+    @property
+    def geobox(self) -> GeoBox:
+        """CRS, affine transform and shape of the tile's pixels."""
+        return self.grid.spec[ixy_(self.ix, self.iy)]
+
+    @property
+    def transform(self) -> Affine:
+        """From pixel (column, row) corners to CRS (x, y)."""
+        return self.geobox.affine
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return self.grid.tile_size, self.grid.tile_size
+
+    @property
+    def bounds(self) -> BoundingBox:
+        """left, bottom, right, top in CRS units."""
+        return self.geobox.boundingbox
+
+    @property
+    def extent(self) -> Geometry:
+        return self.geobox.extent
+
+    @property
+    def pixel_origin(self) -> tuple[int, int]:
+        """(row, column) of this tile's first pixel in the grid's global pixel lattice."""
+        return self.iy * self.grid.tile_size, self.ix * self.grid.tile_size
