@@ -1,0 +1,270 @@
+"""The verbs.
+
+Each verb imports what it needs when it runs, so that ``geossl --help`` answers at once. A verb that
+set something aside ends with exit code 3, a mistake of the user with 1, Ctrl-C with 130.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Group, Parameter
+
+from geossl import __version__
+from geossl.errors import GeosslError
+
+if TYPE_CHECKING:
+    from geossl.progress import Progress
+    from geossl.project.project import Project as OpenProject
+    from geossl.project.project import StageResult
+
+SET_ASIDE = 3
+
+_start = Group("Start here", sort_key=1)
+_stages = Group("Stages, in order", sort_key=2)
+_look = Group("Look", sort_key=3)
+_operate = Group("Operate", sort_key=4)
+
+app = App(
+    name="geossl",
+    version=__version__,
+    help="""An encoder of your own region from unlabelled satellite imagery, and maps that renew themselves.
+
+Try `geossl demo` for the whole journey on a generated landscape. For your own region: `geossl init`,
+edit geossl.yaml, then `geossl run`, or one stage at a time. Every stage may be run again: it does
+only what is not done yet.""",
+    help_format="markdown",
+)
+
+ProjectFile = Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")]
+Overrides = Annotated[
+    list[str] | None,
+    Parameter(["--set", "-s"], help="Override one setting, as in `--set pretrain.epochs=20`. May be repeated.", negative=""),
+]
+
+_HERE = Path("geossl.yaml")
+
+
+@app.command(group=_start)
+def demo(folder: Annotated[Path, Parameter(["--folder", "-f"])] = Path("out/demo")) -> int:
+    """Run the whole main job on a generated landscape and write a report page.
+
+    Takes a few minutes on two cores, needs no network, and goes through the same functions as real
+    imagery does. Running it again does only what is missing.
+
+    Parameters
+    ----------
+    folder
+        Where scenes, the project file, its store and the report go.
+    """
+    from geossl.project.stages.demo import demo as stage
+
+    return _with_bars(lambda progress: stage(folder, progress))
+
+
+@app.command(group=_start)
+def init(
+    folder: Path = Path(),
+    *,
+    imagery: Path = Path("imagery"),
+    show: Annotated[bool, Parameter(negative="")] = False,
+    force: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Write a commented geossl.yaml.
+
+    Parameters
+    ----------
+    folder
+        Folder of the new project.
+    imagery
+        Folder with your scenes (GeoTIFF, COG, JP2, SAFE).
+    show
+        Print every field with its meaning and default instead of writing a file.
+    force
+        Overwrite an existing project file.
+    """
+    from geossl.project.stages.init import explain_settings, init_project
+
+    if show:
+        print(explain_settings())
+        return 0
+    print(f"Wrote {init_project(folder, imagery, overwrite=force)}. Edit it, then `geossl run`.")
+    return 0
+
+
+@app.command(group=_stages)
+def ingest(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Tile new scenes into the cube, and put the tasks' labels onto its grid."""
+    return _stage("ingest", project, overrides)
+
+
+@app.command(group=_stages)
+def stats(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Compute band statistics over clear pixels, and cloud-free composites."""
+    return _stage("stats", project, overrides)
+
+
+@app.command(group=_stages)
+def pretrain(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Train an encoder on the unlabelled imagery. Goes on where it was interrupted."""
+    return _stage("pretrain", project, overrides)
+
+
+@app.command(group=_stages)
+def evaluate(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Score the frozen encoder on held-out blocks, beside the floors."""
+    return _stage("evaluate", project, overrides)
+
+
+@app.command(group=_stages)
+def finetune(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Fit each task from its labels, and score it on held-out blocks beside the floors."""
+    return _stage("finetune", project, overrides)
+
+
+@app.command(name="map", group=_stages)
+def map_(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Map the area: GeoTIFFs with palette, polygons, QGIS styles, STAC Items."""
+    return _stage("map", project, overrides)
+
+
+@app.command(group=_stages)
+def report(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Write one page of pictures and figures that needs no network."""
+    return _stage("report", project, overrides)
+
+
+@app.command(group=_start)
+def run(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """All stages, in order; each does only what is not done yet."""
+    from geossl.project.stages.run import run_all
+
+    return _with_bars(lambda progress: run_all(_open(project, overrides), progress))
+
+
+@app.command(group=_look)
+def status(
+    *,
+    project: ProjectFile = _HERE,
+    overrides: Overrides = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Say what exists, what is stale, and what to run next.
+
+    Parameters
+    ----------
+    json
+        Print it for machines.
+    """
+    from geossl.project.stages.status import status as stage
+
+    found = stage(_open(project, overrides))
+    if json:
+        import json as encoder
+
+        print(encoder.dumps(found.to_dict(), indent=1))
+    else:
+        _console().print(found.table())
+    return 0
+
+
+@app.command(group=_look)
+def scenes(
+    *,
+    project: ProjectFile = _HERE,
+    overrides: Overrides = None,
+    quarantined: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """List the scenes in the cube with their clear fraction.
+
+    Parameters
+    ----------
+    quarantined
+        List what was set aside instead, with the reasons.
+    """
+    from geossl.project.stages.scenes import quarantine_table, scene_table
+
+    opened = _open(project, overrides)
+    _console().print(quarantine_table(opened) if quarantined else scene_table(opened))
+    return 0
+
+
+@app.command(group=_look)
+def doctor(*, project: ProjectFile | None = None) -> int:
+    """Check versions, GDAL drivers, GPU, disk and stores, and say what to do."""
+    from geossl.project.stages.doctor import doctor as stage
+
+    table, healthy = stage(project)
+    _console().print(table)
+    return 0 if healthy else 1
+
+
+@app.command(group=_operate)
+def deploy(*, project: ProjectFile = _HERE, pool: str = "geossl") -> int:
+    """Register this project's flows on the Prefect server that PREFECT_API_URL names.
+
+    Parameters
+    ----------
+    pool
+        Work pool that runs them; made (type process) where it is missing.
+    """
+    from flows.deploy import deploy as register
+
+    for line in register(project.resolve(), pool=pool):
+        print(line)
+    return 0
+
+
+def _console():  # type: ignore[no-untyped-def]  # rich is imported only when something is printed
+    from rich.console import Console
+
+    return Console(stderr=False)
+
+
+def _open(project: Path, overrides: list[str] | None) -> OpenProject:
+    from geossl.project.project import Project
+
+    return Project.load(project, overrides or [])
+
+
+Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report"]
+
+
+def _stage(verb: Verb, project: Path, overrides: list[str] | None) -> int:
+    from geossl.project.stages.run import STAGES
+
+    return _with_bars(lambda progress: [STAGES[verb](_open(project, overrides), progress)])
+
+
+def _with_bars(work: Callable[[Progress], list[StageResult]]) -> int:
+    from geossl.cli.progress import bars
+
+    console = _console()
+    with bars(console) as progress:
+        results = work(progress)
+    for result in results:
+        mark = "–" if result.skipped else "✓"
+        console.print(f"{mark} [bold]{result.stage}[/bold]" + ("  nothing to do" if result.skipped else ""))
+        for line in result.lines:
+            console.print(f"    {line}", highlight=False, markup=False)
+    return SET_ASIDE if any(result.set_aside for result in results) else 0
+
+
+def main() -> None:
+    """Entry point of the ``geossl`` command."""
+    try:
+        code = app(result_action="return_value")
+    except GeosslError as error:
+        print(f"geossl: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("\ngeossl: stopped. What was committed is kept; run the same command to go on.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

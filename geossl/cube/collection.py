@@ -1,0 +1,168 @@
+"""Read a cube: collections of scenes or composites, and labels, as one snapshot shows them.
+
+A collection looks the same whether it holds a sensor's scenes or composites of them. Arrays are in
+step order, which is the order of arrival; only :meth:`Collection.open` sorts by time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from typing import Any
+
+import icechunk
+import numpy as np
+import xarray
+import zarr
+from numpy.typing import NDArray
+
+from geossl.bands import Sensor, Statistics
+from geossl.cube import layout
+from geossl.errors import StoreError
+from geossl.grid import Grid, Tile
+from geossl.legend import Legend
+
+
+class _Layer:
+    """A group of tiles in a session. Pickles (read-only sessions do), and caches what it has opened."""
+
+    def __init__(self, session: icechunk.Session, path: str) -> None:
+        self._session = session
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._session, self.name)
+
+    @property
+    def name(self) -> str:
+        return self._path.rpartition("/")[2]
+
+    @property
+    def snapshot(self) -> str:
+        """Id of the snapshot that this shows."""
+        return self._session.snapshot_id
+
+    @functools.cached_property
+    def _group(self) -> zarr.Group:
+        return zarr.open_group(self._session.store, path=self._path, mode="r")
+
+    @functools.cached_property
+    def _attributes(self) -> dict[str, Any]:
+        return self._group.attrs.asdict()
+
+    @functools.cached_property
+    def grid(self) -> Grid:
+        return Grid.from_dict(self._attributes["grid"])
+
+    @functools.cached_property
+    def tile_ids(self) -> list[str]:
+        """Ids of all tiles, row by row from the north-west."""
+        return layout.tile_ids(self._group)
+
+    def tile(self, tile_id: str) -> Tile:
+        return self.grid.tile(tile_id)
+
+    def _array(self, tile_id: str, name: str) -> zarr.Array[Any]:
+        try:
+            return zarr.open_array(self._session.store, path=f"{self._path}/{tile_id}/{name}", mode="r")
+        except FileNotFoundError:
+            raise StoreError(f"{self._path} has no array {name!r} on tile {tile_id}") from None
+
+
+class Collection(_Layer):
+    """A sensor's scenes, or composites of them, tile by tile."""
+
+    def __init__(self, session: icechunk.Session, name: str) -> None:
+        super().__init__(session, name)
+
+    @functools.cached_property
+    def sensor(self) -> Sensor:
+        return Sensor.from_dict(self._attributes["sensor"])
+
+    @property
+    def kind(self) -> str:
+        """``scenes`` or ``composite``."""
+        return str(self._attributes["kind"])
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Per-band statistics over clear pixels; None before they were computed."""
+        stored = self._attributes.get("statistics")
+        return None if stored is None else Statistics.from_dict(stored)
+
+    def image(self, tile_id: str) -> zarr.Array[Any]:
+        """(time, band, y, x) stored integers."""
+        return self._array(tile_id, "image")
+
+    def quality(self, tile_id: str) -> zarr.Array[Any]:
+        """(time, y, x) uint8 quality flags."""
+        return self._array(tile_id, "quality")
+
+    def clear_count(self, tile_id: str) -> zarr.Array[Any]:
+        """(time, y, x) uint16 number of clear observations; composites only."""
+        return self._array(tile_id, "clear_count")
+
+    def times(self, tile_id: str) -> NDArray[np.datetime64]:
+        """(T,) acquisition times, datetime64[ns], UTC."""
+        return np.asarray(self._array(tile_id, "time")[:]).astype("datetime64[ns]")
+
+    def scene_ids(self, tile_id: str) -> list[str]:
+        return [str(value) for value in self._array(tile_id, "scene_id")[:]]  # type: ignore[union-attr]  # iterable
+
+    def checksums(self, tile_id: str) -> list[str]:
+        """What each step was made from."""
+        return [str(value) for value in self._array(tile_id, "source_checksum")[:]]  # type: ignore[union-attr]
+
+    def revisions(self, tile_id: str) -> NDArray[np.int32]:
+        """(T,) how often each step was overwritten."""
+        return np.asarray(self._array(tile_id, "revision")[:])
+
+    def clear_fraction(self, tile_id: str) -> NDArray[np.float32]:
+        """(T,) share of clear pixels on the tile."""
+        return np.asarray(self._array(tile_id, "clear_fraction")[:])
+
+    def chunk_clear(self, tile_id: str) -> NDArray[np.float32]:
+        """(T, cy, cx) share of clear pixels in every chunk window."""
+        return np.asarray(self._array(tile_id, "chunk_clear")[:])
+
+    def open(self, tile_id: str) -> xarray.Dataset:
+        """One tile as xarray sees it: lazy, sorted by time, with CRS, no-data as NaN."""
+        self._array(tile_id, "image")
+        dataset = xarray.open_zarr(
+            self._session.store, group=f"{self._path}/{tile_id}", consolidated=False, chunks=None
+        )
+        return dataset.sortby("time")
+
+
+class Labels(_Layer):
+    """A label layer, tile by tile."""
+
+    def __init__(self, session: icechunk.Session, name: str) -> None:
+        super().__init__(session, f"{layout.LABELS}/{name}")
+
+    @functools.cached_property
+    def legend(self) -> Legend:
+        return Legend.from_dict(self._attributes["legend"])
+
+    @property
+    def task(self) -> str:
+        """``landcover`` or ``change``."""
+        return str(self._attributes["task"])
+
+    @property
+    def before(self) -> dt.date | None:
+        """Date of the earlier state; change only."""
+        return _date(self._attributes.get("before"))
+
+    @property
+    def after(self) -> dt.date | None:
+        """Date of the later state; change only."""
+        return _date(self._attributes.get("after"))
+
+    def read(self, tile_id: str) -> NDArray[np.uint8]:
+        """(H, W) class codes, :data:`~geossl.legend.NO_LABEL` where there is none."""
+        return np.asarray(self._array(tile_id, "label")[:])
+
+
+def _date(text: str | None) -> dt.date | None:
+    return None if text is None else dt.date.fromisoformat(text)

@@ -1,0 +1,298 @@
+"""How arrays lie in a cube: groups, arrays, chunks, attributes. Nothing here reads a file or commits.
+
+::
+
+    /                                   attributes: geossl:format, geossl:quarantine
+    /<collection>/                      attributes: sensor, grid, kind, statistics
+    /<collection>/<tile>/image          (time, band, y, x)  stored integers; one chunk = all bands of 256 × 256 pixels
+    /<collection>/<tile>/quality        (time, y, x)        uint8 flags
+    /<collection>/<tile>/clear_count    (time, y, x)        uint16, composites only
+    /<collection>/<tile>/time …         one value a step: time, scene_id, revision, source_checksum, clear_fraction
+    /<collection>/<tile>/chunk_clear    (time, cy, cx)      clear fraction of every chunk window
+    /<collection>/<tile>/band, x, y, spatial_ref
+    /labels/<name>/                     attributes: grid, legend, task, before, after, source
+    /labels/<name>/<tile>/label         (y, x)              uint8 class codes
+
+Steps are in order of arrival. No-data is both Zarr's ``fill_value`` and CF's ``_FillValue``: xarray
+masks only by the second. Every codec chain ends in a CRC-32C: without it a flipped bit decodes to
+wrong pixels and nobody hears of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from xarray.backends.zarr import FillValueCoder
+from zarr.abc.store import Store
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from geossl.bands import Sensor, Statistics
+from geossl.errors import StoreError
+from geossl.grid import CHUNK, Grid, Tile
+from geossl.legend import NO_LABEL, Legend
+
+FORMAT = 1
+"""Version of the layout; a cube of a newer one is refused."""
+
+FORMAT_KEY = "geossl:format"
+LABELS = "labels"
+UNMEASURED = 1
+"""The quality flag of a pixel where nothing was measured; also the fill value of ``quality``."""
+
+_STEPS_PER_CHUNK = 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TILE_ID = re.compile(r"x-?\d+y-?\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The record of one scene (or composite) on one tile: everything but its pixels."""
+
+    scene_id: str
+    time: np.datetime64
+    """UTC."""
+    checksum: str
+    """What the pixels were made from; another checksum makes a new revision."""
+    chunk_clear: NDArray[np.float32]
+    """(cy, cx) clear fraction of every chunk window."""
+    revision: int = 0
+
+
+def check_name(name: str) -> str:
+    """The name, if it may name a collection or labels; :class:`StoreError` otherwise."""
+    if not _NAME.fullmatch(name) or name == LABELS:
+        raise StoreError(f"{name!r} cannot name a collection", "use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def create_root(store: Store) -> zarr.Group:
+    """The empty cube."""
+    return zarr.create_group(store, attributes={FORMAT_KEY: FORMAT}, zarr_format=3)
+
+
+def format_version(root: zarr.Group) -> int:
+    """Version of the layout that a cube was written with; KeyError where it is none."""
+    return int(root.attrs[FORMAT_KEY])  # type: ignore[arg-type]  # JSON
+
+
+def collection_names(root: zarr.Group) -> list[str]:
+    return sorted(name for name in root.group_keys() if name != LABELS)
+
+
+def label_names(root: zarr.Group) -> list[str]:
+    return sorted(root[LABELS].group_keys()) if LABELS in root else []  # type: ignore[union-attr]  # a group
+
+
+def tile_ids(group: zarr.Group) -> list[str]:
+    """Ids of the tiles of a collection or label layer, row by row from the north-west."""
+    found = (name for name in group.group_keys() if _TILE_ID.fullmatch(name))
+    return sorted(found, key=lambda name: tuple(int(part) for part in name[1:].split("y"))[::-1])
+
+
+def create_collection(root: zarr.Group, name: str, sensor: Sensor, grid: Grid, kind: str = "scenes") -> zarr.Group:
+    """An empty collection; ``kind`` is ``scenes`` or ``composite``."""
+    attributes = {"sensor": sensor.to_dict(), "grid": grid.to_dict(), "kind": kind}
+    return root.create_group(check_name(name), attributes=attributes)
+
+
+def set_statistics(collection: zarr.Group, statistics: Statistics) -> None:
+    collection.attrs["statistics"] = statistics.to_dict()
+
+
+def create_labels(root: zarr.Group, name: str, grid: Grid, legend: Legend, **attributes: Any) -> zarr.Group:
+    """An empty label layer; ``attributes`` are task, before, after, source. Replaces one of that name."""
+    attributes = {"grid": grid.to_dict(), "legend": legend.to_dict(), **attributes}
+    return root.require_group(LABELS).create_group(check_name(name), attributes=attributes, overwrite=True)
+
+
+def create_tile(collection: zarr.Group, tile: Tile, sensor: Sensor, *, composite: bool = False) -> zarr.Group:
+    """An empty tile of a collection: all of its arrays, no step."""
+    create_pixels(collection, tile, sensor, composite=composite)
+    return create_records(collection, tile, sensor)
+
+
+def create_pixels(collection: zarr.Group, tile: Tile, sensor: Sensor, *, composite: bool = False) -> zarr.Group:
+    """The large arrays of a tile, without a step: ``image``, ``quality`` and ``clear_count`` of composites."""
+    group = collection.create_group(tile.id)
+    height, width = tile.shape
+    bands = len(sensor.bands)
+    dtype = np.dtype(sensor.radiometry.dtype)
+    nodata = sensor.radiometry.nodata
+    placed = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref scene_id revision clear_fraction"}
+    image = placed | {"long_name": sensor.title or sensor.name}
+    if nodata is not None:
+        image["_FillValue"] = FillValueCoder.encode(nodata, dtype)
+    _array(
+        group,
+        "image",
+        (0, bands, height, width),
+        (1, bands, CHUNK, CHUNK),
+        dtype,
+        fill=0 if nodata is None else nodata,
+        dims=("time", "band", "y", "x"),
+        attributes=image,
+    )
+    flags = {"long_name": "quality flags", "valid_range": [0, 255]}
+    window = {"shape": (0, height, width), "chunks": (1, CHUNK, CHUNK), "dims": ("time", "y", "x")}
+    _array(group, "quality", dtype=np.dtype("u1"), fill=UNMEASURED, attributes=placed | flags, **window)
+    if composite:
+        count = placed | {"long_name": "number of clear observations"}
+        _array(group, "clear_count", dtype=np.dtype("u2"), attributes=count, **window)
+    return group
+
+
+def create_records(collection: zarr.Group, tile: Tile, sensor: Sensor) -> zarr.Group:
+    """The small arrays of a tile, without a step: coordinates and what is known of each step."""
+    group: zarr.Group = collection[tile.id]  # type: ignore[assignment]  # a group
+    _per_step(group, "time", np.dtype("i8"), attributes=_TIME)
+    _per_step(group, "scene_id", str)
+    _per_step(group, "revision", np.dtype("i4"))
+    _per_step(group, "source_checksum", str)
+    _per_step(group, "clear_fraction", np.dtype("f4"), attributes={"units": "1"})
+    windows = (tile.shape[0] // CHUNK, tile.shape[1] // CHUNK)
+    _per_step(group, "chunk_clear", np.dtype("f4"), windows, ("cy", "cx"), attributes={"units": "1"})
+    names = np.array(sensor.band_names, dtype=np.dtypes.StringDType())
+    _array(group, "band", names.shape, names.shape, str, dims=("band",))[:] = names
+    create_georeference(group, tile)
+    return group
+
+
+def create_georeference(group: zarr.Group, tile: Tile) -> None:
+    """Pixel centres ``x``, ``y`` and the CRS of a tile, as CF wants them."""
+    box = tile.geobox
+    for name, axis, size in (("x", "X", tile.shape[1]), ("y", "Y", tile.shape[0])):
+        attributes = {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": axis}
+        coordinate = _array(group, name, (size,), (size,), np.dtype("f8"), dims=(name,), attributes=attributes)
+        coordinate[:] = box.coordinates[name].values
+    crs = CRS(tile.grid.crs)
+    a = box.affine
+    reference = crs.proj.to_cf() | {
+        "spatial_ref": crs.to_wkt(),
+        "GeoTransform": f"{a.c!r} {a.a!r} {a.b!r} {a.f!r} {a.d!r} {a.e!r}",
+    }
+    _array(group, "spatial_ref", (), (), np.dtype("i4"), attributes=reference)
+
+
+def create_label_tile(labels: zarr.Group, tile: Tile, codes: NDArray[np.uint8]) -> None:
+    """One tile of a label layer: (H, W) class codes, :data:`~geossl.legend.NO_LABEL` where there is none."""
+    group = labels.create_group(tile.id)
+    create_georeference(group, tile)
+    attributes = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", "_FillValue": NO_LABEL}
+    array = _array(
+        group, "label", tile.shape, (CHUNK, CHUNK), np.dtype("u1"), NO_LABEL, ("y", "x"), attributes=attributes
+    )
+    array[:] = codes
+
+
+def extend_pixels(group: zarr.Group, steps: int) -> None:
+    """Give the large arrays of a tile this number of steps; only a writing session's parent does so."""
+    for name in ("image", "quality", "clear_count"):
+        if name in group:
+            _resize(group, name, steps)
+
+
+def write_pixels(
+    group: zarr.Group, step: int, image: NDArray[Any], quality: NDArray[np.uint8], count: NDArray[np.uint16] | None = None
+) -> None:
+    """Write whole chunks of one step: image (C, H, W), quality (H, W), of composites also count (H, W)."""
+    group["image"][step] = image  # type: ignore[index]  # an array
+    group["quality"][step] = quality  # type: ignore[index]  # an array
+    if count is not None:
+        group["clear_count"][step] = count  # type: ignore[index]  # an array
+
+
+def write_records(group: zarr.Group, steps: dict[int, Step]) -> None:
+    """Write what is known of steps, by index; extends the per-step arrays where they are too short."""
+    if not steps:
+        return
+    columns: dict[str, Any] = {
+        "time": lambda s: s.time.astype("datetime64[ns]").astype("i8"),
+        "scene_id": lambda s: s.scene_id,
+        "revision": lambda s: s.revision,
+        "source_checksum": lambda s: s.checksum,
+        "clear_fraction": lambda s: s.chunk_clear.mean(dtype="f8"),
+        "chunk_clear": lambda s: s.chunk_clear,
+    }
+    for name, value in columns.items():
+        array: zarr.Array[Any] = group[name]  # type: ignore[assignment]  # an array
+        values = array[:]
+        length = max(len(values), max(steps) + 1)
+        if length > len(values):
+            array.resize((length, *array.shape[1:]))
+            values = array[:]
+        for index, step in steps.items():
+            values[index] = value(step)
+        array[:] = values
+
+
+def append_step(
+    group: zarr.Group, step: Step, image: NDArray[Any], quality: NDArray[np.uint8], count: NDArray[np.uint16] | None = None
+) -> int:
+    """Append one step with its pixels to a tile, without Dask and forks; returns its index."""
+    index = int(group["image"].shape[0])  # type: ignore[union-attr]  # an array
+    extend_pixels(group, index + 1)
+    write_pixels(group, index, image, quality, count)
+    write_records(group, {index: step})
+    return index
+
+
+def chunk_fractions(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Share of true pixels in every chunk window: (H, W) → (H/256, W/256)."""
+    height, width = mask.shape
+    windows = mask.reshape(height // CHUNK, CHUNK, width // CHUNK, CHUNK)
+    return windows.mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
+
+
+_TIME = {
+    "standard_name": "time",
+    "units": "nanoseconds since 1970-01-01",
+    "calendar": "proleptic_gregorian",
+    "axis": "T",
+}
+
+
+def _per_step(
+    group: zarr.Group,
+    name: str,
+    dtype: Any,
+    shape: tuple[int, ...] = (),
+    dims: tuple[str, ...] = (),
+    attributes: dict[str, Any] | None = None,
+) -> None:
+    _array(group, name, (0, *shape), (_STEPS_PER_CHUNK, *shape), dtype, dims=("time", *dims), attributes=attributes)
+
+
+def _resize(group: zarr.Group, name: str, steps: int) -> None:
+    array: zarr.Array[Any] = group[name]  # type: ignore[assignment]  # an array
+    array.resize((steps, *array.shape[1:]))
+
+
+def _array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: Any,
+    fill: float = 0,
+    dims: tuple[str, ...] = (),
+    attributes: dict[str, Any] | None = None,
+) -> zarr.Array[Any]:
+    text = dtype is str
+    shuffle = "noshuffle" if text else "bitshuffle"
+    size = 1 if text else dtype.itemsize
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value="" if text else dtype.type(fill),
+        compressors=[BloscCodec(typesize=size, cname="lz4", shuffle=shuffle), Crc32cCodec()],
+        dimension_names=dims,
+        attributes=attributes or {},
+    )

@@ -1,0 +1,265 @@
+"""Open, lock, commit, tag: the repository that holds a cube.
+
+A cube is one `Icechunk <https://icechunk.io>`_ repository of Zarr arrays. Readers pin a snapshot
+(:meth:`Cube.view`) and never see half a change; writers replace the tip of ``main`` in one commit.
+
+A local folder cannot order two commits by itself, so writers hold an operating-system lock from
+plan to commit (:meth:`Cube.writing`); a killed writer's lock frees itself. Object stores order
+commits by conditional writes, and whoever comes second plans again (:meth:`Cube.transact`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import zarr
+
+from geossl.cube import layout
+from geossl.cube.collection import Collection, Labels
+from geossl.cube.storage import local_folder, open_storage
+from geossl.errors import StoreError
+
+BRANCH = "main"
+
+LONGEST_INGEST = dt.timedelta(days=7)
+"""Unreferenced chunks younger than this may belong to a running writer: cleaning keeps them, and a writer
+that has run for longer refuses to commit."""
+
+_ATTEMPTS = 20
+"""How often a writer plans again after losing the race for a commit on an object store."""
+
+# Icechunk warns of what the lock below already prevents; ICECHUNK_LOG still overrides it.
+if "ICECHUNK_LOG" not in os.environ:
+    icechunk.set_logs_filter("error")
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One commit of the cube's history."""
+
+    snapshot: str
+    time: dt.datetime
+    message: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """The cube as one snapshot shows it. Read-only; can be pickled to other processes."""
+
+    snapshot: str
+    session: icechunk.Session = field(repr=False)
+
+    @property
+    def root(self) -> zarr.Group:
+        return zarr.open_group(self.session.store, mode="r")
+
+    def collections(self) -> list[str]:
+        """Names of all collections, sorted."""
+        return layout.collection_names(self.root)
+
+    def collection(self, name: str) -> Collection:
+        """The collection of that name.
+
+        Raises
+        ------
+        StoreError
+            There is none; the message names those that exist.
+        """
+        if name not in (names := self.collections()):
+            raise StoreError(
+                f"the cube has no collection {name!r}",
+                f"it holds {', '.join(names)}" if names else "ingest imagery first",
+            )
+        return Collection(self.session, name)
+
+    def label_names(self) -> list[str]:
+        """Names of all label layers, sorted."""
+        return layout.label_names(self.root)
+
+    def labels(self, name: str) -> Labels:
+        """The label layer of that name; :class:`StoreError` names those that exist."""
+        if name not in (names := self.label_names()):
+            raise StoreError(
+                f"the cube has no labels {name!r}", f"it holds {', '.join(names)}" if names else "add labels first"
+            )
+        return Labels(self.session, name)
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A cube at an address."""
+
+    uri: str
+    """A local path, ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://account/container/prefix``."""
+    repository: icechunk.Repository = field(repr=False)
+
+    @classmethod
+    def open(cls, uri: str) -> Cube:
+        """Open an existing cube.
+
+        Raises
+        ------
+        StoreError
+            Nothing is there, it is something else, or a newer geossl wrote it.
+        """
+        storage = open_storage(uri)
+        try:
+            cube = cls(uri, icechunk.Repository.open(storage))
+        except icechunk.RepositoryNotFoundError:
+            raise StoreError(f"there is no cube at {uri}", "ingest imagery first, or check the address") from None
+        except icechunk.IcechunkError as error:
+            raise StoreError(f"the cube at {uri} cannot be opened: {error}") from error
+        cube._check_format()
+        return cube
+
+    @classmethod
+    def create(cls, uri: str) -> Cube:
+        """Create an empty cube; :class:`StoreError` where there already is one."""
+        with _lock(uri):
+            if icechunk.Repository.exists(open_storage(uri)):
+                raise StoreError(f"there already is a cube at {uri}", "open it, or choose another address")
+            return cls._create(uri)
+
+    @classmethod
+    def open_or_create(cls, uri: str) -> Cube:
+        """Open the cube, or create it where there is nothing yet."""
+        with _lock(uri):
+            storage = open_storage(uri)
+            if not icechunk.Repository.exists(storage):
+                return cls._create(uri)
+            cube = cls(uri, icechunk.Repository.open(storage))
+            # killed between creating the repository and its first commit
+            if len(list(cube.repository.ancestry(branch=BRANCH))) == 1:
+                cube._initialise()
+        cube._check_format()
+        return cube
+
+    @classmethod
+    def _create(cls, uri: str) -> Cube:
+        cube = cls(uri, icechunk.Repository.create(open_storage(uri)))
+        cube._initialise()
+        return cube
+
+    def _initialise(self) -> None:
+        session = self.repository.writable_session(BRANCH)
+        layout.create_root(session.store)
+        session.commit("create the cube")
+
+    def _check_format(self) -> None:
+        try:
+            version = layout.format_version(self.view().root)
+        except (FileNotFoundError, KeyError):
+            raise StoreError(f"{self.uri} is an Icechunk repository, but not a cube of geossl") from None
+        if version > layout.FORMAT:
+            raise StoreError(
+                f"the cube at {self.uri} has format {version}; this geossl knows formats up to {layout.FORMAT}",
+                "update geossl",
+            )
+
+    def snapshot(self) -> str:
+        """Id of the newest snapshot."""
+        return self.repository.lookup_branch(BRANCH)
+
+    def view(self, snapshot: str | None = None) -> View:
+        """The cube at a snapshot (id or tag), by default the newest, pinned from now on."""
+        if snapshot is None:
+            snapshot = self.snapshot()
+        elif snapshot in self.repository.list_tags():
+            snapshot = self.repository.lookup_tag(snapshot)
+        try:
+            return View(snapshot, self.repository.readonly_session(snapshot_id=snapshot))
+        except icechunk.IcechunkError:
+            raise StoreError(
+                f"the cube at {self.uri} has no snapshot {snapshot!r}", "it may have expired; use the newest"
+            ) from None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[icechunk.Session]:
+        """A session at the tip, locked until the block ends; the caller commits (or does not).
+
+        A second writer on the same local folder waits here for the first.
+        """
+        with _lock(self.uri):
+            yield self.repository.writable_session(BRANCH)
+
+    def transact(self, work: Callable[[icechunk.Session], str | None]) -> str:
+        """Run ``work`` on a session at the tip and commit what it wrote, all or nothing.
+
+        Parameters
+        ----------
+        work:
+            Writes into the session and returns the commit's message, or None to commit nothing.
+            Called again with a new session where another writer was first (object stores), so it has
+            to plan from what it finds in the session.
+
+        Returns
+        -------
+        str
+            Id of the newest snapshot afterwards.
+        """
+        for _ in range(_ATTEMPTS):
+            with self.writing() as session:
+                start = time.monotonic()
+                message = work(session)
+                if message is None or not session.has_uncommitted_changes:
+                    return session.snapshot_id
+                if time.monotonic() - start > LONGEST_INGEST.total_seconds():
+                    raise StoreError(
+                        f"this change to {self.uri} took longer than {LONGEST_INGEST.days} days",
+                        "nothing was committed; use smaller waves",
+                    )
+                try:
+                    return session.commit(message)
+                except icechunk.ConflictError:
+                    continue
+        raise StoreError(f"{_ATTEMPTS} times another writer was faster at {self.uri}", "try again later")
+
+    def tag(self, name: str, snapshot: str) -> None:
+        """Name a snapshot, so that it never expires. The same name and snapshot again do nothing."""
+        if name in self.repository.list_tags():
+            if (there := self.repository.lookup_tag(name)) != snapshot:
+                raise StoreError(f"tag {name!r} already names snapshot {there}, not {snapshot}", "choose another name")
+            return
+        with _lock(self.uri):
+            try:
+                self.repository.create_tag(name, snapshot)
+            except icechunk.IcechunkError as error:
+                raise StoreError(f"snapshot {snapshot} cannot be tagged {name!r}: {error}") from error
+
+    def tags(self) -> dict[str, str]:
+        """Tag → snapshot id."""
+        return {name: self.repository.lookup_tag(name) for name in sorted(self.repository.list_tags())}
+
+    def log(self) -> list[LogEntry]:
+        """All commits, newest first."""
+        return [
+            LogEntry(entry.id, entry.written_at, entry.message, entry.metadata)
+            for entry in self.repository.ancestry(branch=BRANCH)
+        ]
+
+
+@contextlib.contextmanager
+def _lock(uri: str) -> Iterator[None]:
+    """Hold the writers' lock of a local cube; nothing for object stores.
+
+    The kernel owns the lock, so it is freed however its holder ends.
+    """
+    folder = local_folder(uri)
+    if folder is None:
+        yield
+        return
+    path = Path(f"{folder}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""A generated Sentinel-2-like landscape with its truth, so that everything runs with nothing to download."""

@@ -1,0 +1,107 @@
+"""Quality flags: what a provider's mask says about each pixel, in one vocabulary.
+
+Three masks are understood, each by a table: Sentinel-2's scene classification (``scl``), the
+``QA_PIXEL`` bits of Landsat Collection 2 (``qa_pixel``) and the classes of classic Fmask (``fmask``).
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+QualityKind = Literal["scl", "qa_pixel", "fmask"]
+"""Which provider's mask a quality band is."""
+
+
+class Quality(IntFlag):
+    """Bits of a stored ``quality`` pixel (uint8); 0 is clear land."""
+
+    NODATA = 1
+    """Nothing was measured in at least one band."""
+    CLOUD = 2
+    SHADOW = 4
+    """Cloud shadow."""
+    SNOW = 8
+    CIRRUS = 16
+    SATURATED = 32
+    """The provider says so, or the number did not fit the sensor's dtype and was clipped."""
+    WATER = 64
+
+
+UNCLEAR = Quality.NODATA | Quality.CLOUD | Quality.SHADOW | Quality.SNOW | Quality.CIRRUS
+"""Any of these: the ground was not seen."""
+
+
+def is_clear(quality: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where the ground was seen: none of :data:`UNCLEAR`. Any shape."""
+    clear: NDArray[np.bool_] = (quality & np.uint8(UNCLEAR)) == 0
+    return clear
+
+
+_SCL_CLASSES = {
+    0: Quality.NODATA,
+    1: Quality.SATURATED,
+    3: Quality.SHADOW,
+    6: Quality.WATER,
+    8: Quality.CLOUD,  # medium probability
+    9: Quality.CLOUD,  # high probability
+    10: Quality.CIRRUS,
+    11: Quality.SNOW,
+}  # 2 dark area, 4 vegetation, 5 bare, 7 unclassified: clear
+
+_FMASK_CLASSES = {
+    1: Quality.WATER,
+    2: Quality.SHADOW,
+    3: Quality.SNOW,
+    4: Quality.CLOUD,
+    255: Quality.NODATA,
+}  # 0 land: clear
+
+_QA_PIXEL_BITS = {
+    0: Quality.NODATA,  # fill
+    1: Quality.CLOUD,  # dilated cloud
+    2: Quality.CIRRUS,  # high confidence
+    3: Quality.CLOUD,
+    4: Quality.SHADOW,
+    5: Quality.SNOW,
+    7: Quality.WATER,
+}  # 6 says clear; 8 … 15 are confidences
+
+
+def _table(classes: dict[int, Quality]) -> NDArray[np.uint8]:
+    table = np.zeros(256, np.uint8)
+    for code, flag in classes.items():
+        table[code] = flag
+    return table
+
+
+_SCL, _FMASK = _table(_SCL_CLASSES), _table(_FMASK_CLASSES)
+# All flags hang on the low byte of QA_PIXEL, so this too is a table of 256.
+_QA_PIXEL = np.zeros(256, np.uint8)
+for _bit, _flag in _QA_PIXEL_BITS.items():
+    _QA_PIXEL[(np.arange(256) >> _bit) & 1 == 1] |= np.uint8(_flag)
+
+
+def from_scl(codes: NDArray[Any]) -> NDArray[np.uint8]:
+    """Flags from Sentinel-2 scene classification codes 0 … 11. Any shape."""
+    return _SCL[codes]
+
+
+def from_qa_pixel(bits: NDArray[Any]) -> NDArray[np.uint8]:
+    """Flags from Landsat Collection 2 ``QA_PIXEL`` bits (uint16). Any shape."""
+    return _QA_PIXEL[bits & 0xFF]
+
+
+def from_fmask(codes: NDArray[Any]) -> NDArray[np.uint8]:
+    """Flags from classic Fmask classes 0 … 4 and 255 (fill). Any shape."""
+    return _FMASK[codes]
+
+
+FILL: dict[QualityKind, int] = {"scl": 0, "qa_pixel": 1, "fmask": 255}
+"""The code by which each mask says "nothing here"."""
+
+FLAGS = {"scl": from_scl, "qa_pixel": from_qa_pixel, "fmask": from_fmask}
+"""Kind of mask → its function from codes to flags."""

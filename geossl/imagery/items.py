@@ -1,0 +1,156 @@
+"""What a STAC Item says: which asset is which band, and how its numbers relate to the sensor's.
+
+Pure functions over items; nothing is opened. Providers name bands and state scale and offset in
+several ways, so each question is answered by numbered rules, first match wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pystac
+
+from geossl.bands import Band, Sensor
+from geossl.errors import SceneError
+from geossl.imagery.clouds import QualityKind
+
+OWN = "geossl:"
+"""Prefix of the properties that geossl itself writes into items."""
+
+_PICTURES = {"visual", "overview", "thumbnail"}
+"""Roles and keys of assets that show a scene rather than measure it."""
+
+_WAVELENGTH_TOLERANCE = 0.01
+"""µm; closer than any two bands of one shipped sensor."""
+
+
+def find_band(item: pystac.Item, band: Band) -> tuple[pystac.Asset, int] | None:
+    """The asset and 1-based index within its file that hold a band, or None.
+
+    1. an asset whose key is the band's name;
+    2. an asset that lists a band of that name;
+    3. an asset that lists a band of that common name;
+    4. an asset whose key is the common name;
+    5. an asset that lists a band of that centre wavelength.
+
+    Among several by one rule: the finest, then a GeoTIFF before a JPEG 2000.
+    """
+    rules = (
+        lambda key, entry: _same(key, band.name),
+        lambda key, entry: _same(entry.get("name"), band.name),
+        lambda key, entry: _same(entry.get("eo:common_name", entry.get("common_name")), band.common_name),
+        lambda key, entry: _same(key, band.common_name),
+        lambda key, entry: _near(entry.get("eo:center_wavelength", entry.get("center_wavelength")), band.wavelength),
+    )
+    entries = list(_band_entries(item))
+    for rule in rules:
+        if found := [(asset, index) for key, asset, index, entry in entries if rule(key, entry)]:
+            return min(found, key=lambda hit: (_gsd(hit[0]), "jp2" in (hit[0].media_type or "")))
+    return None
+
+
+def find_quality(item: pystac.Item) -> tuple[pystac.Asset, int, QualityKind] | None:
+    """The asset that is a provider's quality mask, its band index and its kind, or None."""
+    hits = [
+        (asset, int(asset.extra_fields.get(OWN + "index", 1)), kind)
+        for kind in get_args(QualityKind)
+        for key, asset in item.assets.items()
+        if (key.lower() == kind or key.lower().startswith(kind + "_")) and not key.lower().endswith("jp2")
+    ]
+    return min(hits, key=lambda hit: _gsd(hit[0]), default=None)
+
+
+def shift(item: pystac.Item, asset: pystac.Asset, index: int, sensor: Sensor) -> int:
+    """The exact integer that turns the asset's stored numbers into the sensor's.
+
+    1. what geossl wrote itself;
+    2. ``earthsearch:boa_offset_applied``: the provider has undone the offset (its ``raster:bands``
+       still state it), so 0;
+    3. the scale and offset that the asset states;
+    4. Sentinel-2 of baseline 04.00 or later, where nothing else is said: −1000;
+    5. 0.
+
+    Raises
+    ------
+    SceneError
+        The asset's scale is not the sensor's, or its offset is no whole number of steps.
+    """
+    if OWN + "shift" in item.properties:
+        return int(item.properties[OWN + "shift"])
+    if item.properties.get("earthsearch:boa_offset_applied"):
+        return 0
+    entry = _raster_entry(asset, index)
+    if "scale" in entry or "offset" in entry:
+        return _shift_from_scale(item, float(entry.get("scale", 1.0)), float(entry.get("offset", 0.0)), sensor)
+    baseline = str(item.properties.get("s2:processing_baseline", "0")).lstrip("N")
+    if sensor.name.startswith("sentinel-2") and float(baseline) >= 4:
+        return -1000
+    return 0
+
+
+def nodata(item: pystac.Item, asset: pystac.Asset, index: int) -> float | None:
+    """The number that the item says means no-data, or None where it says nothing."""
+    value = item.properties.get(OWN + "source_nodata", _raster_entry(asset, index).get("nodata"))
+    return None if value is None else float(value)
+
+
+def _shift_from_scale(item: pystac.Item, scale: float, offset: float, sensor: Sensor) -> int:
+    ours = sensor.radiometry
+    if not math.isclose(scale, ours.scale, rel_tol=1e-6):
+        raise SceneError(
+            f"{item.id}: its numbers have scale {scale:g}, sensor {sensor.name} has {ours.scale:g}",
+            "choose or describe a sensor with this scale",
+        )
+    steps = (offset - ours.offset) / ours.scale
+    if abs(steps - round(steps)) > 1e-3:
+        raise SceneError(
+            f"{item.id}: its offset {offset:g} is not a whole number of steps from sensor {sensor.name}'s",
+            "describe a sensor with this offset",
+        )
+    return round(steps)
+
+
+def _band_entries(item: pystac.Item) -> Iterator[tuple[str, pystac.Asset, int, dict[str, Any]]]:
+    """(key, asset, band index, what is said of that band) for all that may hold measurements."""
+    for key, asset in item.assets.items():
+        if _PICTURES & {key.lower(), *(asset.roles or ())}:
+            continue
+        listed = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or [{}]
+        own_index = asset.extra_fields.get(OWN + "index")
+        for position, entry in enumerate(listed, start=1):
+            # A key names the whole file, so it can only stand for a file's single band.
+            yield key if len(listed) == 1 else "", asset, int(own_index or position), entry
+
+
+def _raster_entry(asset: pystac.Asset, index: int) -> dict[str, Any]:
+    """scale, offset, nodata of one band, from STAC 1.1 ``bands`` or from ``raster:bands``."""
+    said = dict(asset.extra_fields)
+    for listing in ("raster:bands", "bands"):
+        listed = asset.extra_fields.get(listing) or []
+        if listed:
+            said |= listed[index - 1] if index <= len(listed) else listed[0]
+    return {
+        name: said[key] for name in ("scale", "offset", "nodata") for key in (name, f"raster:{name}") if key in said
+    }
+
+
+def _gsd(asset: pystac.Asset) -> float:
+    raster = (asset.extra_fields.get("raster:bands") or [{}])[0]
+    transform = asset.extra_fields.get("proj:transform")
+    said = (
+        asset.extra_fields.get("gsd")
+        or asset.extra_fields.get("raster:spatial_resolution")
+        or raster.get("spatial_resolution")
+        or (transform[0] if transform else None)
+    )
+    return math.inf if said is None else abs(float(said))
+
+
+def _same(said: str | None, wanted: str | None) -> bool:
+    return said is not None and wanted is not None and said.lower() == wanted.lower()
+
+
+def _near(said: float | None, wanted: float | None) -> bool:
+    return said is not None and wanted is not None and abs(said - wanted) <= _WAVELENGTH_TOLERANCE

@@ -1,0 +1,188 @@
+"""A scene: one acquisition, where its bands are, and how its numbers are to be read.
+
+Whatever the source, ingest sees the same immutable :class:`Scene`. STAC is the vocabulary:
+:meth:`Scene.to_item` and :meth:`Scene.from_item` are inverses, and ``from_item`` also reads other
+providers' items by the rules of :mod:`geossl.imagery.items`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import pystac
+import shapely.geometry
+
+from geossl.bands import Sensor
+from geossl.errors import SceneError
+from geossl.imagery import items
+from geossl.imagery.clouds import QualityKind
+from geossl.imagery.items import OWN
+
+_ENDS = 64 * 1024
+"""Bytes at each end of a file that go into a scene's checksum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One band of one file."""
+
+    href: str
+    """A local path, or an http(s), s3, gs or az address."""
+    index: int = 1
+    """1-based band index within the file."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One acquisition of one sensor."""
+
+    id: str
+    sensor: str
+    """Name of the sensor whose bands these are."""
+    time: datetime
+    """Acquisition time, UTC."""
+    footprint: dict[str, Any]
+    """GeoJSON geometry, longitude and latitude."""
+    crs: str | None
+    """As the source states it; the files' own CRS is what pixels are read with."""
+    bands: Mapping[str, Asset]
+    """Sensor band name → where it is."""
+    quality: Asset | None = None
+    quality_kind: QualityKind | None = None
+    shift: int = 0
+    """Exact integer added to every number that is not no-data (Sentinel-2 baseline ≥ 04.00: −1000)."""
+    source_nodata: float | None = None
+    """Overrides what the files tag."""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    """Anything else that the source says; JSON-ready. ``geossl:physical: true`` says that the files hold
+    physical values (reflectance 0 … 1) rather than stored numbers."""
+
+    def __post_init__(self) -> None:
+        if self.time.tzinfo is None:
+            raise SceneError(f"{self.id}: acquisition time {self.time} has no time zone", "give it in UTC")
+        object.__setattr__(self, "time", self.time.astimezone(UTC))
+
+    @property
+    def physical(self) -> bool:
+        """Whether the files hold physical values rather than stored numbers."""
+        return bool(self.properties.get(OWN + "physical", False))
+
+    def checksum(self) -> str:
+        """What the scene's pixels are made from, as 32 hex digits: equal for equal files wherever they lie.
+
+        Covers each band's place, file name, file size and first and last 64 KiB, and how the numbers are
+        read. A remote file counts by its address and the item's ``updated`` property.
+        """
+        reading = (self.shift, self.source_nodata, self.quality_kind, self.physical)
+        digest = hashlib.blake2b(repr(reading).encode(), digest_size=16)
+        files: dict[str, bytes] = {}
+        for name, asset in self._assets():
+            if asset.href not in files:
+                files[asset.href] = self._file_digest(name, asset.href)
+            digest.update(f"{name}:{asset.index}".encode() + files[asset.href])
+        return digest.hexdigest()
+
+    def to_item(self) -> pystac.Item:
+        """The scene as a STAC Item, one asset a band."""
+        own = {"sensor": self.sensor, "shift": self.shift}
+        if self.source_nodata is not None:
+            own["source_nodata"] = str(self.source_nodata)  # JSON knows no NaN
+        proj = {"proj:code" if ":" in self.crs[:12] else "proj:wkt2": self.crs} if self.crs else {}
+        item = pystac.Item(
+            self.id,
+            self.footprint,
+            list(shapely.geometry.shape(self.footprint).bounds),
+            self.time,
+            dict(self.properties) | proj | {OWN + key: value for key, value in own.items()},
+        )
+        for name, asset in self._assets():
+            roles = ["data"] if name in self.bands else ["data-mask"]
+            extra = {"bands": [{"name": name}], OWN + "index": asset.index}
+            item.add_asset(name, pystac.Asset(asset.href, roles=roles, extra_fields=extra))
+        return item
+
+    @classmethod
+    def from_item(cls, item: pystac.Item, sensor: Sensor) -> Self:
+        """The scene of a STAC Item, ours or another provider's; asset addresses must be absolute.
+
+        Raises
+        ------
+        SceneError
+            The item lacks a band or a time, or its numbers cannot become the sensor's by an exact shift.
+        """
+        time = item.datetime or item.common_metadata.start_datetime
+        if item.geometry is None or time is None:
+            raise SceneError(f"{item.id}: the item has no {'time' if time is None else 'geometry'}")
+        found = {band.name: items.find_band(item, band) for band in sensor.bands}
+        if missing := [name for name, hit in found.items() if hit is None]:
+            raise SceneError(
+                f"{item.id}: no asset holds band {', '.join(missing)}; there are {', '.join(item.assets) or 'none'}",
+                f"name a sensor with the bands that are there, or only those you want of {sensor.name}",
+            )
+        hits = {name: hit for name, hit in found.items() if hit is not None}
+        quality = items.find_quality(item)
+        consumed = {"datetime", "proj:code", "proj:wkt2", OWN + "sensor", OWN + "shift", OWN + "source_nodata"}
+        epsg = item.properties.get("proj:epsg")
+        return cls(
+            id=item.id,
+            sensor=sensor.name,
+            time=time.replace(tzinfo=time.tzinfo or UTC),
+            footprint=item.geometry,
+            crs=item.properties.get("proj:code") or (f"EPSG:{epsg}" if epsg else item.properties.get("proj:wkt2")),
+            bands={name: Asset(asset.href, index) for name, (asset, index) in hits.items()},
+            quality=Asset(quality[0].href, quality[1]) if quality else None,
+            quality_kind=quality[2] if quality else None,
+            shift=_only(item, "shift", {items.shift(item, *hit, sensor) for hit in hits.values()}),
+            source_nodata=_only(item, "no-data", {items.nodata(item, *hit) for hit in hits.values()}),
+            properties={key: value for key, value in item.properties.items() if key not in consumed},
+        )
+
+    def _assets(self) -> Iterator[tuple[str, Asset]]:
+        """All assets by name, in band order, the quality mask last."""
+        yield from self.bands.items()
+        if self.quality and self.quality_kind:
+            yield self.quality_kind, self.quality
+
+    def _file_digest(self, name: str, href: str) -> bytes:
+        if "://" in href:
+            return hashlib.blake2b(f"{href} {self.properties.get('updated')}".encode()).digest()
+        path = Path(href)
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                head = file.read(_ENDS)
+                file.seek(max(0, size - _ENDS))
+                tail = file.read(_ENDS)
+        except OSError as error:
+            raise SceneError(f"{self.id}, band {name}: cannot read {href}: {error.strerror}") from error
+        return hashlib.blake2b(f"{path.name} {size} ".encode() + head + tail).digest()
+
+
+def _only[T](item: pystac.Item, what: str, values: set[T]) -> T:
+    """The one value that all bands share."""
+    if len(values) > 1:
+        raise SceneError(f"{item.id}: its bands differ in {what}: {values}", "split them into sensors that agree")
+    return values.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Something that looked like a scene and cannot be one."""
+
+    source: str
+    """File, folder or item id."""
+    reason: str
+    remedy: str = ""
+
+
+class Source(Protocol):
+    """Where scenes come from."""
+
+    def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+        """Everything there is, in order of time and id; what cannot be used comes with its reason."""
+        ...

@@ -1,0 +1,1 @@
+"""Maps: streamed prediction, cloud-optimised rasters, polygons, styles and their publication."""

@@ -1,0 +1,202 @@
+"""Overlapping windows, blended so that no edge shows.
+
+Windows lie on the grid's *global* pixel lattice, not on the tile: a window across a tile border
+is the same window for both tiles, hence a pixel's prediction does not depend on the tile it
+belongs to, and tile borders leave no trace either.
+
+Along each axis a window is ``margin | trusted | margin``. Trusted spans overlap by ``overlap``
+pixels, where one window fades out as sin² and the next fades in as cos²: the weights of all
+windows sum to one at every pixel, so nothing has to be normalised.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl.errors import GeosslError, SettingsError
+from geossl.maps.canvas import Canvas
+from geossl.maps.protocols import MapTask
+from geossl.maps.settings import MapSettings
+
+KEEP_BYTES = 256 << 20
+"""Bound on the predictions kept for neighbouring tiles; beyond it they are computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """Where windows lie along one axis; window ``k`` begins at every ``k * stride - margin``."""
+
+    window: int
+    margin: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        if self.margin < 0 or self.trusted < 1:
+            raise SettingsError(f"a window of {self.window} px has nothing left inside margins of {self.margin} px")
+        if not 0 <= self.overlap <= self.trusted // 2:
+            raise SettingsError(
+                f"windows of {self.window} px with margins of {self.margin} px cannot overlap by {self.overlap} px",
+                f"choose an overlap of at most {self.trusted // 2} px, or a larger window",
+            )
+
+    @classmethod
+    def of(cls, task: MapTask, settings: MapSettings) -> Self:
+        """The lattice that settings ask for, with the model's own window where they leave it open."""
+        window = settings.window or task.window
+        trusted = window - 2 * task.margin
+        overlap = settings.overlap if settings.overlap is not None else min(window // 8, trusted // 2)
+        return cls(window, task.margin, overlap)
+
+    @property
+    def trusted(self) -> int:
+        """Pixels of a window that count."""
+        return self.window - 2 * self.margin
+
+    @property
+    def stride(self) -> int:
+        return self.trusted - self.overlap
+
+    def span(self, k: int) -> range:
+        """The trusted pixels of window ``k``."""
+        return range(k * self.stride, k * self.stride + self.trusted)
+
+    def frame(self, k: int) -> range:
+        """All pixels of window ``k``."""
+        return range(k * self.stride - self.margin, k * self.stride - self.margin + self.window)
+
+    def over(self, pixels: range) -> range:
+        """The windows whose trusted span meets a span of pixels."""
+        return range((pixels.start - self.trusted) // self.stride + 1, (pixels.stop - 1) // self.stride + 1)
+
+    def reach(self, pixels: range) -> range:
+        """All pixels that the prediction of a span depends on."""
+        windows = self.over(pixels)
+        return range(self.frame(windows[0]).start, self.frame(windows[-1]).stop)
+
+    def weights(self) -> NDArray[np.float64]:
+        """(trusted,) of a window's pixels: rising, 1, falling."""
+        rise = np.sin(np.pi / 2 * (np.arange(self.overlap) + 0.5) / self.overlap) ** 2 if self.overlap else np.empty(0)
+        return np.concatenate([rise, np.ones(self.trusted - 2 * self.overlap), 1 - rise])
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Finished rows of a blended prediction."""
+
+    rows: range
+    """Global rows."""
+    probabilities: NDArray[np.float32]
+    """(K, H, W); meaningless where not valid."""
+    valid: NDArray[np.bool_]
+    """(H, W)"""
+
+
+class Blender:
+    """Predicts rectangles of a canvas, a strip of windows at a time.
+
+    Memory is that of one strip (one window high, one rectangle wide) and of at most
+    :data:`KEEP_BYTES` of predictions that reach into rectangles still to come.
+    """
+
+    def __init__(self, task: MapTask, canvas: Canvas, lattice: Lattice, batch: int) -> None:
+        self.task = task
+        self.canvas = canvas
+        self.lattice = lattice
+        self.batch = batch
+        self.windows = 0
+        """How many windows were predicted so far."""
+        weights = lattice.weights()
+        self._weights = weights[:, None] * weights[None, :]
+        self._kept: OrderedDict[tuple[int, int], NDArray[np.float32]] = OrderedDict()
+
+    def blend(self, rows: range, cols: range) -> Iterator[Rows]:
+        """The prediction of a rectangle in global rows and columns, from the top."""
+        lattice = self.lattice
+        stride, overlap = lattice.stride, lattice.overlap
+        # float64, so that weights that sum to one give back equal predictions exactly in float32
+        strip = np.zeros((len(self.task.legend), lattice.trusted, len(cols)))
+        reach = lattice.reach(cols)
+        for ky in lattice.over(rows):
+            image, valid = self.canvas.read(lattice.frame(ky), reach)
+            for kx, probabilities in self._strip(ky, rows, cols, image, valid):
+                span = lattice.span(kx)
+                shared = range(max(span.start, cols.start), min(span.stop, cols.stop))
+                inside = slice(shared.start - span.start, shared.stop - span.start)
+                target = strip[:, :, shared.start - cols.start : shared.stop - cols.start]
+                target += probabilities[:, :, inside] * self._weights[:, inside]
+            top = lattice.span(ky).start
+            done = range(max(top, rows.start), min(top + stride, rows.stop))
+            if done:
+                frame = done.start - lattice.frame(ky).start
+                left = cols.start - reach.start
+                yield Rows(
+                    done,
+                    strip[:, done.start - top : done.stop - top].astype(np.float32),
+                    valid[frame : frame + len(done), left : left + len(cols)],
+                )
+            strip[:, :overlap] = strip[:, stride:]
+            strip[:, overlap:] = 0
+
+    def _strip(
+        self, ky: int, rows: range, cols: range, image: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Trusted predictions (K, trusted, trusted) of the windows of row ``ky`` that have valid pixels."""
+        lattice, margin = self.lattice, self.lattice.margin
+        start = lattice.reach(cols).start
+        todo: list[tuple[int, slice]] = []
+        for kx in lattice.over(cols):
+            frame = slice(lattice.frame(kx).start - start, lattice.frame(kx).stop - start)
+            if (ky, kx) in self._kept:
+                self._kept.move_to_end((ky, kx))
+                yield kx, self._kept[ky, kx]
+            elif valid[margin : lattice.window - margin, frame.start + margin : frame.stop - margin].any():
+                todo.append((kx, frame))
+        for first in range(0, len(todo), self.batch):
+            part = todo[first : first + self.batch]
+            images = np.stack([image[..., frame] for _, frame in part])
+            found = self.predict(images, np.stack([valid[:, frame] for _, frame in part]))
+            self.windows += len(part)
+            for (kx, _), probabilities in zip(part, found, strict=True):
+                inside = _within(lattice.span(ky), rows) and _within(lattice.span(kx), cols)
+                if not inside:
+                    self._keep((ky, kx), probabilities)
+                yield kx, probabilities
+
+    def predict(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Trusted part of a model's prediction.
+
+        Parameters
+        ----------
+        images:
+            (B, dates, C, H, W) stored numbers.
+        valid:
+            (B, H, W).
+        """
+        batch, height, width = valid.shape
+        if self.task.dates == 1:
+            images = images[:, 0]
+        probabilities = self.task.predict(images, valid)
+        expected = (batch, len(self.task.legend), height, width)
+        if probabilities.shape != expected:
+            raise GeosslError(f"the model {self.task.id} returned {probabilities.shape}, not {expected}")
+        if not np.isfinite(probabilities).all():
+            raise GeosslError(
+                f"the model {self.task.id} returned numbers that are not finite", "train it again; its weights are bad"
+            )
+        margin = self.lattice.margin
+        return probabilities[:, :, margin : height - margin, margin : width - margin]
+
+    def _keep(self, key: tuple[int, int], probabilities: NDArray[np.float32]) -> None:
+        self._kept[key] = probabilities.copy()  # not a view that holds the whole batch
+        while len(self._kept) * probabilities.nbytes > KEEP_BYTES:
+            self._kept.popitem(last=False)
+
+
+def _within(inner: range, outer: range) -> bool:
+    return outer.start <= inner.start and inner.stop <= outer.stop

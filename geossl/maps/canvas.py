@@ -1,0 +1,85 @@
+"""The chosen steps of all tiles as one image without tile borders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl.errors import StoreError
+from geossl.grid import Tile
+from geossl.imagery.clouds import is_clear
+from geossl.maps.protocols import Imagery
+
+
+class Canvas:
+    """Reads rectangles of a grid's global pixel lattice, across tile borders.
+
+    Parameters
+    ----------
+    collection:
+        Where pixels come from.
+    steps:
+        Which steps of each tile make the image, by tile id: one for each date. A tile that is
+        not listed holds no data.
+    dates:
+        How many steps each tile must name.
+    """
+
+    def __init__(self, collection: Imagery, steps: Mapping[str, Sequence[int]], dates: int) -> None:
+        if wrong := [tile_id for tile_id, chosen in steps.items() if len(chosen) != dates]:
+            raise StoreError(
+                f"the model compares {dates} date(s), but tile {wrong[0]} names {len(steps[wrong[0]])}",
+                "choose a step for each date",
+            )
+        if missing := sorted(steps.keys() - set(collection.tile_ids)):
+            raise StoreError(f"the collection {collection.name} has no tile {missing[0]}")
+        self.collection = collection
+        self.steps = steps
+        self.dates = dates
+        # a strip of windows reads a tile and its eight neighbours over and over
+        self._open = functools.lru_cache(maxsize=32)(self._open_tile)
+
+    def _open_tile(self, tile_id: str) -> tuple[Any, Any]:
+        return self.collection.image(tile_id), self.collection.quality(tile_id)
+
+    def tiles(self, rows: range, cols: range) -> Iterator[Tile]:
+        """The tiles with data that a rectangle touches, row by row."""
+        size = self.collection.grid.tile_size
+        for iy in range(rows.start // size, (rows.stop - 1) // size + 1):
+            for ix in range(cols.start // size, (cols.stop - 1) // size + 1):
+                tile = self.collection.grid[ix, iy]
+                if tile.id in self.steps:
+                    yield tile
+
+    def read(self, rows: range, cols: range) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of a rectangle in global rows and columns.
+
+        Returns
+        -------
+        image
+            (dates, C, H, W) stored numbers; where no tile has data, no-data (or 0).
+        valid
+            (H, W) where every date is clear.
+        """
+        sensor, size = self.collection.sensor, self.collection.grid.tile_size
+        shape = len(rows), len(cols)
+        fill = sensor.radiometry.nodata or 0
+        image = np.full((self.dates, len(sensor.bands), *shape), fill, np.dtype(sensor.radiometry.dtype))
+        valid = np.zeros(shape, np.bool_)
+        for tile in self.tiles(rows, cols):
+            top, left = tile.pixel_origin
+            r = range(max(rows.start, top), min(rows.stop, top + size))
+            c = range(max(cols.start, left), min(cols.stop, left + size))
+            here = np.s_[r.start - rows.start : r.stop - rows.start, c.start - cols.start : c.stop - cols.start]
+            there = np.s_[r.start - top : r.stop - top, c.start - left : c.stop - left]
+            pixels, quality = self._open(tile.id)
+            clear = np.ones((len(r), len(c)), np.bool_)
+            for date, step in enumerate(self.steps[tile.id]):
+                image[(date, slice(None), *here)] = pixels[(step, slice(None), *there)]
+                clear &= is_clear(np.asarray(quality[(step, *there)]))
+            valid[here] = clear
+        return image, valid

@@ -1,0 +1,23 @@
+"""Settings of the map stage."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MapSettings(BaseModel):
+    """How maps are predicted and published."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    window: int | None = Field(
+        None, gt=0, description="side in pixels of what the model sees at once; null: the model's own"
+    )
+    overlap: int | None = Field(
+        None, ge=0, description="pixels over which neighbouring windows are blended; null: an eighth of the window"
+    )
+    batch: int = Field(8, gt=0, description="windows predicted at once")
+    minimum_ha: float = Field(
+        0.5, ge=0, description="minimum mapping unit of the polygons in hectares; smaller patches join their neighbours"
+    )
+    keep: int = Field(3, gt=0, description="how many releases of a map stay on disk; older ones are deleted")

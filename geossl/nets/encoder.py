@@ -1,0 +1,208 @@
+"""Encoders: one interface over networks for any number of bands.
+
+An encoder turns a normalised image into :class:`Features`: several maps from fine to coarse and
+one pooled vector. Three families stand behind it:
+
+* ``unet-*``: the contracting path of a UNet. Its first stage keeps the full resolution, so small
+  objects survive, and its receptive field is small, so neighbouring windows agree.
+* ``resnet*`` and ``convnext-*``: timm's convolutional backbones.
+* ``vit-*``: timm's vision transformers, with any patch size and any image size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import timm
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from timm.layers import build_sincos2d_pos_embed
+from torch import Tensor, nn
+
+from geossl.errors import SettingsError
+
+EncoderName = Literal[
+    "unet-tiny", "unet-small", "resnet18", "resnet50", "convnext-tiny", "vit-tiny", "vit-small", "vit-base"
+]
+
+_UNET_WIDTHS = {"unet-tiny": (16, 32, 64, 128), "unet-small": (32, 64, 128, 256)}
+
+# (kernel, stride) along the longest path to the coarsest map
+_Layers = tuple[tuple[int, int], ...]
+_TIMM_LAYERS: dict[str, _Layers] = {
+    "resnet18": ((7, 2), (3, 2), *[(3, 1)] * 4, *[(3, 2), *[(3, 1)] * 3] * 3),
+    "resnet50": ((7, 2), (3, 2), *[(3, 1)] * 3, *[(3, 2), *[(3, 1)] * 3], *[(3, 2), *[(3, 1)] * 5], (3, 2), *[(3, 1)] * 2),
+    "convnext-tiny": ((4, 4), *[(7, 1)] * 3, (2, 2), *[(7, 1)] * 3, (2, 2), *[(7, 1)] * 9, (2, 2), *[(7, 1)] * 3),
+}
+_VIT_MAPS = 4  # maps taken from a transformer, evenly spaced over its depth
+
+
+class EncoderSettings(BaseModel):
+    """Which network, and its size."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: EncoderName = Field("unet-small", description="The network: " + ", ".join(get_args(EncoderName)) + ".")
+    patch: int = Field(8, ge=2, description="vit-* only: side of one patch, in pixels.")
+    image: int = Field(
+        128, ge=8, description="vit-* only: image side in pixels for which positions are laid out; others interpolate."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What an encoder says about a batch of images."""
+
+    maps: tuple[Tensor, ...]
+    """Fine to coarse; map *i* has shape (B, dims[i], H / strides[i], W / strides[i])."""
+    pooled: Tensor
+    """One vector an image, (B, dims[-1]): the mean of the coarsest map."""
+
+
+class Encoder(nn.Module):
+    """A network from a normalised image (B, bands, H, W) to :class:`Features`.
+
+    Attributes
+    ----------
+    settings, bands:
+        What it was built from.
+    dims, strides:
+        Channels and pixel stride of each map, fine to coarse.
+    receptive_field:
+        Side in pixels of the square that can influence one cell of the coarsest map.
+    """
+
+    def __init__(
+        self,
+        settings: EncoderSettings,
+        bands: int,
+        backbone: nn.Module,
+        dims: Iterable[int],
+        strides: Iterable[int],
+        receptive_field: int,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.bands = bands
+        self.backbone = backbone
+        self.dims = tuple(dims)
+        self.strides = tuple(strides)
+        self.receptive_field = receptive_field
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps, fine to coarse."""
+        return tuple(self.backbone(image))
+
+    def forward(self, image: Tensor) -> Features:
+        """Encode a normalised image (B, bands, H, W); H and W are multiples of the coarsest stride."""
+        require_divisible(image, max(self.strides), self.settings.name)
+        maps = self.maps(image)
+        return Features(maps, maps[-1].mean(dim=(2, 3)))
+
+
+class VitEncoder(Encoder):
+    """A timm vision transformer; its tokens are open to masked modelling."""
+
+    backbone: timm.models.VisionTransformer
+
+    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Maps after evenly spaced blocks, all with stride ``patch`` and through the final norm."""
+        depth = len(self.backbone.blocks)
+        indices = [depth * (i + 1) // _VIT_MAPS - 1 for i in range(_VIT_MAPS)]
+        return tuple(self.backbone.forward_intermediates(image, indices=indices, norm=True, intermediates_only=True))
+
+    def embed(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Patch tokens with their positions, (B, L, D) in row order, and the class token (B, 1, D)."""
+        tokens = self.backbone._pos_embed(self.backbone.patch_embed(image))
+        return tokens[:, 1:], tokens[:, :1]
+
+    def transform(self, tokens: Tensor) -> Tensor:
+        """All blocks and the final norm over tokens (B, N, D)."""
+        return self.backbone.norm(self.backbone.blocks(self.backbone.norm_pre(tokens)))
+
+
+class ContractingPath(nn.Module):
+    """The left half of a UNet (https://arxiv.org/abs/1505.04597) with batch norm: maps at strides 1, 2, 4, …
+
+    Batch norm, not group norm: at inference every output then depends on its receptive field only,
+    so that overlapping windows of a map agree.
+    """
+
+    def __init__(self, bands: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(*_convolution(before, width), *_convolution(width, width))
+            for before, width in itertools.pairwise((bands, *widths))
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            maps.append(stage(nn.functional.max_pool2d(maps[-1], 2) if maps else image))
+        return maps
+
+
+def build_encoder(settings: EncoderSettings, bands: int) -> Encoder:
+    """A randomly initialised encoder for images of ``bands`` bands (torch's global seed decides)."""
+    name = settings.name
+    if name in _UNET_WIDTHS:
+        widths = _UNET_WIDTHS[name]
+        layers = ((3, 1), (3, 1), *[(2, 2), (3, 1), (3, 1)] * (len(widths) - 1))
+        strides = [2**i for i in range(len(widths))]
+        return Encoder(settings, bands, ContractingPath(bands, widths), widths, strides, receptive_field(layers))
+    if name.startswith("vit-"):
+        return _build_vit(settings, bands)
+    net = timm.create_model(name.replace("-", "_"), features_only=True, in_chans=bands)
+    info = net.feature_info
+    return Encoder(settings, bands, net, info.channels(), info.reduction(), receptive_field(_TIMM_LAYERS[name]))
+
+
+def receptive_field(layers: Iterable[tuple[int, int]]) -> int:
+    """Side in pixels of what one output cell sees through layers of (kernel, stride)."""
+    side, jump = 1, 1
+    for kernel, stride in layers:
+        side += (kernel - 1) * jump
+        jump *= stride
+    return side
+
+
+def require_divisible(image: Tensor, stride: int, name: str) -> None:
+    """Refuse an image (…, H, W) whose sides are no multiples of ``stride``."""
+    height, width = image.shape[-2:]
+    if height % stride or width % stride:
+        raise SettingsError(
+            f"an image of {height}×{width} px does not fit the encoder {name}",
+            f"choose chip and window sizes that are multiples of {stride} px",
+        )
+
+
+def _build_vit(settings: EncoderSettings, bands: int) -> VitEncoder:
+    if settings.image % settings.patch:
+        raise SettingsError(
+            f"encoder {settings.name}: image {settings.image} px is no multiple of its patch, {settings.patch} px",
+            "choose a patch that divides the image (or chip) side",
+        )
+    net = timm.create_model(
+        f"{settings.name.replace('-', '_')}_patch16_224",
+        in_chans=bands,
+        num_classes=0,
+        patch_size=settings.patch,
+        img_size=settings.image,
+        dynamic_img_size=True,
+    )
+    # Fixed sine-cosine positions as in the MAE paper: short trainings on few images do not learn them well.
+    grid = [settings.image // settings.patch] * 2
+    with torch.no_grad():
+        net.pos_embed.zero_()
+        net.pos_embed[0, 1:] = build_sincos2d_pos_embed(grid, dim=net.embed_dim)
+    net.pos_embed.requires_grad_(False)
+    return VitEncoder(
+        settings, bands, net, [net.embed_dim] * _VIT_MAPS, [settings.patch] * _VIT_MAPS, receptive_field=settings.image
+    )
+
+
+def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)

@@ -1,0 +1,228 @@
+"""Small classifiers on feature arrays: how much does a representation already know?
+
+All take (N, D) float features and (N,) class positions 0 … K−1, and give (N, K) probabilities.
+A class that the training labels lack keeps its column and gets probability 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+from sklearn.neighbors import KNeighborsClassifier
+
+from geossl.scores import confusion, macro_f1
+
+Floats = NDArray[np.floating[Any]]
+Labels = NDArray[np.integer[Any]]
+
+
+class Probe(Protocol):
+    """What every classifier here can do."""
+
+    def fit(self, x: Floats, y: Labels) -> Self: ...
+
+    def predict_proba(self, x: Floats) -> NDArray[np.float32]: ...
+
+
+@dataclass
+class Scaler:
+    """Shift and scale every feature to mean 0 and standard deviation 1 (constant features to 0)."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, x: Floats) -> Self:
+        mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        # a feature that is constant up to rounding carries nothing but rounding
+        return cls(mean, np.where(std > 1e-7 * np.maximum(1.0, np.abs(mean)), std, np.inf))
+
+    def __call__(self, x: Floats) -> NDArray[np.float32]:
+        return ((x - self.mean) / self.std).astype(np.float32)
+
+
+def softmax(logits: Floats, axis: int = -1) -> NDArray[np.float32]:
+    """Exponentials that sum to 1 along an axis; a logit of −inf gives 0."""
+    e = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return (e / e.sum(axis=axis, keepdims=True)).astype(np.float32)
+
+
+class Linear:
+    """Base of the closed forms that end in ``softmax(x @ weight.T + bias)`` on *unscaled* features."""
+
+    weight: NDArray[np.float32]
+    """(K, D); zeros for a class never seen."""
+    bias: NDArray[np.float32]
+    """(K,); −inf for a class never seen."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def _keep(self, scaler: Scaler, seen: Labels, weight: Floats, bias: Floats) -> None:
+        """Fold the scaling into the weights, and give classes never seen their empty rows."""
+        self.weight = np.zeros((self.classes, weight.shape[1]), np.float32)
+        self.bias = np.full(self.classes, -np.inf, np.float32)
+        self.weight[seen] = weight / scaler.std
+        self.bias[seen] = bias - (weight / scaler.std) @ scaler.mean
+
+    def logits(self, x: Floats) -> NDArray[np.float32]:
+        return x.astype(np.float32) @ self.weight.T + self.bias
+
+    def predict_proba(self, x: Floats) -> NDArray[np.float32]:
+        return softmax(self.logits(x))
+
+
+class ShrinkageLDA(Linear):
+    """Linear discriminant analysis with one covariance for all classes, shrunk after Ledoit and Wolf.
+
+    The within-class covariance is pooled before it is shrunk, so a class with a single sample
+    does no harm. All classes seen are held equally likely beforehand.
+    """
+
+    def fit(self, x: Floats, y: Labels) -> Self:
+        scaler = Scaler.of(x)
+        z = scaler(x).astype(np.float64)
+        seen, position = np.unique(y, return_inverse=True)
+        means = np.stack([z[position == i].mean(axis=0) for i in range(len(seen))])
+        covariance, _ = ledoit_wolf(z - means[position], assume_centered=True)
+        # the small ridge keeps features that never vary within a class from dividing by zero
+        covariance += 1e-6 * np.eye(len(covariance))
+        weight = np.linalg.solve(covariance, means.T).T
+        self._keep(scaler, seen, weight, -0.5 * (weight * means).sum(axis=1))
+        return self
+
+
+class Logistic(Linear):
+    """Multinomial logistic regression with classes weighted equally.
+
+    Parameters
+    ----------
+    strength:
+        Inverse of the L2 penalty on scaled features; small, since features are many and labels few.
+    """
+
+    def __init__(self, classes: int, strength: float = 0.01) -> None:
+        super().__init__(classes)
+        self.strength = strength
+
+    def fit(self, x: Floats, y: Labels) -> Self:
+        scaler = Scaler.of(x)
+        seen = np.unique(y)
+        if len(seen) == 1:  # nothing to tell apart, and scikit-learn refuses
+            self._keep(scaler, seen, np.zeros((1, x.shape[1])), np.zeros(1))
+            return self
+        model = LogisticRegression(C=self.strength, class_weight="balanced", max_iter=1000, tol=1e-3)
+        model.fit(scaler(x), y)
+        weight, bias = model.coef_, model.intercept_
+        if len(seen) == 2:  # scikit-learn keeps one row for two classes
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        self._keep(scaler, seen, weight, bias)
+        return self
+
+
+class _Wrapped:
+    """Base of the probes that keep a fitted scikit-learn model."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def _spread(self, seen: Labels, proba: Floats) -> NDArray[np.float32]:
+        """Columns of the classes seen → columns of all K classes."""
+        out = np.zeros((len(proba), self.classes), np.float32)
+        out[:, seen] = proba
+        return out
+
+
+class KNN(_Wrapped):
+    """The share of each class among the nearest training samples, on scaled features."""
+
+    def __init__(self, classes: int, neighbours: int = 5) -> None:
+        super().__init__(classes)
+        self.neighbours = neighbours
+
+    def fit(self, x: Floats, y: Labels) -> Self:
+        self.scaler = Scaler.of(x)
+        self.model = KNeighborsClassifier(n_neighbors=min(self.neighbours, len(x)))
+        self.model.fit(self.scaler(x), y)
+        return self
+
+    def predict_proba(self, x: Floats) -> NDArray[np.float32]:
+        return self._spread(self.model.classes_, self.model.predict_proba(self.scaler(x)))
+
+
+class RandomForest(_Wrapped):
+    """A random forest with classes weighted equally.
+
+    Parameters
+    ----------
+    seed:
+        Of bootstrap and feature draws.
+    """
+
+    def __init__(self, classes: int, seed: int = 0, trees: int = 200) -> None:
+        super().__init__(classes)
+        self.seed = seed
+        self.trees = trees
+
+    def fit(self, x: Floats, y: Labels) -> Self:
+        self.model = RandomForestClassifier(self.trees, class_weight="balanced", random_state=self.seed)
+        self.model.fit(x, y)
+        return self
+
+    def predict_proba(self, x: Floats) -> NDArray[np.float32]:
+        return self._spread(self.model.classes_, self.model.predict_proba(x))
+
+
+def out_of_fold[P: Probe](
+    make: Callable[[], P],
+    x: Floats,
+    y: Labels,
+    groups: Labels,
+    predict: Callable[[P, Floats], NDArray[np.float32]],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float32] | None:
+    """What a probe says of samples whose group it has not seen: (N, K), or None with a single group.
+
+    Parameters
+    ----------
+    groups:
+        (N,) block of every sample: neighbours look alike, so a block is never on both sides.
+    predict:
+        Which output to take, for example ``Linear.logits``.
+    """
+    found = len(np.unique(groups))
+    if found < 2:
+        return None
+    parts: list[tuple[Any, NDArray[np.float32]]] = []
+    for train, test in GroupKFold(min(folds, found), shuffle=True, random_state=seed).split(x, y, groups):
+        parts.append((test, predict(make().fit(x[train], y[train]), x[test])))
+    out = np.empty((len(x), parts[0][1].shape[1]), np.float32)
+    for test, values in parts:
+        out[test] = values
+    return out
+
+
+def cross_validate(
+    make: Callable[[], Probe], x: Floats, y: Labels, groups: Labels, *, folds: int = 5, seed: int = 0
+) -> float:
+    """Macro F1 of the pooled out-of-fold predictions; NaN where there is a single group."""
+    proba = out_of_fold(make, x, y, groups, lambda probe, part: probe.predict_proba(part), folds=folds, seed=seed)
+    if proba is None:
+        return float("nan")
+    return float(macro_f1(confusion(y, proba.argmax(axis=1), proba.shape[1])))
+
+
+def choose(scores: Mapping[str, float]) -> str:
+    """The name with the highest score; the first where all are NaN or tie."""
+    names = list(scores)
+    return max(names, key=lambda name: (np.nan_to_num(scores[name], nan=-np.inf), -names.index(name)))

@@ -1,0 +1,38 @@
+"""Settling what the project file leaves open about the grid, by looking at the first scene."""
+
+from __future__ import annotations
+
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from geossl.grid import Grid
+from geossl.project.settings import GridSettings
+
+
+def choose_grid(wanted: GridSettings, scene: GeoBox) -> Grid:
+    """The grid of a project.
+
+    A scene that is in metres, north-up and of square pixels gives CRS, pixel size and the corner
+    where tiles start, so that it is stored without resampling. Any other scene gives its UTM zone
+    and a pixel size like its own, to two digits; tiles then start at the origin of that zone, as for every project there.
+    """
+    assert scene.crs is not None, "imagery refuses scenes without a CRS"
+    if wanted.crs != "auto":
+        crs = CRS(wanted.crs)
+    elif scene.crs.projected and set(scene.crs.units) == {"metre"}:
+        crs = scene.crs
+    else:
+        crs = CRS.utm(scene.extent)
+    if crs == scene.crs and scene.axis_aligned and _is_square(scene):
+        own = abs(scene.resolution.x)
+        if wanted.resolution in ("auto", own):
+            return Grid(str(crs), own, wanted.tile, (scene.affine.c, scene.affine.f))
+    if wanted.resolution != "auto":
+        return Grid(str(crs), wanted.resolution, wanted.tile)
+    there = scene.to_crs(crs)
+    return Grid(str(crs), float(f"{(abs(there.resolution.x) + abs(there.resolution.y)) / 2:.2g}"), wanted.tile)
+
+
+def _is_square(box: GeoBox) -> bool:
+    x, y = box.resolution.xy
+    return x > 0 > y and x == -y

@@ -1,0 +1,160 @@
+"""One region's project, opened: settings, folders, and the cube."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geom import Geometry, box
+
+from geossl.bands import Sensor
+from geossl.chips.split import Split
+from geossl.cube.collection import Collection
+from geossl.cube.repository import Cube
+from geossl.errors import SceneError, SettingsError, StoreError
+from geossl.grid import Grid
+from geossl.imagery.scene import Scene
+from geossl.imagery.warp import scene_geobox
+from geossl.project.grid import choose_grid
+from geossl.project.load import load_settings
+from geossl.project.settings import ProjectSettings
+from geossl.project.state import State
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage tells the person who ran it."""
+
+    stage: str
+    lines: list[str] = field(default_factory=list)
+    """What came out, in plain words."""
+    skipped: bool = False
+    """Whether there was nothing to do."""
+    set_aside: int = 0
+    """How many inputs were set aside with a reason."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project file and the store beside it."""
+
+    root: Path
+    """Folder that relative paths of the project file start from."""
+    settings: ProjectSettings
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Project:
+        """Open a project by its file or folder; see :func:`geossl.project.load.load_settings`."""
+        settings = load_settings(path, overrides)
+        return cls((path if path.is_dir() else path.parent).resolve(), settings)
+
+    @cached_property
+    def store(self) -> Path:
+        return self.root / self.settings.store
+
+    @cached_property
+    def state(self) -> State:
+        return State(self.store)
+
+    @cached_property
+    def sensor(self) -> Sensor:
+        return self.settings.sensor.resolve()
+
+    @cached_property
+    def split(self) -> Split:
+        return Split(self.settings.split)
+
+    @property
+    def cube_uri(self) -> str:
+        return str(self.store / "cube")
+
+    def scores(self) -> list[dict[str, Any]]:
+        """All score rows so far: {task, split, labels, model, metric, mean, low, high}."""
+        names = ["evaluate", *(f"finetune.{task}" for task in self.settings.tasks)]
+        records = [self.state.get(name) for name in names]
+        return [row for record in records if record is not None for row in record.result.get("scores", [])]
+
+    def cube(self) -> Cube:
+        """The project's cube.
+
+        Raises
+        ------
+        StoreError
+            Nothing was ingested yet.
+        """
+        if not (self.store / "cube").exists():
+            raise StoreError(f"project {self.settings.name!r} has no cube yet", "run `geossl ingest` first")
+        return Cube.open(self.cube_uri)
+
+    def scenes(self) -> Collection:
+        """The collection of single scenes, at the cube's newest snapshot."""
+        return self.cube().view().collection(self.sensor.name)
+
+    @property
+    def composite_name(self) -> str | None:
+        """Name of the collection of composites; None where the project wants none."""
+        composite = self.settings.composite
+        return None if composite is None else composite.collection_name(self.sensor.name)
+
+    def task_images(self) -> Collection:
+        """What tasks look at: the composites, or the single scenes where there are none."""
+        view = self.cube().view()
+        name = self.composite_name
+        if name is None:
+            return view.collection(self.sensor.name)
+        if name not in view.collections():
+            raise StoreError(f"the cube has no composites {name!r} yet", "run `geossl stats` first")
+        return view.collection(name)
+
+    def area(self) -> Geometry | None:
+        """The area of interest in longitude and latitude; None: wherever there is imagery."""
+        area = self.settings.area
+        if area is None:
+            return None
+        if isinstance(area, tuple):
+            west, south, east, north = area
+            if not (west < east and south < north):
+                raise SettingsError(f"area {list(area)} is not west, south, east, north", "west < east, south < north")
+            return box(west, south, east, north, "EPSG:4326")
+        import geopandas  # only some projects name a file
+
+        path = self.root / area
+        try:
+            frame = geopandas.read_file(path)
+        except Exception as error:
+            raise SettingsError(f"area: {path} cannot be read as a vector file: {error}") from None
+        if frame.crs is None:
+            raise SettingsError(f"area: {path} has no CRS", "save it with one, for example as GeoPackage")
+        return Geometry(frame.to_crs("EPSG:4326").union_all(), "EPSG:4326")
+
+    def grid(self, scenes: Sequence[Scene] = ()) -> Grid:
+        """The project's grid: the cube's once there is one, else from the settings and the first readable scene."""
+        wanted = self.settings.grid
+        if (self.store / "cube").exists():
+            view = self.cube().view()
+            if self.sensor.name in view.collections():
+                grid = view.collection(self.sensor.name).grid
+                for what, ours, kept in (
+                    ("crs", wanted.crs, grid.crs),
+                    ("resolution", wanted.resolution, grid.resolution),
+                    ("tile", wanted.tile, grid.tile_size),
+                ):
+                    if ours not in ("auto", kept):
+                        raise SettingsError(
+                            f"grid.{what} is {ours} in the project file but {kept} in the cube {self.cube_uri}",
+                            "a cube keeps its grid: change the setting back, or name another store",
+                        )
+                return grid
+        for scene in scenes:
+            try:
+                return choose_grid(wanted, scene_geobox(scene))
+            except SceneError:
+                continue  # ingest sets it aside with this reason
+        raise SceneError(
+            "the first readable scene decides the grid, and there is none",
+            "look at the reasons with `geossl scenes --quarantined`, or ask `gdalinfo` about a file",
+        )
+

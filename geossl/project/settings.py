@@ -1,0 +1,131 @@
+"""The project file, composed of each room's own settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from geossl import bands as shipped
+from geossl.bands import Band, Radiometry, Sensor
+from geossl.chips.split import SplitSettings
+from geossl.cluster import ClusterSettings
+from geossl.cube.settings import CompositeSettings, IngestSettings, LabelSettings
+from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
+from geossl.imagery.sources import SourceSettings
+from geossl.maps.settings import MapSettings
+from geossl.train.settings import PretrainSettings
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GridSettings(_Settings):
+    """Where the project's pixels lie. `auto` is decided by the first scene and then kept in the cube."""
+
+    crs: str = Field("auto", description="projected CRS such as EPSG:32622; auto: the first scene's, or its UTM zone")
+    resolution: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="pixel size in metres; auto: that of the sensor's finest chosen band"
+    )
+    tile: int = Field(1024, gt=0, multiple_of=256, description="side of a tile in pixels, a multiple of 256")
+
+
+class BandSettings(_Settings):
+    """One band of a sensor of one's own."""
+
+    name: str
+    wavelength: float | None = Field(None, description="centre wavelength in µm")
+    gsd: float = Field(gt=0, description="native ground sample distance in metres")
+    common_name: str | None = Field(None, description="STAC common name, such as red")
+
+
+class SensorSettings(_Settings):
+    """A shipped sensor by name (with a choice of its bands), or one's own by its bands and radiometry."""
+
+    name: str = Field("sentinel-2-l2a", description="a shipped sensor, or any name for your own")
+    bands: list[str] | list[BandSettings] | None = Field(
+        None, description="which bands, in this order (null: all); or the bands of your own sensor"
+    )
+    dtype: Literal["uint8", "int16", "uint16", "float32"] | None = Field(None, description="own sensor: stored type")
+    scale: float | None = Field(None, description="own sensor: value = stored * scale + offset")
+    offset: float | None = None
+    nodata: float | None = Field(None, description="own sensor, or a shipped one whose files use another number")
+    unit: str | None = Field(None, description="own sensor: reflectance, …; none: numbers without a scale")
+
+    @model_validator(mode="after")
+    def _resolves(self) -> SensorSettings:
+        self.resolve()
+        return self
+
+    def resolve(self) -> Sensor:
+        """The sensor that these settings mean."""
+        if self.bands and isinstance(self.bands[0], BandSettings):
+            if self.dtype is None:
+                raise ValueError(f"your own sensor {self.name!r} needs a dtype: uint8, int16, uint16 or float32")
+            bands = tuple(Band(**band.model_dump()) for band in self.bands if isinstance(band, BandSettings))
+            radiometry = Radiometry(
+                self.dtype,
+                1.0 if self.scale is None else self.scale,
+                self.offset or 0.0,
+                self.nodata,
+                self.unit or "none",
+            )
+            return Sensor(self.name, bands, radiometry)
+        sensor = shipped.sensor(self.name)
+        own = {"dtype": self.dtype, "scale": self.scale, "offset": self.offset, "nodata": self.nodata, "unit": self.unit}
+        changes = {key: value for key, value in own.items() if value is not None}
+        if changes:
+            radiometry = Radiometry(**({k: getattr(sensor.radiometry, k) for k in own} | changes))
+            sensor = Sensor(sensor.name, sensor.bands, radiometry, sensor.title)
+        return sensor.subset([str(band) for band in self.bands]) if self.bands else sensor
+
+
+class LandcoverTask(_Settings):
+    """A land-cover map from labels of one date."""
+
+    kind: Literal["landcover"]
+    labels: LabelSettings
+    date: str | None = Field(None, description="map this date (nearest composite); null: the latest")
+    settings: LandcoverSettings = Field(default_factory=LandcoverSettings)
+
+
+class ChangeTask(_Settings):
+    """A two-date change map. Without labels it is made from the shipped change measures alone."""
+
+    kind: Literal["change"]
+    labels: LabelSettings
+    before: str = Field(description="date of the earlier image (nearest composite)")
+    after: str = Field(description="date of the later image")
+    settings: ChangeSettings = Field(default_factory=ChangeSettings)
+
+
+TaskSettings = Annotated[LandcoverTask | ChangeTask, Field(discriminator="kind")]
+
+
+class ProjectSettings(_Settings):
+    """Everything that `geossl.yaml` may say."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="lower-case letters, digits and hyphens")
+    area: tuple[float, float, float, float] | Path | None = Field(
+        None, description="west, south, east, north in degrees, or a vector file; null: wherever there is imagery"
+    )
+    store: Path = Field(Path("store"), description="folder for the cube, encoders, maps; relative to this file")
+    sensor: SensorSettings = Field(default_factory=SensorSettings)
+    grid: GridSettings = Field(default_factory=GridSettings)
+    sources: list[SourceSettings] = Field(min_length=1, description="where scenes come from")
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
+    ingest: IngestSettings = Field(default_factory=IngestSettings)
+    composite: CompositeSettings | None = Field(
+        default_factory=CompositeSettings, description="cloud-free composites; null: tasks read single scenes"
+    )
+    split: SplitSettings = Field(default_factory=SplitSettings)
+    pretrain: PretrainSettings = Field(default_factory=PretrainSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="named land-cover and change tasks")
+    map: MapSettings = Field(default_factory=MapSettings)
+
+    def dump(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return self.model_dump(mode="json")

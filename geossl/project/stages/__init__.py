@@ -1,0 +1,1 @@
+"""One file a verb; the only door that the command line and the flows use."""

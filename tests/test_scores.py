@@ -1,0 +1,153 @@
+"""Scores against scikit-learn, intervals against known spread, areas against the paper's own example."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn import metrics as oracle
+
+from geossl import scores
+
+LABELS = hnp.arrays(np.uint8, st.integers(1, 60), elements=st.integers(0, 3))
+
+
+@given(st.data())
+def test_confusion_scores_match_sklearn(data: st.DataObject) -> None:
+    truth = data.draw(LABELS)
+    predicted = data.draw(hnp.arrays(np.uint8, len(truth), elements=st.integers(0, 3)))
+    counts = scores.confusion(truth, predicted, 4)
+    present = np.unique(truth)
+    assert (counts == oracle.confusion_matrix(truth, predicted, labels=range(4))).all()
+    assert scores.accuracy(counts) == pytest.approx(oracle.accuracy_score(truth, predicted))
+    for ours, theirs in ((scores.f1, oracle.f1_score), (scores.iou, oracle.jaccard_score)):
+        per_class = theirs(truth, predicted, labels=present, average=None, zero_division=0)
+        assert ours(counts)[present] == pytest.approx(per_class)
+        assert scores.macro(ours(counts), counts) == pytest.approx(per_class.mean())
+
+
+def test_no_label_and_no_data_are_left_out() -> None:
+    counts = scores.confusion([0, 255, 1, 1], [0, 0, 255, 1], 2)
+    assert counts.tolist() == [[1, 0], [0, 1]]
+
+
+def test_classes_absent_from_the_truth_do_not_enter_the_mean() -> None:
+    counts = scores.confusion([0, 0, 1, 1], [0, 0, 1, 2], 4)
+    assert scores.macro_f1(counts) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_scores_of_nothing_are_nan() -> None:
+    nothing = np.zeros((2, 2), np.int64)
+    assert all(math.isnan(metric(nothing)) for metric in scores.METRICS.values())
+    assert math.isnan(scores.average_precision([0, 0], [0.1, 0.2]))
+    assert math.isnan(scores.average_precision([], []))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1).filter(lambda rows: any(t for t, _ in rows)))
+def test_average_precision_matches_sklearn(rows: list[tuple[bool, int]]) -> None:
+    truth, score = zip(*rows, strict=True)
+    assert scores.average_precision(truth, score) == pytest.approx(oracle.average_precision_score(truth, score))
+
+
+def test_binned_average_precision_is_close_to_the_exact_one() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random(20_000) < 0.03
+    score = 1 / (1 + np.exp(-(rng.normal(size=20_000) + 2.5 * truth - 3)))
+    binned = scores.average_precision_of(scores.histogram(truth, score))
+    assert binned == pytest.approx(oracle.average_precision_score(truth, score), abs=1e-3)
+
+
+def test_best_threshold_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.random(3000) < 0.1
+    score = np.clip(rng.normal(0.3 + 0.3 * truth, 0.15), 0, 1)
+    threshold = scores.best_threshold(scores.histogram(truth, score))
+    every = [oracle.f1_score(truth, score >= t) for t in np.linspace(0, 1, 201)]
+    assert oracle.f1_score(truth, score >= threshold) >= max(every) - 1e-9
+
+
+def test_no_interval_is_claimed_under_twelve_blocks() -> None:
+    blocks = np.tile(np.array([[5, 1], [2, 4]]), (12, 1, 1))
+    assert scores.block_bootstrap(blocks, scores.accuracy).low is not None
+    assert scores.block_bootstrap(blocks[:11], scores.accuracy).mean == pytest.approx(0.75)
+    assert scores.block_bootstrap(blocks[:11], scores.accuracy).low is None
+    blocks[0] = 0  # a block without a labelled pixel is no block
+    assert scores.block_bootstrap(blocks, scores.accuracy).low is None
+
+
+def test_interval_covers_as_often_as_it_says() -> None:
+    """Accuracy over 40 blocks of one pixel each is a binomial share: the truth lies inside about 95 % of the time."""
+    rng = np.random.default_rng(2)
+    inside = 0
+    for trial in range(200):
+        right = rng.random(40) < 0.7
+        blocks = np.zeros((40, 2, 2), np.int64)
+        blocks[:, 0, 0], blocks[:, 0, 1] = right, ~right
+        interval = scores.block_bootstrap(blocks, scores.accuracy, n=400, seed=trial)
+        assert interval.mean == pytest.approx(right.mean())
+        inside += interval.low <= 0.7 <= interval.high  # type: ignore[operator]  # 40 blocks have bounds
+    assert 0.87 < inside / 200 < 0.99
+
+
+def test_pairing_sees_what_two_separate_intervals_do_not() -> None:
+    """Blocks differ a lot, the models by a little everywhere: only the paired difference is certain."""
+    rng = np.random.default_rng(3)
+    right = rng.integers(10, 90, 30)
+    a, b = (np.zeros((30, 2, 2), np.int64) for _ in range(2))
+    a[:, 0, 0], a[:, 0, 1] = right + 3, 97 - right
+    b[:, 0, 0], b[:, 0, 1] = right, 100 - right
+    apart = [scores.block_bootstrap(x, scores.accuracy) for x in (a, b)]
+    assert apart[1].high > apart[0].low  # type: ignore[operator]  # 30 blocks have bounds
+    difference = scores.paired_bootstrap(a, b, scores.accuracy)
+    assert (difference.mean, difference.low, difference.high) == pytest.approx((0.03, 0.03, 0.03))
+    assert scores.verdict(difference) == "gain"
+    assert scores.verdict(scores.paired_bootstrap(b, a, scores.accuracy)) == "loss"
+    assert scores.verdict(difference, by_seed=[0.1, -0.01]) == "no gain"
+    assert scores.verdict(scores.paired_bootstrap(a[:11], b[:11], scores.accuracy)) == "too few blocks"
+
+
+def test_bootstrap_is_the_same_under_one_seed() -> None:
+    blocks = np.random.default_rng(4).integers(0, 50, (20, 3, 3))
+    assert scores.block_bootstrap(blocks, scores.macro_f1, seed=7) == scores.block_bootstrap(
+        blocks, scores.macro_f1, seed=7
+    )
+
+
+def test_areas_match_the_published_example() -> None:
+    """Olofsson et al. 2014, section 5: tables 8 and 9 and the figures of the text (30 m pixels, in hectares)."""
+    paper = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])  # map in rows
+    mapped = np.array([200_000, 150_000, 3_200_000, 6_450_000]) * 0.09
+    estimate = scores.stratified_area(paper.T, mapped)
+    assert estimate.area == pytest.approx([21_158, 11_686, 285_770, 581_386], abs=1)
+    assert 1.96 * estimate.area_error == pytest.approx([6_158, 3_756, 15_510, 16_282], abs=3)
+    assert estimate.users == pytest.approx([0.88, 0.73, 0.93, 0.96], abs=0.005)
+    assert 1.96 * estimate.users_error == pytest.approx([0.07, 0.10, 0.04, 0.02], abs=0.005)
+    assert estimate.producers == pytest.approx([0.75, 0.85, 0.93, 0.96], abs=0.005)
+    assert estimate.overall == pytest.approx(0.95, abs=0.005)
+    assert 1.96 * estimate.overall_error == pytest.approx(0.02, abs=0.005)
+
+
+def test_area_errors_are_the_spread_of_repeated_samples() -> None:
+    rng = np.random.default_rng(5)
+    truth_in_stratum = np.array([[0.8, 0.1, 0.1], [0.05, 0.9, 0.05], [0.02, 0.03, 0.95]])
+    mapped = np.array([10.0, 30.0, 60.0])
+    draws = [
+        scores.stratified_area(
+            np.stack([rng.multinomial(n, p) for n, p in zip((60, 80, 150), truth_in_stratum, strict=True)]).T, mapped
+        )
+        for _ in range(1000)
+    ]
+    for name in ("area", "users", "producers", "overall"):
+        spread = np.std([getattr(d, name) for d in draws], axis=0)
+        claimed = np.mean([getattr(d, f"{name}_error") for d in draws], axis=0)
+        assert claimed == pytest.approx(spread, rel=0.12), name
+    assert np.mean([d.area for d in draws], axis=0) == pytest.approx(truth_in_stratum.T @ mapped, rel=0.01)
+
+
+def test_areas_refuse_a_stratum_without_samples() -> None:
+    with pytest.raises(ValueError, match="at least two samples"):
+        scores.stratified_area(np.array([[5, 0], [5, 1]]), [1.0, 2.0])
