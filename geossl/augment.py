@@ -12,6 +12,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from geossl.bands import Statistics
 
@@ -43,3 +44,55 @@ class Normalize(nn.Module):
         out = image.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
         # masked_fill, not a product: an invalid float pixel may be NaN
         return out.masked_fill_(~valid.unsqueeze(-3), 0.0)
+
+
+class Views(nn.Module):
+    """A random view of each chip: geometry for pixels and mask alike, then mild changes a band.
+
+    Geometry is one of the eight flips and quarter turns, with a random square crop that is brought
+    back to the chip's size: one resampling for the whole batch, on its device.
+
+    Parameters
+    ----------
+    crop:
+        Smallest share of the chip's area that the crop keeps; 1 keeps all of it.
+    gain, bias, noise:
+        Standard deviation of a factor (around 1) a band, of an offset a band, and of noise a pixel.
+    """
+
+    def __init__(self, *, crop: float = 1.0, gain: float = 0.0, bias: float = 0.0, noise: float = 0.0) -> None:
+        super().__init__()
+        self.crop = crop
+        self.gain = gain
+        self.bias = bias
+        self.noise = noise
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """View normalised ``image`` (B, C, H, W), H = W, with ``valid`` (B, H, W) bool; both keep their shape.
+
+        A pixel of the view is valid where everything that was blended into it was; the others are 0.
+        """
+        batch, bands = image.shape[:2]
+        grid = F.affine_grid(self._placements(batch, image.device), [batch, 1, *image.shape[2:]], align_corners=False)
+        # the mask rides along as one more band, so it cannot part from the pixels
+        stacked = torch.cat([image, valid.unsqueeze(1).to(image.dtype)], dim=1)
+        stacked = F.grid_sample(stacked, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        image, valid = stacked[:, :bands], stacked[:, bands] > 0.999
+        if self.gain:
+            image = image * (1 + self.gain * torch.randn(batch, bands, 1, 1, device=image.device))
+        if self.bias:
+            image = image + self.bias * torch.randn(batch, bands, 1, 1, device=image.device)
+        if self.noise:
+            image = image + self.noise * torch.randn(image.shape, device=image.device)
+        return image.masked_fill(~valid.unsqueeze(1), 0.0), valid
+
+    def _placements(self, batch: int, device: torch.device) -> Tensor:
+        """Affine maps (B, 2, 3) from a view's coordinates to the chip's, both in [-1, 1]."""
+        side = torch.empty(batch, device=device).uniform_(self.crop, 1.0).sqrt_()
+        signs = torch.randint(0, 2, (batch, 2), device=device) * 2.0 - 1.0
+        swap = torch.randint(0, 2, (batch, 1, 1), device=device, dtype=torch.bool)
+        turn = torch.diag_embed(signs)  # four flips; with rows swapped, the eight symmetries of the square
+        turn = torch.where(swap, turn.flip(1), turn) * side.view(-1, 1, 1)
+        shift = (torch.rand(batch, 2, device=device) * 2 - 1) * (1 - side).unsqueeze(1)
+        return torch.cat([turn, shift.unsqueeze(2)], dim=2)

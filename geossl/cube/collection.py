@@ -43,6 +43,11 @@ class _Layer:
         return self._session.snapshot_id
 
     @functools.cached_property
+    def cube_id(self) -> str:
+        """Random id of the cube: differs when it is deleted and made again at the same address."""
+        return layout.cube_id(zarr.open_group(self._session.store, mode="r"))
+
+    @functools.cached_property
     def _group(self) -> zarr.Group:
         return zarr.open_group(self._session.store, path=self._path, mode="r")
 

@@ -2,8 +2,9 @@
 
 ::
 
-    /                                   attributes: geossl:format, geossl:quarantine
+    /                                   attributes: geossl:format, geossl:id, geossl:quarantine
     /<collection>/                      attributes: sensor, grid, kind, statistics
+    /<collection>/scenes/               one value a scene: id, checksum, revision, tiles, item
     /<collection>/<tile>/image          (time, band, y, x)  stored integers; one chunk = all bands of 256 × 256 pixels
     /<collection>/<tile>/quality        (time, y, x)        uint8 flags
     /<collection>/<tile>/clear_count    (time, y, x)        uint16, composites only
@@ -21,6 +22,7 @@ wrong pixels and nobody hears of it.
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +43,7 @@ FORMAT = 1
 """Version of the layout; a cube of a newer one is refused."""
 
 FORMAT_KEY = "geossl:format"
+ID_KEY = "geossl:id"
 LABELS = "labels"
 UNMEASURED = 1
 """The quality flag of a pixel where nothing was measured; also the fill value of ``quality``."""
@@ -72,13 +75,17 @@ def check_name(name: str) -> str:
 
 
 def create_root(store: Store) -> zarr.Group:
-    """The empty cube."""
-    return zarr.create_group(store, attributes={FORMAT_KEY: FORMAT}, zarr_format=3)
+    """The empty cube. Its random id tells it from a later cube at the same address."""
+    return zarr.create_group(store, attributes={FORMAT_KEY: FORMAT, ID_KEY: uuid.uuid4().hex}, zarr_format=3)
 
 
 def format_version(root: zarr.Group) -> int:
     """Version of the layout that a cube was written with; KeyError where it is none."""
     return int(root.attrs[FORMAT_KEY])  # type: ignore[arg-type]  # JSON
+
+
+def cube_id(root: zarr.Group) -> str:
+    return str(root.attrs[ID_KEY])
 
 
 def collection_names(root: zarr.Group) -> list[str]:

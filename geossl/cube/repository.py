@@ -63,6 +63,11 @@ class View:
     def root(self) -> zarr.Group:
         return zarr.open_group(self.session.store, mode="r")
 
+    @property
+    def id(self) -> str:
+        """Random id of the cube: differs when it is deleted and made again at the same address."""
+        return layout.cube_id(self.root)
+
     def collections(self) -> list[str]:
         """Names of all collections, sorted."""
         return layout.collection_names(self.root)

@@ -84,17 +84,16 @@ def _patch(
     for _ in range(12):
         y, x = divmod(int(rng.choice(candidates)), size)
         angle, aspect = rng.uniform(0, np.pi), rng.uniform(1.0, 2.2)
-        window = np.s_[max(0, y - 32) : y + 32, max(0, x - 32) : x + 32]
+        top, left = int(np.clip(y - 32, 0, size - 64)), int(np.clip(x - 32, 0, size - 64))
+        window = np.s_[top : top + 64, left : left + 64]
         rows, columns = np.mgrid[window]
         u = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
         v = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle)
         half_v = np.sqrt(max(hectares, 1.4) * _HECTARE / aspect) / 2
-        shape = np.maximum(np.abs(u) / aspect, np.abs(v)) / half_v + 0.13 * ragged[: rows.shape[0], : rows.shape[1]]
+        shape = np.maximum(np.abs(u) / aspect, np.abs(v)) / half_v + 0.09 * ragged
         inside = (shape < 1) & standing[window]
         pieces, _ = ndimage.label(inside)
-        if pieces[min(y, 32), min(x, 32)] == 0:
-            continue
-        piece = pieces == pieces[min(y, 32), min(x, 32)]
+        piece = (pieces == pieces[y - top, x - left]) & inside
         if _HECTARE <= piece.sum() <= 20 * _HECTARE:
             patch = np.zeros_like(standing)
             patch[window] = piece

@@ -62,7 +62,7 @@ def build_cover(size: int, seed: int, terrain: Terrain, parcels: Parcels, settle
     cover = _use(size, scale, rng, terrain, parcels, settlement)[parcels.index]
     _pivots(cover, size, scale, rng, terrain, settlement)
     _forest_islands(cover, size, rng)
-    ragged = fractal(size, rng, beta=2.6, longest=90, shortest=4)
+    ragged = fractal(size, rng, beta=3.2, longest=110, shortest=6)
     steep = np.hypot(*terrain.slope)
     farmed = cover >= Cover.SOY_MAIZE
     plain = terrain.bank < (26 + 14 * ragged) * np.sqrt(scale)

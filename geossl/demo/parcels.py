@@ -131,25 +131,20 @@ def build_settlement(size: int, seed: int, terrain: Terrain) -> Settlement:
     )
 
 
-def _density(size: int, scale: float, rng: np.random.Generator, highway: NDArray[np.floating], terrain: Terrain) -> Field:
-    """Town and villages as bumps with ragged edges, on dry land beside the highway."""
+def _density(
+    size: int, scale: float, rng: np.random.Generator, highway: NDArray[np.floating], terrain: Terrain
+) -> Field:
+    """A town and two villages as bumps with ragged edges, on dry land beside the highway."""
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    ragged = fractal(size, rng, beta=3.0, longest=120 * scale + 20, shortest=6)
-    wet = (terrain.bank < 8) | terrain.lake
-    room = np.array([distance(wet)[y, int(highway[y])] for y in range(size)])
+    ragged = fractal(size, rng, beta=2.8, longest=140 * scale + 20, shortest=5)
     density = np.zeros((size, size), np.float32)
-    for share, away in ((1.0, 0.0), (0.42, 0.28), (0.36, 0.5)):
-        radius = 105 * scale * share + 8
-        y = int(np.argmax(np.minimum(room, 1.6 * radius) - np.where(density[np.arange(size), highway.astype(int)] > 0, size, 0)))
-        if away:
-            free = np.flatnonzero((room > 1.2 * radius) & (distance(density > 0)[np.arange(size), highway.astype(int)] > away * size / 2))
-            if not len(free):
-                continue
-            y = int(rng.choice(free))
-        x = highway[y] + rng.uniform(-0.5, 0.5) * radius
-        far = np.hypot((rows - y) * 0.85, columns - x) / radius + 0.16 * ragged
+    places = rng.permutation([0.14, 0.42, 0.84]) * size
+    for y, share in zip(places, (1.0, 0.42, 0.34), strict=True):
+        radius = 112 * scale * share + 8
+        x = np.interp(y, np.arange(size), highway) + rng.uniform(-0.5, 0.5) * radius
+        far = np.hypot((rows - y) * 0.85, columns - x) / radius + 0.17 * ragged
         density = np.maximum(density, smoothstep(far, 1.0, 0.25))
-    density[wet] = 0
+    density[(terrain.bank < 8) | terrain.lake] = 0
     return density
 
 

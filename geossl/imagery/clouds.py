@@ -6,6 +6,7 @@ Three masks are understood, each by a table: Sentinel-2's scene classification (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntFlag
 from typing import Any, Literal
 
@@ -85,9 +86,19 @@ for _bit, _flag in _QA_PIXEL_BITS.items():
     _QA_PIXEL[(np.arange(256) >> _bit) & 1 == 1] |= np.uint8(_flag)
 
 
+def _look_up(table: NDArray[np.uint8], codes: NDArray[Any], fill: int) -> NDArray[np.uint8]:
+    # Some providers tag fill as −9999 or 65535.
+    known: NDArray[np.uint8] = table[np.where((codes < 0) | (codes > 255), fill, codes)]
+    return known
+
+
+FILL: dict[QualityKind, int] = {"scl": 0, "qa_pixel": 1, "fmask": 255}
+"""The code by which each mask says "nothing here"."""
+
+
 def from_scl(codes: NDArray[Any]) -> NDArray[np.uint8]:
-    """Flags from Sentinel-2 scene classification codes 0 … 11. Any shape."""
-    return _SCL[codes]
+    """Flags from Sentinel-2 scene classification codes 0 … 11. Any integers, any shape."""
+    return _look_up(_SCL, codes, FILL["scl"])
 
 
 def from_qa_pixel(bits: NDArray[Any]) -> NDArray[np.uint8]:
@@ -96,12 +107,13 @@ def from_qa_pixel(bits: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def from_fmask(codes: NDArray[Any]) -> NDArray[np.uint8]:
-    """Flags from classic Fmask classes 0 … 4 and 255 (fill). Any shape."""
-    return _FMASK[codes]
+    """Flags from classic Fmask classes 0 … 4 and 255 (fill). Any integers, any shape."""
+    return _look_up(_FMASK, codes, FILL["fmask"])
 
 
-FILL: dict[QualityKind, int] = {"scl": 0, "qa_pixel": 1, "fmask": 255}
-"""The code by which each mask says "nothing here"."""
-
-FLAGS = {"scl": from_scl, "qa_pixel": from_qa_pixel, "fmask": from_fmask}
+FLAGS: dict[QualityKind, Callable[[NDArray[Any]], NDArray[np.uint8]]] = {
+    "scl": from_scl,
+    "qa_pixel": from_qa_pixel,
+    "fmask": from_fmask,
+}
 """Kind of mask → its function from codes to flags."""

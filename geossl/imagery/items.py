@@ -7,7 +7,8 @@ several ways, so each question is answered by numbered rules, first match wins.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import pystac
@@ -37,17 +38,18 @@ def find_band(item: pystac.Item, band: Band) -> tuple[pystac.Asset, int] | None:
 
     Among several by one rule: the finest, then a GeoTIFF before a JPEG 2000.
     """
-    rules = (
-        lambda key, entry: _same(key, band.name),
-        lambda key, entry: _same(entry.get("name"), band.name),
-        lambda key, entry: _same(entry.get("eo:common_name", entry.get("common_name")), band.common_name),
-        lambda key, entry: _same(key, band.common_name),
-        lambda key, entry: _near(entry.get("eo:center_wavelength", entry.get("center_wavelength")), band.wavelength),
+    rules: tuple[Callable[[_Entry], bool], ...] = (
+        lambda entry: _same(entry.key, band.name),
+        lambda entry: _same(entry.says("name"), band.name),
+        lambda entry: _same(entry.says("common_name"), band.common_name),
+        lambda entry: _same(entry.key, band.common_name),
+        lambda entry: _near(entry.says("center_wavelength"), band.wavelength),
     )
     entries = list(_band_entries(item))
     for rule in rules:
-        if found := [(asset, index) for key, asset, index, entry in entries if rule(key, entry)]:
-            return min(found, key=lambda hit: (_gsd(hit[0]), "jp2" in (hit[0].media_type or "")))
+        if found := [entry for entry in entries if rule(entry)]:
+            best = min(found, key=lambda entry: (_gsd(entry.asset), "jp2" in (entry.asset.media_type or "")))
+            return best.asset, best.index
     return None
 
 
@@ -112,16 +114,29 @@ def _shift_from_scale(item: pystac.Item, scale: float, offset: float, sensor: Se
     return round(steps)
 
 
-def _band_entries(item: pystac.Item) -> Iterator[tuple[str, pystac.Asset, int, dict[str, Any]]]:
-    """(key, asset, band index, what is said of that band) for all that may hold measurements."""
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One band that an item lists."""
+
+    key: str
+    """The asset's key where the asset is this one band, else empty."""
+    asset: pystac.Asset
+    index: int
+    said: Mapping[str, Any]
+
+    def says(self, name: str) -> Any:
+        """A property of the EO extension, as STAC 1.1 or as 1.0 spell it."""
+        return self.said.get(f"eo:{name}", self.said.get(name))
+
+
+def _band_entries(item: pystac.Item) -> Iterator[_Entry]:
     for key, asset in item.assets.items():
         if _PICTURES & {key.lower(), *(asset.roles or ())}:
             continue
         listed = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or [{}]
         own_index = asset.extra_fields.get(OWN + "index")
-        for position, entry in enumerate(listed, start=1):
-            # A key names the whole file, so it can only stand for a file's single band.
-            yield key if len(listed) == 1 else "", asset, int(own_index or position), entry
+        for position, said in enumerate(listed, start=1):
+            yield _Entry(key if len(listed) == 1 else "", asset, int(own_index or position), said)
 
 
 def _raster_entry(asset: pystac.Asset, index: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ providers' items by the rules of :mod:`geossl.imagery.items`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,8 @@ from geossl.imagery.items import OWN
 
 _ENDS = 64 * 1024
 """Bytes at each end of a file that go into a scene's checksum."""
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +188,18 @@ class Source(Protocol):
     def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
         """Everything there is, in order of time and id; what cannot be used comes with its reason."""
         ...
+
+
+def in_order(found: Iterable[Scene | Rejected]) -> list[Scene | Rejected]:
+    """Scenes by time and id, then what was rejected; of two scenes with one id, the later is rejected."""
+    scenes: dict[str, Scene] = {}
+    rejected: list[Rejected] = []
+    for entry in sorted(found, key=lambda one: (one.time, one.id) if isinstance(one, Scene) else (_NEVER, one.source)):
+        if isinstance(entry, Rejected):
+            rejected.append(entry)
+        elif entry.id in scenes:
+            reason = f"there is already a scene {entry.id}, of {scenes[entry.id].time}"
+            rejected.append(Rejected(next(iter(entry.bands.values())).href, reason, "give scenes different names"))
+        else:
+            scenes[entry.id] = entry
+    return [*scenes.values(), *rejected]

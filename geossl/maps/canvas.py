@@ -13,6 +13,7 @@ from geossl.errors import StoreError
 from geossl.grid import Tile
 from geossl.imagery.clouds import is_clear
 from geossl.maps.protocols import Imagery
+from geossl.maps.tiles import Source
 
 
 class Canvas:
@@ -54,6 +55,16 @@ class Canvas:
                 tile = self.collection.grid[ix, iy]
                 if tile.id in self.steps:
                     yield tile
+
+    def sources(self, tile_id: str) -> list[Source]:
+        """What the chosen steps of a tile are, in date order."""
+        collection = self.collection
+        scenes, revisions = collection.scene_ids(tile_id), collection.revisions(tile_id)
+        checksums, times = collection.checksums(tile_id), collection.times(tile_id)
+        return [
+            Source(tile_id, scenes[step], int(revisions[step]), checksums[step], f"{times[step].astype('M8[s]')}+00:00")
+            for step in self.steps[tile_id]
+        ]
 
     def read(self, rows: range, cols: range) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels of a rectangle in global rows and columns.

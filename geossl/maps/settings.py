@@ -11,13 +11,17 @@ class MapSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     window: int | None = Field(
-        None, gt=0, description="side in pixels of what the model sees at once; null: the model's own"
+        default=None, gt=0, description="side in pixels of what the model sees at once; null: the model's own"
     )
     overlap: int | None = Field(
-        None, ge=0, description="pixels over which neighbouring windows are blended; null: an eighth of the window"
+        default=None,
+        ge=0,
+        description="pixels over which neighbouring windows are blended; null: an eighth of the window",
     )
-    batch: int = Field(8, gt=0, description="windows predicted at once")
+    batch: int = Field(default=8, gt=0, description="windows predicted at once")
     minimum_ha: float = Field(
-        0.5, ge=0, description="minimum mapping unit of the polygons in hectares; smaller patches join their neighbours"
+        default=0.5,
+        ge=0,
+        description="minimum mapping unit of the polygons in hectares; smaller patches join their neighbours",
     )
-    keep: int = Field(3, gt=0, description="how many releases of a map stay on disk; older ones are deleted")
+    keep: int = Field(default=3, gt=0, description="how many releases of a map stay on disk; older ones are deleted")

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from geossl.bands import Sensor, Statistics
+from geossl.bands import Sensor, Statistics, require_same_radiometry
 from geossl.errors import GeosslError, StoreError
-from geossl.nets.encoder import EncoderSettings
+from geossl.nets.settings import EncoderSettings
 
 FORMAT = 1
 
@@ -42,6 +42,10 @@ class Card:
     weights: str = ""
     """BLAKE2b digest of the weights file; given when it is saved."""
     format: int = FORMAT
+
+    def require(self, sensor: Sensor, where: str) -> None:
+        """Refuse imagery (called ``where`` in the message) of other bands or units than the encoder's."""
+        require_same_radiometry(self.sensor, sensor, us=f"the encoder {self.id}", them=where)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; :meth:`from_dict` is its inverse."""

@@ -14,19 +14,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from geossl.errors import SettingsError
-
-EncoderName = Literal[
-    "unet-tiny", "unet-small", "resnet18", "resnet50", "convnext-tiny", "vit-tiny", "vit-small", "vit-base"
-]
+from geossl.nets.settings import EncoderSettings
 
 _UNET_WIDTHS = {"unet-tiny": (16, 32, 64, 128), "unet-small": (32, 64, 128, 256)}
 
@@ -38,18 +33,7 @@ _TIMM_LAYERS: dict[str, _Layers] = {
     "convnext-tiny": ((4, 4), *[(7, 1)] * 3, (2, 2), *[(7, 1)] * 3, (2, 2), *[(7, 1)] * 9, (2, 2), *[(7, 1)] * 3),
 }
 _VIT_MAPS = 4  # maps taken from a transformer, evenly spaced over its depth
-
-
-class EncoderSettings(BaseModel):
-    """Which network, and its size."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: EncoderName = Field("unet-small", description="The network: " + ", ".join(get_args(EncoderName)) + ".")
-    patch: int = Field(8, ge=2, description="vit-* only: side of one patch, in pixels.")
-    image: int = Field(
-        128, ge=8, description="vit-* only: image side in pixels for which positions are laid out; others interpolate."
-    )
+_VIT_IMAGE = 128  # pixels; the side its positions are laid out for where the settings name none
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +118,7 @@ class ContractingPath(nn.Module):
     def __init__(self, bands: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(*_convolution(before, width), *_convolution(width, width))
+            nn.Sequential(*convolution(before, width), *convolution(width, width))
             for before, width in itertools.pairwise((bands, *widths))
         )
 
@@ -160,6 +144,11 @@ def build_encoder(settings: EncoderSettings, bands: int) -> Encoder:
     return Encoder(settings, bands, net, info.channels(), info.reduction(), receptive_field(_TIMM_LAYERS[name]))
 
 
+def convolution(before: int, after: int) -> tuple[nn.Module, ...]:
+    """A 3×3 convolution that keeps the size, with batch norm and ReLU."""
+    return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+
+
 def receptive_field(layers: Iterable[tuple[int, int]]) -> int:
     """Side in pixels of what one output cell sees through layers of (kernel, stride)."""
     side, jump = 1, 1
@@ -180,9 +169,10 @@ def require_divisible(image: Tensor, stride: int, name: str) -> None:
 
 
 def _build_vit(settings: EncoderSettings, bands: int) -> VitEncoder:
-    if settings.image % settings.patch:
+    image = settings.image or _VIT_IMAGE
+    if image % settings.patch:
         raise SettingsError(
-            f"encoder {settings.name}: image {settings.image} px is no multiple of its patch, {settings.patch} px",
+            f"encoder {settings.name}: an image of {image} px is no multiple of its patch, {settings.patch} px",
             "choose a patch that divides the image (or chip) side",
         )
     net = timm.create_model(
@@ -190,19 +180,13 @@ def _build_vit(settings: EncoderSettings, bands: int) -> VitEncoder:
         in_chans=bands,
         num_classes=0,
         patch_size=settings.patch,
-        img_size=settings.image,
+        img_size=image,
         dynamic_img_size=True,
     )
     # Fixed sine-cosine positions as in the MAE paper: short trainings on few images do not learn them well.
-    grid = [settings.image // settings.patch] * 2
+    side = image // settings.patch
     with torch.no_grad():
         net.pos_embed.zero_()
-        net.pos_embed[0, 1:] = build_sincos2d_pos_embed(grid, dim=net.embed_dim)
+        net.pos_embed[0, 1:] = build_sincos2d_pos_embed([side, side], dim=net.embed_dim)
     net.pos_embed.requires_grad_(False)
-    return VitEncoder(
-        settings, bands, net, [net.embed_dim] * _VIT_MAPS, [settings.patch] * _VIT_MAPS, receptive_field=settings.image
-    )
-
-
-def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+    return VitEncoder(settings, bands, net, [net.embed_dim] * _VIT_MAPS, [settings.patch] * _VIT_MAPS, image)

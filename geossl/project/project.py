@@ -71,6 +71,10 @@ class Project:
     def cube_uri(self) -> str:
         return str(self.store / "cube")
 
+    @property
+    def report_file(self) -> Path:
+        return self.store / "report" / "report.html"
+
     def scores(self) -> list[dict[str, Any]]:
         """All score rows so far: {task, split, labels, model, metric, mean, low, high}."""
         names = ["evaluate", *(f"finetune.{task}" for task in self.settings.tasks)]

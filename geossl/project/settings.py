@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,17 +88,17 @@ class LandcoverTask(_Settings):
 
     kind: Literal["landcover"]
     labels: LabelSettings
-    date: str | None = Field(None, description="map this date (nearest composite); null: the latest")
+    date: dt.date | None = Field(None, description="date of the image (the nearest is taken); null: the newest")
     settings: LandcoverSettings = Field(default_factory=LandcoverSettings)
 
 
 class ChangeTask(_Settings):
-    """A two-date change map. Without labels it is made from the shipped change measures alone."""
+    """A map of what changed between two dates."""
 
     kind: Literal["change"]
     labels: LabelSettings
-    before: str = Field(description="date of the earlier image (nearest composite)")
-    after: str = Field(description="date of the later image")
+    before: dt.date = Field(description="date of the earlier image (the nearest is taken)")
+    after: dt.date = Field(description="date of the later image")
     settings: ChangeSettings = Field(default_factory=ChangeSettings)
 
 

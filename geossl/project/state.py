@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from geossl.cube.collection import Collection
 from geossl.project.files import read_json, write_json
 
 
@@ -33,6 +34,22 @@ def fingerprint(**inputs: Any) -> str:
 
     text = json.dumps(inputs, sort_keys=True, default=plain)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def content(images: Collection) -> str:
+    """A short, stable name for what a collection holds: the same scenes in the same revisions, the same name."""
+    tiles = {
+        tile_id: list(
+            zip(
+                images.scene_ids(tile_id),
+                images.checksums(tile_id),
+                images.revisions(tile_id).tolist(),
+                strict=True,
+            )
+        )
+        for tile_id in images.tile_ids
+    }
+    return fingerprint(name=images.name, sensor=images.sensor.to_dict(), grid=images.grid.to_dict(), tiles=tiles)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from geossl.imagery.scene import Rejected, Scene
 from geossl.imagery.sources import open_source
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
+from geossl.project.settings import ChangeTask
 from geossl.project.state import fingerprint
 
 
@@ -90,12 +91,18 @@ def _labels(project: Project, progress: Progress) -> list[str]:
         path = project.root / task.labels.path
         changed = path.stat().st_mtime_ns if path.exists() else None
         scenes = project.scenes()
-        key = fingerprint(labels=task.labels, changed=changed, grid=scenes.grid.to_dict(), tiles=scenes.tile_ids)
+        dates = (task.before, task.after) if isinstance(task, ChangeTask) else (None, None)
+        key = fingerprint(
+            labels=task.labels, dates=[str(date) for date in dates], changed=changed, grid=scenes.grid.to_dict(), tiles=scenes.tile_ids
+        )
         if project.state.fresh(f"labels.{name}", key) is not None:
             continue
         progress("labels", number - 1, len(project.settings.tasks))
         with project.state.recording(f"labels.{name}", key) as result:
-            result["snapshot"] = add_labels(project.cube(), name, task.labels, scenes, project.root)
+            before, after = dates
+            result["snapshot"] = add_labels(
+                project.cube(), name, task.labels, scenes.name, project.root, before=before, after=after
+            )
         lines.append(f"labels of task {name} put onto the grid")
         progress("labels", number, len(project.settings.tasks))
     return lines

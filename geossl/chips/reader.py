@@ -1,0 +1,208 @@
+"""Batches of chips out of the cube, into buffers that are used again.
+
+A batch is planned by chunks: each chunk that it touches is fetched and decoded once, however many
+chips lie in it, and threads work on different chunks. What is in the chunk cache is a plain file;
+the rest is fetched from the store with many requests in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl.chips.cache import ChunkCache
+from geossl.chips.chunks import StoredArray
+from geossl.chips.index import ChipIndex
+from geossl.cube.collection import Collection
+from geossl.errors import StoreError
+from geossl.grid import CHUNK
+
+IN_FLIGHT = 32
+"""Most chunks that are asked of the store at the same time."""
+
+
+@dataclass(frozen=True)
+class ChipBuffers:
+    """Pixels of a batch whose rows have any shape (…): ``(B,)``, or ``(B, 2)`` for pairs."""
+
+    image: NDArray[Any]
+    """(…, C, S, S) stored numbers."""
+    quality: NDArray[np.uint8]
+    """(…, S, S) flags of :class:`geossl.imagery.clouds.Quality`."""
+
+    def flat(self) -> Self:
+        """Views with one leading axis."""
+        image = self.image.reshape(-1, *self.image.shape[-3:])
+        return type(self)(image, self.quality.reshape(-1, *self.quality.shape[-2:]))
+
+
+@dataclass(frozen=True)
+class _TileChunks:
+    """What reading a tile needs to know, looked up once."""
+
+    image: StoredArray
+    quality: StoredArray
+    versions: tuple[str, ...]
+    """Scene and revision of every step."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One chunk, and where its pixels go: (chip, rows and columns of the chip, of the chunk)."""
+
+    tile: _TileChunks
+    tile_id: str
+    step: int
+    window: tuple[int, int]
+    places: list[tuple[int, tuple[slice, slice], tuple[slice, slice]]]
+
+    def arrays(self) -> list[tuple[StoredArray, str]]:
+        """The arrays to read, each with the key of the chunk."""
+        image, quality = self.tile.image, self.tile.quality
+        return [
+            (image, image.key(self.step, 0, *self.window)),
+            (quality, quality.key(self.step, *self.window)),
+        ]
+
+
+class ChipReader:
+    """Reads the pixels of chips.
+
+    Parameters
+    ----------
+    collection:
+        Where the chips of the index lie.
+    cache:
+        Keeps compressed chunks on local disk; without it every epoch asks the store.
+    threads:
+        How many chunks are decoded at the same time; by default one a processor, at most 8.
+    """
+
+    def __init__(self, collection: Collection, cache: ChunkCache | None = None, threads: int | None = None) -> None:
+        self.collection = collection
+        self.cache = cache
+        self._cube = collection.cube_id
+        self._threads = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "geossl-decode")
+        # its event loop never meets one of the caller's (a notebook has one)
+        self._fetcher = ThreadPoolExecutor(1, "geossl-fetch")
+        self._scratch = threading.local()
+        self._tile = functools.lru_cache(maxsize=4096)(self._look_up)
+
+    def buffers(self, shape: tuple[int, ...], size: int) -> ChipBuffers:
+        """Uninitialised buffers for rows of that shape and chips of ``size`` pixels."""
+        sensor = self.collection.sensor
+        image = np.empty((*shape, len(sensor.bands), size, size), sensor.radiometry.dtype)
+        return ChipBuffers(image, np.empty((*shape, size, size), np.uint8))
+
+    def read(self, index: ChipIndex, rows: NDArray[np.integer[Any]], out: ChipBuffers | None = None) -> ChipBuffers:
+        """Read these rows of the index, of any shape (…), into ``out`` or new buffers.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged or gone; the message names it.
+        """
+        if out is None:
+            out = self.buffers(rows.shape, index.size)
+        flat = out.flat()
+        jobs = self._plan(index, rows.ravel())
+        if self.cache is not None:
+            done = list(self._threads.map(lambda job: self._from_cache(job, flat), jobs))
+            jobs = [job for job, found in zip(jobs, done, strict=True) if not found]
+        if jobs:
+            self._fetcher.submit(asyncio.run, self._from_store(jobs, flat)).result()
+        return out
+
+    def _plan(self, index: ChipIndex, rows: NDArray[np.integer[Any]]) -> list[_Job]:
+        places = defaultdict(list)
+        columns = (index.tile, index.step, index.row, index.col)
+        for chip, (tile, step, row, col) in enumerate(zip(*(c[rows].tolist() for c in columns), strict=True)):
+            for cy, chip_rows, chunk_rows in _pieces(row, index.size):
+                for cx, chip_cols, chunk_cols in _pieces(col, index.size):
+                    places[tile, step, cy, cx].append((chip, (chip_rows, chip_cols), (chunk_rows, chunk_cols)))
+        jobs = []
+        for (tile, step, cy, cx), where in places.items():
+            tile_id = index.tile_ids[tile]
+            jobs.append(_Job(self._tile(tile_id), tile_id, step, (cy, cx), where))
+        return jobs
+
+    def _look_up(self, tile_id: str) -> _TileChunks:
+        scenes, revisions = self.collection.scene_ids(tile_id), self.collection.revisions(tile_id)
+        return _TileChunks(
+            StoredArray.of(self.collection.image(tile_id)),
+            StoredArray.of(self.collection.quality(tile_id)),
+            tuple(f"{scene}@{revision}" for scene, revision in zip(scenes, revisions, strict=True)),
+        )
+
+    def _cache_key(self, job: _Job, array: StoredArray) -> str:
+        where = [self._cube, array.path, job.tile.versions[job.step], *map(str, job.window)]
+        return "/".join(where)
+
+    def _from_cache(self, job: _Job, out: ChipBuffers) -> bool:
+        assert self.cache is not None
+        found = [self.cache.get(self._cache_key(job, array)) for array, _ in job.arrays()]
+        if None in found:
+            return False
+        try:
+            self._place(job, found, out)
+        except StoreError:  # a damaged copy; the store has the original
+            return False
+        return True
+
+    async def _from_store(self, jobs: list[_Job], out: ChipBuffers) -> None:
+        gate = asyncio.Semaphore(IN_FLIGHT)
+        loop = asyncio.get_running_loop()
+
+        async def one(job: _Job) -> None:
+            async with gate:
+                found = await asyncio.gather(*(array.get(key) for array, key in job.arrays()))
+                await loop.run_in_executor(self._threads, self._finish, job, found, out)
+
+        await asyncio.gather(*map(one, jobs))
+
+    def _finish(self, job: _Job, found: list[bytes | None], out: ChipBuffers) -> None:
+        self._place(job, found, out)
+        if self.cache is not None:
+            for (array, _), data in zip(job.arrays(), found, strict=True):
+                # no bytes say: nothing but the fill value
+                self.cache.put(self._cache_key(job, array), data or b"")
+
+    def _place(self, job: _Job, found: list[bytes | None], out: ChipBuffers) -> None:
+        """Decode a chunk of each array and copy its pixels to every chip that wants some."""
+        for (array, key), data, target in zip(job.arrays(), found, (out.image, out.quality), strict=True):
+            chip, _, (rows, cols) = job.places[0]
+            whole = rows == cols == slice(0, CHUNK) and target.shape[-1] == CHUNK
+            chunk = target[chip] if whole else self._scratch_for(array)
+            array.decode(key, data or None, chunk)
+            for chip, to, source in job.places[whole:]:
+                target[chip][..., *to] = chunk[..., *source]
+
+    def _scratch_for(self, array: StoredArray) -> NDArray[Any]:
+        """This thread's buffer for one chunk of an array, without its time axis."""
+        buffers: dict[Any, NDArray[Any]] = self._scratch.__dict__
+        name = array.path.rpartition("/")[2]
+        if name not in buffers:
+            buffers[name] = np.empty(array.chunk_shape[1:], array.dtype)
+        return buffers[name]
+
+
+def _pieces(start: int, size: int) -> list[tuple[int, slice, slice]]:
+    """Along one axis: the chunks that a chip touches, with the part of the chip and the part of the chunk."""
+    stop = start + size
+    return [
+        (
+            chunk,
+            slice(max(start, chunk * CHUNK) - start, min(stop, (chunk + 1) * CHUNK) - start),
+            slice(max(start - chunk * CHUNK, 0), min(stop - chunk * CHUNK, CHUNK)),
+        )
+        for chunk in range(start // CHUNK, (stop - 1) // CHUNK + 1)
+    ]

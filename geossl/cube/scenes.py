@@ -1,0 +1,82 @@
+"""What a collection knows of its scenes: which were ingested where, and which were set aside and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zarr
+
+from geossl.cube import layout
+from geossl.cube.repository import View
+from geossl.imagery.scene import Rejected, Scene
+
+_QUARANTINE = "geossl:quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneEntry:
+    """One ingested scene."""
+
+    index: int
+    """Row in the table, in order of arrival."""
+    checksum: str
+    revision: int
+    """How often it was processed again."""
+    tiles: frozenset[str]
+    """Ids of all tiles it was read on, those without data among them."""
+
+
+def read_table(collection: zarr.Group) -> dict[str, SceneEntry]:
+    """Scene id → what is known of it."""
+    if layout.SCENES not in collection:
+        return {}
+    group: Any = collection[layout.SCENES]
+    columns = [group[name][:].tolist() for name in ("id", "checksum", "revision", "tiles")]
+    return {
+        scene_id: SceneEntry(index, checksum, revision, frozenset(tiles.split()))
+        for index, (scene_id, checksum, revision, tiles) in enumerate(zip(*columns, strict=True))
+    }
+
+
+def write_table(collection: zarr.Group, scenes: Iterable[tuple[Scene, SceneEntry]]) -> None:
+    """Add or replace rows, each with the scene's STAC Item."""
+    group: Any = collection[layout.SCENES] if layout.SCENES in collection else layout.create_scenes(collection)
+    rows = {
+        entry.index: {
+            "id": scene.id,
+            "checksum": entry.checksum,
+            "revision": entry.revision,
+            "tiles": " ".join(sorted(entry.tiles)),
+            "item": json.dumps(scene.to_item().to_dict(include_self_link=False)),
+        }
+        for scene, entry in scenes
+    }
+    layout.write_rows(group, rows)
+
+
+def quarantined(view: View, collection: str) -> list[Rejected]:
+    """What was set aside when scenes of this collection were ingested, and has not been ingested since."""
+    found = read_quarantine(view.root, collection)
+    return [Rejected(source, reason, remedy) for source, (reason, remedy) in sorted(found.items())]
+
+
+def read_quarantine(root: zarr.Group, collection: str) -> dict[str, tuple[str, str]]:
+    """Source → reason and remedy."""
+    stored: Any = root.attrs.get(_QUARANTINE, {})
+    return {source: (reason, remedy) for source, (reason, remedy) in stored.get(collection, {}).items()}
+
+
+def write_quarantine(root: zarr.Group, collection: str, entries: Mapping[str, tuple[str, str]]) -> None:
+    stored: Any = dict(root.attrs.get(_QUARANTINE, {}))  # type: ignore[call-overload]  # JSON
+    stored[collection] = {source: list(entries[source]) for source in sorted(entries)}
+    root.attrs[_QUARANTINE] = stored
+
+
+def is_source_of(source: str, scene: Scene) -> bool:
+    """Whether a set-aside source (scene id, file or folder) is where this scene comes from."""
+    folder = source.rstrip("/") + "/"
+    assets = [*scene.bands.values(), *([scene.quality] if scene.quality else [])]
+    return source == scene.id or any(asset.href == source or asset.href.startswith(folder) for asset in assets)

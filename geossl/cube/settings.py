@@ -1,0 +1,61 @@
+"""What a user may say about the cube. Imports nothing heavy: the project file is read by every verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Value = int | str
+"""What a label file writes for a class: a number or a word."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IngestSettings(_Settings):
+    """How scenes become pixels of the cube."""
+
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
+        "bilinear", description="for scenes that do not already lie on the grid; quality masks are always nearest"
+    )
+    wave: int = Field(
+        16, gt=0, description="scenes per commit: what an interrupted ingest loses at most, and does again"
+    )
+
+
+class CompositeSettings(_Settings):
+    """Cloud-free composites: the median of all clear observations of a period."""
+
+    months: int = Field(12, gt=0, le=120, description="length of a period in months, counted from January of year 0")
+
+
+class ClassSettings(_Settings):
+    """One class of a legend, and what the label file writes for it."""
+
+    name: str
+    code: int = Field(ge=0, le=254, description="number of the class in label layers and maps")
+    color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$", description="colour on maps, #rrggbb")
+    values: tuple[Value, ...] = Field(
+        (), description="values of the file that mean this class; empty: the class's name in vectors, its code in rasters"
+    )
+
+
+class LabelSettings(_Settings):
+    """A file that says what is on the ground: polygons or a raster, in any coordinate system."""
+
+    path: Path = Field(description="GeoPackage, GeoJSON, shapefile or GeoTIFF; relative to the project file")
+    layer: str | None = Field(None, description="layer of a GeoPackage; null: its only one")
+    column: str | None = Field(None, description="column of a vector file that names the class")
+    classes: tuple[ClassSettings, ...] | None = Field(
+        None, description="the legend; null: one class for each value of the file (of change labels: no change, clearing)"
+    )
+    ignore: tuple[Value, ...] = Field((), description="values of the file that mean no label")
+    date_column: str | None = Field(
+        None, description="change labels: column with the date of each clearing; then no class column is needed"
+    )
+    area: Path | None = Field(
+        None, description="with a date column: polygons of the ground that was looked at; null: all tiles"
+    )

@@ -1,0 +1,204 @@
+"""Train a network on labelled windows; one loop for land cover and change."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from torch import Tensor, nn
+
+from geossl.augment import Normalize
+from geossl.chips.split import TRAIN, VAL
+from geossl.downstream.data import Chips, TaskData
+from geossl.downstream.settings import FinetuneSettings
+from geossl.legend import NO_LABEL
+from geossl.progress import Progress, silent
+
+VALIDATE_EVERY = 25
+"""Steps between validations."""
+
+Score = Callable[[NDArray[np.uint8], NDArray[np.float32]], float]
+"""From true positions (N,) and logits (N, K) to what early stopping maximises."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went."""
+
+    score: float
+    """Of the kept weights on validation blocks."""
+    step: int
+    """At which they stood."""
+    truth: NDArray[np.uint8]
+    """(N,) validation labels."""
+    logits: NDArray[np.float32]
+    """(N, K) what the kept weights say of them."""
+
+
+def device() -> torch.device:
+    """Where networks are trained and applied: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def balanced_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy averaged first over the pixels of each class, then over the classes present.
+
+    A plain mean over pixels lets one common class rule a batch of clustered labels.
+
+    Parameters
+    ----------
+    logits:
+        (B, K, H, W).
+    label:
+        (B, H, W) positions; :data:`~geossl.legend.NO_LABEL` teaches nothing.
+    """
+    known = label != NO_LABEL
+    target = label[known].long()
+    loss = nn.functional.cross_entropy(logits.float().movedim(1, -1)[known], target, reduction="none")
+    count = torch.zeros(logits.shape[1], device=logits.device).index_add_(0, target, torch.ones_like(loss))
+    return (loss / count[target]).sum() / (count > 0).sum().clamp(min=1)
+
+
+def labelled_chips(
+    data: TaskData, settings: FinetuneSettings, *, labels: int | None, seed: int
+) -> tuple[Chips, Chips]:
+    """Training and validation windows, with all their labels or ``labels`` and half as many of them."""
+    both = []
+    for subset, share in ((TRAIN, 1), (VAL, 2)):
+        only = None if labels is None else data.sample(labels // share, seed=seed, subset=subset)
+        limit = max(1, settings.windows // (1 if subset == TRAIN else 4))
+        both.append(data.chips(subset, settings.window, limit=limit, seed=seed, only=only))
+    return both[0], both[1]
+
+
+def finetune(
+    network: nn.Module,
+    encoder: nn.Module,
+    normalize: Normalize,
+    train: Chips,
+    validation: Chips,
+    score: Score,
+    settings: FinetuneSettings,
+    *,
+    seed: int,
+    progress: Progress = silent,
+) -> Trained:
+    """Train in place, and leave the weights that scored best on the validation windows.
+
+    Parameters
+    ----------
+    encoder:
+        The part of the network that takes the encoder's learning rate.
+    """
+    where = device()
+    network.to(where)
+    normalize.to(where)
+    inside = {id(p) for p in encoder.parameters()}
+    rates = {True: settings.learning_rate * settings.encoder_rate, False: settings.learning_rate}
+    frozen = settings.encoder_rate == 0
+    groups = [
+        {"params": [p for p in network.parameters() if p.requires_grad and (id(p) in inside) == part], "lr": rates[part]}
+        for part in ((False,) if frozen else (False, True))
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [float(group["lr"]) for group in groups], total_steps=settings.steps, pct_start=0.1
+    )
+    end = time.monotonic() + 60 * settings.minutes if settings.minutes else np.inf
+    best = Trained(-np.inf, 0, *predict_chips(network, normalize, validation))
+    weights = copy.deepcopy(network.state_dict())
+    waited = 0
+    batches = _batches(train, settings.batch_size, np.random.default_rng(seed))
+    for step in range(1, settings.steps + 1):
+        network.train()
+        # a frozen encoder keeps its batch statistics as well
+        encoder.train(not frozen)
+        image, valid, label = (part.to(where) for part in next(batches))
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(where.type, torch.bfloat16):
+            logits = network(normalize(image, valid), valid)
+        balanced_loss(logits, label).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress("fine-tune", step, settings.steps)
+        out_of_time = time.monotonic() > end
+        if step % VALIDATE_EVERY == 0 or step == settings.steps or out_of_time:
+            truth, logits_there = predict_chips(network, normalize, validation)
+            reached = score(truth, logits_there)
+            waited += 1
+            if reached > best.score:
+                best, waited = Trained(reached, step, truth, logits_there), 0
+                weights = copy.deepcopy(network.state_dict())
+            if waited >= settings.patience or out_of_time:
+                break
+    network.load_state_dict(weights)
+    network.eval().cpu()
+    normalize.cpu()
+    return best
+
+
+def predict_chips(
+    network: nn.Module, normalize: Normalize, chips: Chips, batch: int = 8
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Truth (N,) and logits (N, K) of all labelled pixels of the chips, in their order."""
+    network.eval()
+    where = next(itertools.chain(network.parameters(), network.buffers())).device
+    normalize.to(where)
+    truth, logits = [], []
+    for start in range(0, len(chips), batch):
+        part = slice(start, start + batch)
+        valid = torch.from_numpy(chips.valid[part]).to(where)
+        with torch.inference_mode():
+            image = normalize(torch.from_numpy(chips.image[part]).to(where), valid)
+            out = network(image, valid).float().movedim(1, -1).cpu().numpy()
+        known = chips.label[part] != NO_LABEL
+        truth.append(chips.label[part][known])
+        logits.append(out[known])
+    return np.concatenate(truth), np.concatenate(logits)
+
+
+def temperature(logits: NDArray[np.float32], truth: NDArray[np.uint8]) -> float:
+    """What to divide logits by, so that their softmax is as sure as it is right (Guo et al. 2017).
+
+    Parameters
+    ----------
+    logits, truth:
+        (N, K) and (N,) of pixels that taught nothing.
+    """
+    rows = np.arange(len(truth))
+    # a class never taught has −inf everywhere; its pixels would make every temperature equally bad
+    known = np.isfinite(logits[rows, truth])
+    if not known.any():
+        return 1.0
+    some, rows, target = logits[known].astype(np.float64), rows[: known.sum()], truth[known]
+
+    def loss(log_t: float) -> float:
+        return float(-log_softmax(some / np.exp(log_t), axis=1)[rows, target].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def _batches(chips: Chips, size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless shuffled batches; every window is mirrored and turned at random, all its dates alike."""
+    order: NDArray[np.int64] = np.zeros(0, np.int64)
+    while True:
+        while len(order) < size:
+            order = np.concatenate([order, rng.permutation(len(chips))])
+        rows, order = order[:size], order[size:]
+        turns, mirrored = rng.integers(0, 4, size), rng.integers(0, 2, size).astype(bool)
+        parts = []
+        for array in (chips.image, chips.valid, chips.label):
+            turned = [np.rot90(array[r], k, (-2, -1)) for r, k in zip(rows, turns, strict=True)]
+            flipped = [a[..., ::-1] if m else a for a, m in zip(turned, mirrored, strict=True)]
+            parts.append(torch.from_numpy(np.stack(flipped)))
+        image, valid, label = parts
+        yield image, valid, label

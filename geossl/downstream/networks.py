@@ -1,0 +1,95 @@
+"""The networks behind a task: all map normalised images of D dates and their validity to logits.
+
+``network(image (B, D, C, H, W), valid (B, D, H, W)) -> (B, K, H, W)``, with 0 in invalid pixels of
+the image, and H and W multiples of the encoder's coarsest stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geossl.downstream import neighbourhood
+from geossl.nets.decoders import ChangeHead, DenseHead
+from geossl.nets.encoder import Encoder
+
+
+class LandcoverNetwork(nn.Module):
+    """An encoder and a dense head on the image of one date."""
+
+    def __init__(self, encoder: Encoder, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = DenseHead(encoder.dims, classes)
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
+        return self.head(self.encoder(image[:, 0]), image.shape[-2:])
+
+
+class ChangeNetwork(nn.Module):
+    """One encoder on both dates, and a head on the two sets of features."""
+
+    def __init__(self, encoder: Encoder, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = ChangeHead(encoder.dims, classes)
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
+        before, after = image.unbind(1)
+        return self.head(self.encoder(before), self.encoder(after), image.shape[-2:])
+
+
+class LinearNetwork(nn.Module):
+    """A linear head on hypercolumns and multi-scale statistics of one date.
+
+    Each feature map gets its share of the weights *before* it is brought to full size: a linear
+    head and interpolation commute, and K channels are cheaper to enlarge than hundreds.
+
+    Parameters
+    ----------
+    encoder:
+        None: statistics alone.
+    bands, statistics:
+        Number of bands, and whether their multi-scale statistics are used.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, encoder: Encoder | None, classes: int, *, bands: int, statistics: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.statistics = statistics
+        features = (sum(encoder.dims) if encoder else 0) + (neighbourhood.count(bands) if statistics else 0)
+        self.register_buffer("weight", torch.zeros(classes, features))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def set_head(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        """Take over a fitted head: (K, features) in the order hypercolumns, statistics, and (K,)."""
+        self.weight.copy_(torch.from_numpy(weight))
+        self.bias.copy_(torch.from_numpy(bias))
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:
+        size = image.shape[-2:]
+        logits = self.bias[:, None, None].expand(len(image), -1, *size)
+        start = 0
+        for each in self.encoder(image[:, 0]).maps if self.encoder else ():
+            part = F.conv2d(each, self.weight[:, start : start + each.shape[1], None, None])
+            logits = logits + F.interpolate(part, size, mode="bilinear")
+            start += each.shape[1]
+        if self.statistics:
+            described = statistics_of(image[:, 0], valid[:, 0])
+            logits = logits + F.conv2d(described, self.weight[:, start:, None, None])
+        return logits
+
+
+def statistics_of(image: Tensor, valid: Tensor) -> Tensor:
+    """Multi-scale statistics of normalised images: (B, C, H, W) and (B, H, W) → (B, features, H, W)."""
+    pairs = zip(image.cpu().numpy(), valid.cpu().numpy(), strict=True)
+    parts: Sequence[Tensor] = [torch.from_numpy(neighbourhood.multi_scale(*pair)) for pair in pairs]
+    return torch.stack(list(parts)).to(image.device)

@@ -1,0 +1,257 @@
+"""A trained task: the one thing that the map room needs, as an object and as a folder.
+
+The folder holds ``model.safetensors`` and ``card.json``; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+from torch.nn import functional as F
+
+from geossl.augment import Normalize
+from geossl.bands import Sensor, Statistics
+from geossl.downstream.data import CONTEXT
+from geossl.downstream.finetune import device
+from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork
+from geossl.errors import GeosslError, StoreError
+from geossl.legend import Legend
+from geossl.nets.encoder import build_encoder
+from geossl.nets.settings import EncoderSettings
+
+FORMAT = 1
+WEIGHTS, CARD = "model.safetensors", "card.json"
+
+Head = Literal["dense", "lda", "logistic"]
+FeatureSet = Literal["encoder", "statistics", "encoder + statistics"]
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """What a task's model is, what it learnt from, and how it did."""
+
+    task: Literal["landcover", "change"]
+    legend: Legend
+    sensor: Sensor
+    statistics: Statistics
+    """Per-band statistics, in stored units, that normalise its images."""
+    architecture: EncoderSettings
+    head: Head
+    features: FeatureSet
+    """What the head looks at; a dense head looks at the encoder."""
+    encoder: str
+    """Id of the pretrained encoder; empty for a random start."""
+    labels: Mapping[str, int]
+    """Labelled pixels it learnt from, by class name."""
+    snapshot: str
+    """The cube snapshot with its images and labels."""
+    settings: Mapping[str, Any]
+    validation: float
+    """Its score on validation blocks (cross-validated for a closed-form head): macro F1, or average precision."""
+    temperature: float = 1.0
+    """What logits are divided by."""
+    threshold: float = 0.5
+    """Change only: the probability from which a pixel is called changed. It is already built into
+    :meth:`TrainedTask.predict`, whose probabilities cross 0.5 there."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the scores should know."""
+    scores: tuple[Mapping[str, Any], ...] = ()
+    code_version: str = ""
+    created: str = ""
+    """ISO 8601 time, UTC."""
+    id: str = ""
+    """``<task>-<head>-<8 hex digits of the content>``; given by :meth:`TrainedTask.create`."""
+    weights: str = ""
+    """BLAKE2b digest of the weights; given by :meth:`TrainedTask.create`."""
+    format: int = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; :meth:`from_dict` is its inverse."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {
+            "legend": self.legend.to_dict(),
+            "sensor": self.sensor.to_dict(),
+            "statistics": self.statistics.to_dict(),
+            "architecture": self.architecture.model_dump(),
+            "labels": dict(self.labels),
+            "settings": dict(self.settings),
+            "notes": list(self.notes),
+            "scores": [dict(row) for row in self.scores],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        values = dict(data) | {
+            "legend": Legend.from_dict(data["legend"]),
+            "sensor": Sensor.from_dict(data["sensor"]),
+            "statistics": Statistics.from_dict(data["statistics"]),
+            "architecture": EncoderSettings.model_validate(data["architecture"]),
+            "notes": tuple(data["notes"]),
+            "scores": tuple(data["scores"]),
+        }
+        return cls(**values)
+
+
+@dataclass
+class TrainedTask:
+    """A model that turns stored images into class probabilities."""
+
+    card: TaskCard
+    network: nn.Module = field(repr=False)
+    window: int = 256
+    """Side in pixels of the windows it is best applied to."""
+    margin: int = CONTEXT
+    """Pixels at a window's edge whose predictions lack context: overlap at least twice that."""
+
+    @classmethod
+    def create(cls, card: TaskCard, network: nn.Module) -> Self:
+        """A task just learnt: gives the card its id, from the weights and everything it says but scores and time."""
+        card = dataclasses.replace(card, weights=_digest(_weights(network)))
+        content = json.dumps(card.to_dict() | {"id": "", "created": "", "scores": []}, sort_keys=True)
+        short = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
+        return cls(dataclasses.replace(card, id=f"{card.task}-{card.head}-{short}"), network.eval())
+
+    @property
+    def id(self) -> str:
+        return self.card.id
+
+    @property
+    def legend(self) -> Legend:
+        return self.card.legend
+
+    @property
+    def sensor(self) -> Sensor:
+        return self.card.sensor
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.card.statistics
+
+    @property
+    def dates(self) -> int:
+        """Images a prediction needs: 1, or 2 (before, after)."""
+        return 2 if self.card.task == "change" else 1
+
+    def predict(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Class probabilities of windows of any size; NumPy in, NumPy out.
+
+        Parameters
+        ----------
+        image:
+            Stored numbers, (B, C, H, W), or (B, 2, C, H, W) for two dates.
+        valid:
+            Where the ground was seen, (B, H, W) or (B, 2, H, W).
+
+        Returns
+        -------
+        (B, K, H, W) float32. They add up to 1, and are all 0 where a date is not valid: no-data
+        stays no-data, however windows are blended.
+        """
+        if self.dates == 1:
+            image, valid = image[:, None], valid[:, None]
+        where = device()
+        network = self.network.to(where).eval()
+        normalize = Normalize.from_statistics(self.statistics).to(where)
+        height, width = image.shape[-2:]
+        encoder = getattr(network, "encoder", None)
+        stride = max(encoder.strides) if encoder is not None else 1
+        pad = (0, -width % stride, 0, -height % stride)
+        seen = torch.from_numpy(np.ascontiguousarray(valid)).to(where)
+        with torch.inference_mode():
+            x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), seen)
+            logits = network(F.pad(x, pad), F.pad(seen, pad))[..., :height, :width] / self.card.temperature
+            if self.card.task == "change":
+                logits[:, 1] -= float(np.log(self.card.threshold / (1 - self.card.threshold)))
+            proba = logits.softmax(dim=1) * seen.all(dim=1, keepdim=True)
+        return proba.cpu().numpy()
+
+    def describe(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """:meth:`predict` for one window of D dates: (D, C, H, W) and (D, H, W) → (K, H, W)."""
+        if self.dates == 1:
+            image, valid = image[0], valid[0]
+        return self.predict(image[None], valid[None])[0]
+
+
+def build_network(card: TaskCard) -> nn.Module:
+    """The network that a card describes, with weights still to be loaded."""
+    classes, bands = len(card.legend), len(card.sensor.bands)
+    encoder = build_encoder(card.architecture, bands)
+    if card.head != "dense":
+        with_statistics = card.features != "encoder"
+        return LinearNetwork(
+            None if card.features == "statistics" else encoder, classes, bands=bands, statistics=with_statistics
+        )
+    return ChangeNetwork(encoder, classes) if card.task == "change" else LandcoverNetwork(encoder, classes)
+
+
+def save_task(folder: Path, task: TrainedTask) -> None:
+    """Write a task's folder.
+
+    The card is removed first and written last: whoever finds a card finds its weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    _write(folder / WEIGHTS, _weights(task.network))
+    _write(folder / CARD, (json.dumps(task.card.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def load_task(folder: Path) -> TrainedTask:
+    """The task in a folder.
+
+    Raises
+    ------
+    StoreError
+        There is none, it is damaged, or a newer geossl wrote it.
+    """
+    again = "fine-tune again, or copy the folder again"
+    path = folder / CARD
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] > FORMAT:
+            raise StoreError(
+                f"{path} has format {data['format']!r}; this geossl reads up to {FORMAT}", "update geossl"
+            )
+        card = TaskCard.from_dict(data)
+        weights = (folder / WEIGHTS).read_bytes()
+        if _digest(weights) != card.weights:
+            raise StoreError(f"{folder / WEIGHTS} is damaged: it is not the file that {CARD} describes", again)
+        network = build_network(card)
+        network.load_state_dict(load(weights))
+    except FileNotFoundError as error:
+        raise StoreError(f"no trained task at {folder}", "fine-tune one, or name another folder") from error
+    except StoreError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, ValidationError, SafetensorError, GeosslError) as error:
+        raise StoreError(f"the task at {folder} is damaged: {error}", again) from error
+    return TrainedTask(card, network.eval())
+
+
+def _weights(network: nn.Module) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

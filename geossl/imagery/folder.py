@@ -1,0 +1,228 @@
+"""Scenes from a folder: by a file name pattern, or whatever explains itself.
+
+Without a pattern a folder may hold Sentinel-2 ``.SAFE`` products, rasters with their STAC Items beside
+them, or, where there is neither, rasters each of which is a whole scene.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pystac
+from pydantic import BaseModel, ConfigDict, Field
+
+from geossl.bands import Sensor
+from geossl.errors import SceneError, SettingsError
+from geossl.imagery.clouds import QualityKind
+from geossl.imagery.items import OWN
+from geossl.imagery.pattern import NameParts, NamePattern
+from geossl.imagery.raster import SUFFIXES, footprint, geobox, open_raster
+from geossl.imagery.safe import read_safe
+from geossl.imagery.scene import Asset, Rejected, Scene, in_order
+from geossl.imagery.stac import scene_or_reason
+
+MASKS: tuple[QualityKind, ...] = get_args(QualityKind)
+_DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
+
+
+class FolderSettings(BaseModel):
+    """Scenes that lie in a folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["folder"] = "folder"
+    path: str = Field(description="The folder; relative to the project file.")
+    pattern: str | None = Field(
+        None,
+        description="File names below it, with {scene}, {band} and {date:%Y%m%d} in place of what differs."
+        " Without a pattern: SAFE products, STAC Items beside their files, or one raster a scene.",
+    )
+    date: datetime | None = Field(None, description="Acquisition date (UTC), where file names do not say it.")
+    scene: str | None = Field(None, description="Name of the scene or series, where file names do not say it.")
+    bands: tuple[str, ...] | dict[str, str | int] | None = Field(
+        None,
+        description="Which band is what: a list in file order (or of the names in the pattern), or band: name in the"
+        " pattern, or band: number within the file. scl, qa_pixel or fmask name the quality mask.",
+    )
+    nodata: float | None = Field(None, description="The number for no-data, where files tag none or a wrong one.")
+    physical: bool = Field(False, description="The files hold physical values, such as reflectance 0 … 1.")
+
+
+class FolderSource:
+    """The scenes below one folder.
+
+    Raises
+    ------
+    SettingsError
+        There is no such folder.
+    """
+
+    def __init__(self, settings: FolderSettings, base: Path) -> None:
+        self.settings = settings
+        self.folder = (base / settings.path).resolve()
+        if not self.folder.is_dir():
+            raise SettingsError(f"the imagery folder {self.folder} does not exist", "check `path`")
+
+    def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+        return iter(in_order(self._by_pattern(sensor) if self.settings.pattern else self._by_kind(sensor)))
+
+    def _by_pattern(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+        """Files whose names say the same scene and date are one scene."""
+        texts = self._band_texts(sensor)
+        pattern = NamePattern(self.settings.pattern or "", texts.values())
+        for name, stated in (("scene", self.settings.scene), ("date", self.settings.date)):
+            if stated and name in pattern.placeholders:
+                raise SettingsError(f"both the pattern {pattern.pattern!r} and `{name}:` say the {name}", "drop one")
+        groups: dict[tuple[str | None, str | None], list[tuple[Path, NameParts]]] = defaultdict(list)
+        for path, parts in pattern.files(self.folder):
+            groups[parts.scene, parts.date_text].append((path, parts))
+        if not groups:
+            raise self._nothing_found(f"matches the pattern {pattern.pattern!r}")
+        for (scene, date_text), files in groups.items():
+            name = "-".join(text for text in (scene or self.settings.scene or self.folder.name, date_text) if text)
+            try:
+                if "band" in pattern.placeholders:
+                    paths = {parts.band: str(path) for path, parts in files}
+                    assets = {band: Asset(paths[text]) for band, text in texts.items() if text in paths}
+                else:
+                    assets = self._assets_in(_only_file(files), sensor)
+                yield self._scene(name, files[0][1].time, assets, sensor)
+            except SceneError as error:
+                yield Rejected(f"{self.folder}: {name}", error.what, error.remedy)
+
+    def _by_kind(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+        """SAFE products and STAC Items; single rasters where there is neither."""
+        safes, items, rasters = _walk(self.folder)
+        for safe in safes:
+            try:
+                yield read_safe(safe, sensor)
+            except SceneError as error:
+                yield Rejected(str(safe), error.what, error.remedy)
+        for path in items:
+            yield scene_or_reason(pystac.Item.from_file(path), sensor)
+        if safes or items:
+            return
+        if not rasters:
+            raise self._nothing_found("is imagery: no SAFE product, no STAC Item, no raster")
+        for path in rasters:
+            try:
+                yield self._scene(path.stem, _date_in(path), self._assets_in(path, sensor), sensor)
+            except SceneError as error:
+                yield Rejected(str(path), error.what, error.remedy)
+
+    def _scene(self, name: str, time: datetime | None, assets: Mapping[str, Asset], sensor: Sensor) -> Scene:
+        """Put a scene together; its place is that of its first band."""
+        if missing := [band for band in sensor.band_names if band not in assets]:
+            there = ", ".join(assets) or "none"
+            raise SceneError(f"scene {name} has no band {', '.join(missing)} (there are: {there})", "add the files")
+        time = time or self.settings.date
+        if time is None:
+            raise SceneError(f"nothing says when scene {name} was taken", "put {date} in `pattern`, or give `date:`")
+        first = assets[sensor.band_names[0]]
+        what = f"scene {name}, band {sensor.band_names[0]}"
+        with open_raster(first.href, what) as dataset:
+            box = geobox(dataset, what)
+        mask = next((kind for kind in MASKS if kind in assets), None)
+        return Scene(
+            id=name,
+            sensor=sensor.name,
+            time=time if time.tzinfo else time.replace(tzinfo=UTC),
+            footprint=footprint(box),
+            crs=str(box.crs),
+            bands={band: assets[band] for band in sensor.band_names},
+            quality=assets[mask] if mask else None,
+            quality_kind=mask,
+            source_nodata=self.settings.nodata,
+            properties={OWN + "physical": True} if self.settings.physical else {},
+        )
+
+    def _band_texts(self, sensor: Sensor) -> dict[str, str]:
+        """Band or mask → its text in file names."""
+        stated = self.settings.bands
+        if stated is None:
+            return {name: name for name in (*sensor.band_names, *MASKS)}
+        if isinstance(stated, dict):
+            return {_name_in(sensor, name): str(text) for name, text in stated.items()}
+        return {_name_in(sensor, name): name for name in stated}
+
+    def _assets_in(self, path: Path, sensor: Sensor) -> dict[str, Asset]:
+        """Band or mask → its place in one file of several bands.
+
+        1. as the settings say, by number or by the file's own band description;
+        2. by the file's descriptions, where they name all bands of the sensor;
+        3. in the sensor's order, where the file has as many bands.
+        """
+        with open_raster(str(path), f"file {path.name}") as dataset:
+            count, described = dataset.count, dataset.descriptions
+        by_description = {text.lower(): index for index, text in enumerate(described, start=1) if text}
+        stated = self.settings.bands
+        if isinstance(stated, dict):
+            places = {
+                _name_in(sensor, name): int(place) if str(place).isdigit() else by_description.get(str(place).lower())
+                for name, place in stated.items()
+            }
+            return {name: Asset(str(path), place) for name, place in places.items() if place is not None}
+        if stated is not None:
+            names = [_name_in(sensor, name) for name in stated]
+        elif all(name.lower() in by_description for name in sensor.band_names):
+            return {name: Asset(str(path), by_description[name.lower()]) for name in sensor.band_names}
+        elif count == len(sensor.bands):
+            names = list(sensor.band_names)
+        else:
+            raise SceneError(
+                f"{path.name} has {count} band(s), sensor {sensor.name} has {len(sensor.bands)}",
+                "say which is which: `bands: [in file order]` or `bands: {band: number}`",
+            )
+        return {name: Asset(str(path), index) for index, name in enumerate(names, start=1)}
+
+    def _nothing_found(self, lack: str) -> SettingsError:
+        examples = sorted(path.name for path in self.folder.iterdir())[:3]
+        there = f"there is, for example, {', '.join(examples)}" if examples else "the folder is empty"
+        return SettingsError(f"nothing in {self.folder} {lack}", there)
+
+
+def _name_in(sensor: Sensor, name: str) -> str:
+    """A band's own name for its own or its common name; anything else (a mask, an unused band) as it is."""
+    return next((band.name for band in sensor.bands if name in (band.name, band.common_name)), name)
+
+
+def _only_file(files: list[tuple[Path, NameParts]]) -> Path:
+    if len(files) > 1:
+        raise SceneError(
+            f"{len(files)} files are one scene by their names: {', '.join(path.name for path, _ in files)}",
+            "put what differs into the pattern: {scene}, {band} or {date:%Y%m%d}",
+        )
+    return files[0][0]
+
+
+def _walk(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """SAFE products, STAC Item files and rasters at or below a folder; nothing within a SAFE product."""
+    safes, items, rasters = [], [], []
+    for root, folders, files in folder.walk():
+        if root.suffix == ".SAFE":
+            safes.append(root)
+            folders.clear()
+            continue
+        items += [root / name for name in files if name.endswith(".json") and _is_item(root / name)]
+        rasters += [root / name for name in files if Path(name).suffix.lower() in SUFFIXES]
+    return sorted(safes), sorted(items), sorted(rasters)
+
+
+def _is_item(path: Path) -> bool:
+    try:
+        said: Any = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(said, dict) and said.get("type") == "Feature" and "stac_version" in said
+
+
+def _date_in(path: Path) -> datetime | None:
+    """The one date that a file name holds."""
+    found = {"".join(match.groups()) for match in _DATE_IN_NAME.finditer(path.stem)}
+    return datetime.strptime(found.pop(), "%Y%m%d").replace(tzinfo=UTC) if len(found) == 1 else None

@@ -1,0 +1,113 @@
+"""Masked autoencoder: hide most patches, reconstruct them (He et al. 2022, https://arxiv.org/abs/2111.06377).
+
+The encoder sees the visible patches only; a light decoder fills in the hidden ones. Targets are
+normalised patch by patch. Invalid pixels count nowhere: not in a patch's mean and variance, not in
+the loss; patches that are mostly invalid are hidden first and carry no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.layers import build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from geossl.augment import Views
+from geossl.errors import SettingsError
+from geossl.methods.method import Losses, Method
+from geossl.methods.settings import MaeSettings
+from geossl.nets.encoder import Encoder, VitEncoder, require_divisible
+
+_HEAD_DIM = 32
+_MIN_VALID = 0.5  # share of valid pixels from which a patch is worth reconstructing
+
+
+class Mae(Method):
+    """Masked autoencoder over a vision transformer."""
+
+    encoder: VitEncoder
+
+    def __init__(self, settings: MaeSettings, encoder: Encoder) -> None:
+        if not isinstance(encoder, VitEncoder):
+            raise SettingsError(
+                f"method mae hides patches of a transformer; the encoder {encoder.settings.name} has none",
+                "choose an encoder vit-*, or another method",
+            )
+        super().__init__(encoder)
+        self.settings = settings
+        self.patch = encoder.settings.patch
+        self.views = Views(crop=settings.crop)
+        dim = settings.decoder_dim
+        self.enter = nn.Linear(encoder.dims[-1], dim)
+        self.mask_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
+        self.blocks = nn.Sequential(
+            *(Block(dim, dim // _HEAD_DIM, qkv_bias=True) for _ in range(settings.decoder_depth))
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.predict = nn.Linear(dim, self.patch**2 * encoder.bands)
+        for layer in (self.enter, *self.blocks.modules(), self.predict):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, batch: Mapping[str, Any]) -> Losses:
+        image, valid = self.views(batch["image"], batch["valid"])
+        require_divisible(image, self.patch, self.encoder.settings.name)
+        patches = image.shape[-2] // self.patch * (image.shape[-1] // self.patch)
+        noise = torch.rand(image.shape[0], patches, device=image.device)
+        return self.losses(image, valid, noise)
+
+    def losses(self, image: Tensor, valid: Tensor, noise: Tensor) -> Losses:
+        """The loss of normalised ``image`` (B, C, H, W) where ``noise`` (B, L) in [0, 1) decides what is hidden.
+
+        The patches with the lowest noise stay visible.
+        """
+        target = patchify(image, self.patch)  # (B, L, p·p·C)
+        weight = patchify(valid.unsqueeze(1).to(target.dtype), self.patch)  # (B, L, p·p)
+        usable = weight.mean(dim=2) >= _MIN_VALID
+        weight = weight.repeat_interleave(image.shape[1], dim=2)
+
+        order = (noise + ~usable).argsort(dim=1)  # what is mostly invalid is hidden first
+        restore = order.argsort(dim=1)
+        visible = max(1, int(noise.shape[1] * (1 - self.settings.mask_ratio)))
+        hidden = restore >= visible  # (B, L) in row order: False keep, True remove
+
+        tokens, cls = self.encoder.embed(image)
+        seen = tokens.gather(1, order[:, :visible, None].expand(-1, -1, tokens.shape[2]))
+        latent = self.encoder.transform(torch.cat([cls, seen], dim=1))
+        prediction = self._decode(latent, restore, (image.shape[-2] // self.patch, image.shape[-1] // self.patch))
+
+        squares = weight * (prediction.float() - normalize_patches(target, weight)) ** 2
+        a_patch = squares.sum(dim=2) / weight.sum(dim=2).clamp(min=1)
+        counted = (hidden & usable).to(a_patch.dtype)
+        total = (a_patch * counted).sum() / counted.sum().clamp(min=1)
+        return Losses(total, (latent[:, 1:].mean(dim=1),))
+
+    def _decode(self, latent: Tensor, restore: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Class and visible tokens (B, 1 + V, D) → every patch in row order, (B, L, p·p·C)."""
+        x = self.enter(latent)
+        fill = self.mask_token.to(x.dtype).expand(x.shape[0], restore.shape[1] - x.shape[1] + 1, -1)
+        patches = torch.cat([x[:, 1:], fill], dim=1)
+        patches = patches.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2]))
+        positions = build_sincos2d_pos_embed(list(grid), dim=x.shape[2], device=x.device)
+        x = torch.cat([x[:, :1], patches + positions.to(x.dtype)], dim=1)
+        return self.predict(self.norm(self.blocks(x)))[:, 1:]
+
+
+def patchify(image: Tensor, patch: int) -> Tensor:
+    """(B, C, H, W) → (B, L, patch·patch·C): patches in row order, and within each its pixels, bands last."""
+    batch, bands, height, width = image.shape
+    rows, columns = height // patch, width // patch
+    x = image.reshape(batch, bands, rows, patch, columns, patch)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, patch * patch * bands)
+
+
+def normalize_patches(target: Tensor, weight: Tensor) -> Tensor:
+    """Each patch (B, L, P) with mean 0 and variance 1 over its values of weight 1."""
+    count = weight.sum(dim=2, keepdim=True)
+    centred = target - (target * weight).sum(dim=2, keepdim=True) / count.clamp(min=1)
+    variance = (centred**2 * weight).sum(dim=2, keepdim=True) / (count - 1).clamp(min=1)
+    return centred / (variance + 1e-6).sqrt()

@@ -1,0 +1,22 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from geossl.methods.mae import Mae
+from geossl.methods.method import Method
+from geossl.methods.settings import MethodSettings
+from geossl.methods.simclr import Simclr
+from geossl.nets.encoder import Encoder
+
+METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
+    "mae": Mae,
+    "simclr": Simclr,
+}
+
+
+def build_method(settings: MethodSettings, encoder: Encoder) -> Method:
+    """The method that ``settings`` name, around ``encoder``."""
+    return METHODS[settings.name](settings, encoder)

@@ -1,0 +1,40 @@
+"""Which method and how: settings alone, so that the project file is checked without loading torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MaeSettings(BaseModel):
+    """Masked autoencoder (https://arxiv.org/abs/2111.06377), for vit-* encoders."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["mae"] = "mae"
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="Share of the patches that are hidden.")
+    decoder_dim: int = Field(128, ge=32, multiple_of=32, description="Width of the decoder.")
+    decoder_depth: int = Field(2, ge=1, description="Blocks of the decoder.")
+    crop: float = Field(0.5, gt=0, le=1, description="Smallest share of a chip's area that a random crop keeps.")
+
+
+class SimclrSettings(BaseModel):
+    """Contrastive learning (https://arxiv.org/abs/2002.05709), for every encoder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["simclr"] = "simclr"
+    pairs: Literal["same", "season"] = Field(
+        "same",
+        description="What two views of one place are: two views of one image (same), or of two dates (season).",
+    )
+    temperature: float = Field(0.2, gt=0, description="Scale of the similarities; lower looks harder at near misses.")
+    projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
+    crop: float = Field(0.5, gt=0, le=1, description="Smallest share of a chip's area that a random crop keeps.")
+    gain: float = Field(0.1, ge=0, description="Spread of a random factor for each band.")
+    bias: float = Field(0.1, ge=0, description="Spread of a random offset for each band, in standard deviations.")
+    noise: float = Field(0.1, ge=0, description="Spread of random noise for each pixel, in standard deviations.")
+
+
+MethodSettings = Annotated[MaeSettings | SimclrSettings, Field(discriminator="name")]

@@ -1,0 +1,44 @@
+"""`geossl stats`: band statistics over clear pixels, and cloud-free composites."""
+
+from __future__ import annotations
+
+from geossl.cluster import dask_client
+from geossl.cube import statistics
+from geossl.cube.collection import Collection
+from geossl.cube.composite import composite
+from geossl.progress import Progress
+from geossl.project.project import Project, StageResult
+from geossl.project.state import content, fingerprint
+
+
+def run(project: Project, progress: Progress) -> StageResult:
+    """Bring statistics and composites up to date with the scenes in the cube."""
+    scenes = project.scenes()
+    key = fingerprint(scenes=content(scenes), composite=project.settings.composite)
+    if project.state.fresh("stats", key) is not None:
+        return StageResult("stats", skipped=True)
+    with project.state.recording("stats", key), dask_client(project.settings.cluster) as client:
+        cube = project.cube()
+        statistics.store(cube, scenes.name, statistics.compute(scenes, client=client, progress=progress))
+        if project.settings.composite is not None:
+            composite(cube, scenes.name, project.settings.composite, client, progress)
+    return StageResult("stats", [*_bands(project.scenes()), *_composites(project)])
+
+
+def _bands(scenes: Collection) -> list[str]:
+    found = scenes.statistics
+    assert found is not None
+    unit = scenes.sensor.radiometry
+    rows = zip(scenes.sensor.band_names, found.mean, found.std, strict=True)
+    shown = ", ".join(
+        f"{name} {mean * unit.scale + unit.offset:.3g} ± {abs(std * unit.scale):.2g}" for name, mean, std in rows
+    )
+    return [f"mean ± std over {found.count[0]:,} clear pixels ({unit.unit}): {shown}"]
+
+
+def _composites(project: Project) -> list[str]:
+    if project.settings.composite is None:
+        return []
+    images = project.task_images()
+    periods = sorted({name for tile_id in images.tile_ids for name in images.scene_ids(tile_id)})
+    return [f"composites: {', '.join(periods)}"]

@@ -1,0 +1,195 @@
+"""What a report shows, as plain values and arrays; every section may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl.legend import Legend
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3) RGB, as :func:`geossl.report.pictures.quicklook` makes it."""
+
+Outline = Sequence[tuple[float, float]]
+"""A ring of (column, row) points in pixels of the picture it is drawn on."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Pretrained against not pretrained, everything else alike: what the verdict is made of."""
+
+    task: str
+    metric: str
+    """Higher is better."""
+    pretrained: str
+    """Name of the pretrained model, as in :class:`Score`."""
+    baseline: str
+    """Name of the model it is compared with."""
+    mean: float
+    """Pretrained minus baseline."""
+    low: float | None = None
+    high: float | None = None
+    """Bounds of the 95 % interval of the difference; None where there are too few test blocks for one."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of the table of scores."""
+
+    task: str
+    split: str
+    labels: str
+    """How many labels the model saw, in words."""
+    model: str
+    metric: str
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    floor: bool = False
+    """A floor that any useful model must beat."""
+
+
+@dataclass(frozen=True)
+class ScenePicture:
+    """One scene of the collection."""
+
+    id: str
+    time: datetime
+    clear_fraction: float
+    """0 … 1 of the area of interest."""
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class CaptionedPicture:
+    """A picture and what it shows."""
+
+    title: str
+    picture: Picture
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class CloudMask:
+    """One scene with the pixels that were left out."""
+
+    scene: str
+    picture: Picture
+    layers: Mapping[str, NDArray[np.bool_]]
+    """What each mask (H, W) marks: ``cloud``, ``shadow``, …"""
+
+
+@dataclass(frozen=True)
+class TrainingCurves:
+    """How one training went."""
+
+    name: str
+    step: NDArray[Any]
+    series: Mapping[str, NDArray[np.floating]]
+    """Values at each step: ``loss``, ``feature std``, ``effective rank``, ``alignment``, …; one panel each."""
+    verdict: str = ""
+    """What the health monitor concluded."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A chip, what the encoder was shown of it, and what it made of that."""
+
+    original: Picture
+    masked: Picture
+    rebuilt: Picture
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """A chip and those that the encoder finds most similar to it, nearest first."""
+
+    query: Picture
+    matches: Sequence[Picture]
+    similarity: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Pixels of the held-out blocks: rows are the truth, columns the prediction."""
+
+    task: str
+    model: str
+    names: Sequence[str]
+    matrix: NDArray[np.integer]
+    """(K, K)."""
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """A class map with its legend."""
+
+    title: str
+    codes: NDArray[np.uint8]
+    """(H, W) codes of the legend."""
+    legend: Legend
+    pixel_area: float | None = None
+    """Square metres per pixel of ``codes``; with it, hectares are shown for every class."""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class ChangeExample:
+    """One place before and after, with outlines of what was found and what is true."""
+
+    title: str
+    before: Picture
+    after: Picture
+    before_date: date
+    after_date: date
+    found: Sequence[Outline] = ()
+    truth: Sequence[Outline] = ()
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long one stage took."""
+
+    stage: str
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A scene that was not used, and why."""
+
+    source: str
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that one report may show. An empty section says why in ``absent``, or is left out."""
+
+    project: str
+    region: str
+    created: datetime
+    snapshot: str = ""
+    comparisons: Sequence[Comparison] = ()
+    scenes: Sequence[ScenePicture] = ()
+    composites: Sequence[CaptionedPicture] = ()
+    clouds: CloudMask | None = None
+    training: Sequence[TrainingCurves] = ()
+    reconstructions: Sequence[Reconstruction] = ()
+    neighbours: Sequence[Neighbours] = ()
+    scores: Sequence[Score] = ()
+    confusions: Sequence[Confusion] = ()
+    maps: Sequence[ClassMap] = ()
+    changes: Sequence[ChangeExample] = ()
+    times: Sequence[StageTime] = ()
+    set_aside: Sequence[SetAside] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Name of a field above → why it is empty."""

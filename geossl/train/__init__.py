@@ -1,0 +1,1 @@
+"""Pretraining: the run, its health, its checkpoints, and where it runs."""

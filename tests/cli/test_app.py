@@ -1,0 +1,49 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "dask", "rasterio", "xarray", "zarr", "prefect", "geopandas", "numpy")
+
+
+def _geossl(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "geossl.cli.app", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from geossl.cli.app import app; app(['--help'], result_action='return_value');"
+        f"print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in result.stdout
+    assert "pretrain" in result.stdout
+
+
+def test_a_mistake_is_one_message_without_a_traceback(tmp_path: Path) -> None:
+    result = _geossl("status", folder=tmp_path)
+    assert result.returncode == 1
+    assert "geossl init" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["stats", "pretrain", "evaluate", "finetune", "map", "report"])
+def test_a_stage_before_its_time_names_the_one_to_run(tmp_path: Path, verb: str) -> None:
+    assert _geossl("init", folder=tmp_path).returncode == 0
+    result = _geossl(verb, folder=tmp_path)
+    assert result.returncode == 1
+    assert "geossl ingest" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_doctor_finds_this_environment_fit(tmp_path: Path) -> None:
+    result = _geossl("doctor", folder=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "torch build" in result.stdout

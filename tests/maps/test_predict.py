@@ -1,0 +1,280 @@
+"""Prediction: exact where the model is pointwise, seamless, resumable, and no-data stays no-data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geossl.errors import GeosslError, RadiometryError, SettingsError, StoreError
+from geossl.maps.blend import Blender, Lattice
+from geossl.maps.canvas import Canvas
+from geossl.maps.predict import predict_map
+from geossl.maps.settings import MapSettings
+from geossl.maps.tiles import TileFolder
+
+
+@st.composite
+def lattices(draw: st.DrawFn) -> Lattice:
+    window = draw(st.integers(20, 130))
+    margin = draw(st.integers(0, (window - 12) // 2))
+    return Lattice(window, margin, draw(st.integers(0, (window - 2 * margin) // 2)))
+
+
+def one_step(collection):
+    return dict.fromkeys(collection.tile_ids, (0,))
+
+
+def mosaic(collection, tile_ids):
+    """Whole-area image (C, H, W) and its first global row and column."""
+    canvas = Canvas(collection, dict.fromkeys(tile_ids, (0,)), 1)
+    origins = [collection.tile(tile_id).pixel_origin for tile_id in collection.tile_ids]
+    top, left = min(r for r, _ in origins), min(c for _, c in origins)
+    bottom, right = max(r for r, _ in origins) + 256, max(c for _, c in origins) + 256
+    rows, cols = range(top, bottom), range(left, right)
+    image, valid = canvas.read(rows, cols)
+    return rows, cols, image[0], valid
+
+
+@given(lattices(), st.integers(-300, 300), st.integers(1, 300))
+def test_weights_of_all_windows_sum_to_one_and_over_names_exactly_those_that_meet(lattice, start, length):
+    pixels = range(start, start + length)
+    total = np.zeros(length)
+    over = lattice.over(pixels)
+    for k in range(over[0] - 2, over[-1] + 3):
+        span = lattice.span(k)
+        inside = (np.arange(span.start, span.stop) >= start) & (np.arange(span.start, span.stop) < start + length)
+        assert inside.any() == (k in over)
+        total[np.arange(span.start, span.stop)[inside] - start] += lattice.weights()[inside]
+        if k in over:
+            assert lattice.reach(pixels).start <= lattice.frame(k).start
+            assert lattice.reach(pixels).stop >= lattice.frame(k).stop
+    np.testing.assert_allclose(total, 1, rtol=0, atol=4e-16)
+
+
+@pytest.mark.parametrize(("window", "margin", "overlap"), [(32, 16, 0), (32, 8, 9), (32, -1, 0), (32, 0, -1)])
+def test_impossible_windows_are_refused(window, margin, overlap):
+    with pytest.raises(SettingsError, match="px"):
+        Lattice(window, margin, overlap)
+
+
+def test_lattice_takes_the_models_window_unless_told(new_task):
+    task = new_task(window=64, margin=8)
+    assert Lattice.of(task, MapSettings()) == Lattice(64, 8, 8)
+    assert Lattice.of(task, MapSettings(window=96, overlap=0)) == Lattice(96, 8, 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lattices(),
+    st.sets(st.sampled_from(["x-1y-1", "x0y-1", "x-1y0", "x0y0"]), min_size=1),
+    st.tuples(*[st.integers(-256, 200)] * 2, *[st.integers(1, 150)] * 2),
+)
+def test_a_pointwise_prediction_is_blended_to_itself_exactly(new_collection, new_task, lattice, tiles, box):
+    collection, task = new_collection(), new_task(margin=lattice.margin)
+    top, left, height, width = box
+    rows, cols = range(top, top + height), range(left, left + width)
+    canvas = Canvas(collection, dict.fromkeys(tiles, (0,)), 1)
+    parts = list(Blender(task, canvas, lattice, batch=5).blend(rows, cols))
+    assert [row for part in parts for row in part.rows] == list(rows)
+    image, valid = canvas.read(rows, cols)
+    np.testing.assert_array_equal(np.concatenate([part.valid for part in parts]), valid)
+    expected = task.predict(image, valid[None])[0]
+    blended = np.concatenate([part.probabilities for part in parts], axis=1)
+    np.testing.assert_array_equal(blended[:, valid], expected[:, valid])
+
+
+def test_tiles_hold_the_whole_area_prediction(collection, new_task, tmp_path):
+    task = new_task(margin=8)
+    collection.flags["x0y0"][0, 30:60, :] = 2  # cloud
+    collection.flags["x-1y-1"][:] = 1  # nothing measured
+    report = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=12, batch=3))
+    rows, cols, image, valid = mosaic(collection, collection.tile_ids)
+    probabilities = task.predict(image[None], valid[None])[0]
+    codes = np.where(valid, np.array([1, 2, 7])[probabilities.argmax(0)], 255)
+    percent = np.where(valid, np.rint(probabilities.max(0) * 100), 255)
+    assert [record.tile for record in report.records] == ["x-1y-1", "x0y-1", "x-1y0", "x0y0"]
+    for record in report.records:
+        tile = collection.tile(record.tile)
+        with rasterio.open(tmp_path / f"{record.tile}.tif") as raster:
+            got = raster.read()
+            assert raster.transform == tile.transform
+            assert raster.crs.to_epsg() == 32622
+            assert raster.nodata == 255
+        r, c = tile.pixel_origin[0] - rows.start, tile.pixel_origin[1] - cols.start
+        here = np.s_[r : r + 256, c : c + 256]
+        np.testing.assert_array_equal(got[0], codes[here])
+        np.testing.assert_array_equal(got[1], percent[here])
+        assert record.counts == {code: int((codes[here] == code).sum()) for code in (1, 2, 7)}
+    by_id = {record.tile: record for record in report.records}
+    assert by_id["x-1y-1"].extent is None
+    assert by_id["x0y0"].extent == (0, 256, 0, 256)
+    assert by_id["x-1y0"].extent == (0, 256, -256, 0)
+
+
+def test_extent_is_that_of_the_data(collection, new_task, tmp_path):
+    flags = collection.flags["x-1y0"]
+    flags[:] = 1
+    flags[0, 10:20, 200:203] = 0
+    report = predict_map(new_task(), collection, one_step(collection), tmp_path, tiles=["x-1y0"])
+    assert report.records[0].extent == (10, 20, -56, -53)
+
+
+def test_tile_borders_leave_no_trace(collection, new_task, tmp_path):
+    """A model with a receptive field within its margin predicts as if there were no tiles and no windows."""
+    task = new_task(radius=5, window=64, margin=5)
+    report = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=16))
+    rows, cols, image, valid = mosaic(collection, collection.tile_ids)
+    probabilities = task.predict(image[None], valid[None])[0]
+    store = TileFolder(tmp_path)
+    for record in report.records:
+        tile = collection.tile(record.tile)
+        r, c = tile.pixel_origin[0] - rows.start, tile.pixel_origin[1] - cols.start
+        expected = probabilities[:, r : r + 256, c : c + 256]
+        np.testing.assert_allclose(store.read(record.tile)[1], expected.max(0) * 100, atol=0.51)
+    assert report.seam is not None
+    assert report.seam.edge < 1e-6
+    assert report.seam.error < 1e-6
+
+
+def test_seam_error_shows_a_receptive_field_beyond_the_margin(collection, new_task, tmp_path):
+    task = new_task(radius=12, window=64, margin=0)
+    report = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=0))
+    blended = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=16))
+    assert report.seam is not None
+    assert blended.seam is not None
+    assert report.seam.pixels > 0
+    assert report.seam.edge > 5 * report.seam.inside > 0
+    assert 0 < blended.seam.edge < report.seam.edge / 5
+    again = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=16))
+    assert again.windows == 0, "the seam error of a model is measured once"
+    assert again.seam == blended.seam
+
+
+def test_only_tiles_whose_pixels_changed_are_predicted_again(new_collection, new_task, tmp_path):
+    task, options = new_task(window=64, margin=4), MapSettings(overlap=8)
+    collection = new_collection(columns=4, rows=1)
+    first = predict_map(task, collection, one_step(collection), tmp_path, settings=options)
+    assert first.computed == tuple(collection.tile_ids)
+    stamps = {path: os.stat(path).st_mtime_ns for path in tmp_path.iterdir()}
+
+    second = predict_map(task, collection, one_step(collection), tmp_path, settings=options)
+    assert second.computed == ()
+    assert second.windows == 0
+    assert second.records == first.records
+    assert {path: os.stat(path).st_mtime_ns for path in tmp_path.iterdir()} == stamps
+
+    collection.images["x2y-1"] = collection.images["x2y-1"][:, ::-1].copy()
+    collection.revised["x2y-1"] = 1
+    third = predict_map(task, collection, one_step(collection), tmp_path, settings=options)
+    assert third.computed == ("x1y-1", "x2y-1"), "the tile, and the neighbour whose windows reach into it"
+    predict_map(task, collection, one_step(collection), tmp_path / "afresh", settings=options)
+    for tile_id in collection.tile_ids:
+        updated, afresh = (TileFolder(folder).read(tile_id) for folder in (tmp_path, tmp_path / "afresh"))
+        np.testing.assert_array_equal(updated, afresh)
+
+    other = predict_map(dataclasses.replace(task, id="pointwise-2"), collection, one_step(collection), tmp_path)
+    assert len(other.computed) == 4
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(collection, new_task, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    class Failing(new_task):
+        def predict(self, image, valid):
+            if len(self.seen) > 12:
+                raise Stopped
+            return super().predict(image, valid)
+
+    options = MapSettings(overlap=8, batch=4)
+    with pytest.raises(Stopped):
+        predict_map(Failing(), collection, one_step(collection), tmp_path, settings=options)
+    done = sorted(path.stem for path in tmp_path.glob("*.tif"))
+    assert 0 < len(done) < 4
+    assert not list(tmp_path.glob("*.partial")), "nothing half-written stays"
+    report = predict_map(new_task(), collection, one_step(collection), tmp_path, settings=options)
+    assert sorted(report.computed) == sorted(set(collection.tile_ids) - set(done))
+
+
+def test_a_damaged_record_or_a_lost_raster_means_predicting_again(collection, new_task, tmp_path):
+    predict_map(new_task(), collection, one_step(collection), tmp_path)
+    (tmp_path / "x0y0.json").write_text("{")
+    (tmp_path / "x-1y0.tif").unlink()
+    (tmp_path / "x0y-1.json").write_text("{}")
+    report = predict_map(new_task(), collection, one_step(collection), tmp_path)
+    assert set(report.computed) == {"x0y0", "x-1y0", "x0y-1"}
+
+
+def test_windows_shared_by_tiles_are_predicted_once(collection, new_task, tmp_path):
+    task = new_task(window=64)
+    report = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=8))
+    over = len(Lattice(64, 0, 8).over(range(-256, 256))) ** 2
+    seam = 1 + len(Lattice(64, 0, 8).over(range(64, 192))) ** 2
+    assert report.windows <= over + seam
+
+
+def test_change_needs_both_dates_clear(new_collection, new_task, tmp_path):
+    collection = new_collection(steps=3)
+    collection.flags["x0y0"][2, :100] = 4
+    collection.flags["x0y0"][0, :, :50] = 1
+    task = new_task(dates=2)
+    steps = dict.fromkeys(collection.tile_ids, (0, 2))
+    report = predict_map(task, collection, steps, tmp_path)
+    codes = TileFolder(tmp_path).read("x0y0")[0]
+    images = collection.images["x0y0"][[0, 2]]
+    expected = np.array([1, 2, 7])[task.predict(images[None], np.ones((1, 256, 256), bool))[0].argmax(0)]
+    expected[:100], expected[:, :50] = 255, 255
+    np.testing.assert_array_equal(codes, expected)
+    record = report.records[-1]
+    assert [source.scene for source in record.own] == ["scene-0", "scene-2"]
+    assert [str(day) for day in record.dates] == ["2020-03-01", "2022-03-01"]
+
+
+def test_radiometry_must_match(collection, new_task, tmp_path):
+    sensor = collection.sensor
+    collection.sensor = dataclasses.replace(sensor, radiometry=dataclasses.replace(sensor.radiometry, scale=1e-4))
+    with pytest.raises(RadiometryError, match=r"model pointwise-1 .* collection toy .* scale"):
+        predict_map(new_task(), collection, one_step(collection), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_steps_are_named(collection, new_task, tmp_path):
+    with pytest.raises(StoreError, match="2 date"):
+        predict_map(new_task(dates=2), collection, one_step(collection), tmp_path)
+    with pytest.raises(StoreError, match="no tile x9y9"):
+        predict_map(new_task(), collection, {"x9y9": (0,)}, tmp_path)
+
+
+@pytest.mark.parametrize("bad", ["shape", "nan"])
+def test_a_model_that_returns_nonsense_is_refused(collection, new_task, tmp_path, bad):
+    class Nonsense(new_task):
+        def predict(self, image, valid):
+            found = super().predict(image, valid)
+            return found[:, :2] if bad == "shape" else found * np.float32(np.nan)
+
+    with pytest.raises(GeosslError, match="pointwise-1 returned"):
+        predict_map(Nonsense(), collection, one_step(collection), tmp_path)
+
+
+def test_reads_a_real_cube(tiny_cube, new_task, tmp_path: Path):
+    collection = tiny_cube.view().collection("sentinel-2-l2a")
+
+    class Ndvi(new_task):
+        def predict(self, image, valid):
+            green = (image[:, 3] > image[:, 2]).astype(np.float32)
+            return np.stack([green, 1 - green, 0 * green], axis=1)
+
+    report = predict_map(Ndvi(sensor=collection.sensor), collection, dict.fromkeys(collection.tile_ids, (2,)), tmp_path)
+    assert report.records[0].snapshot == collection.snapshot
+    for tile_id in collection.tile_ids:
+        image = np.asarray(collection.image(tile_id)[2])
+        expected = np.where(image[3] > image[2], 1, 2)
+        expected[:, :40] = 255  # the no-data stripe
+        np.testing.assert_array_equal(TileFolder(tmp_path).read(tile_id)[0], expected)
