@@ -43,10 +43,11 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
 
     if settings.scheduler is not None:
         try:
-            client = Client(settings.scheduler, timeout=10)
+            client = Client(settings.scheduler)
         except (OSError, ValueError) as error:
             raise SettingsError(
-                f"no Dask scheduler answers at {settings.scheduler}: {error}", "start one there, or leave `scheduler` out"
+                f"no Dask scheduler answers at {settings.scheduler}: {error}",
+                "start one there, or leave `scheduler` out",
             ) from error
         with client:
             yield client
@@ -57,7 +58,8 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            # without an address the scheduler's small HTTP server claims port 8787, which may be taken
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             memory_limit=settings.memory_limit,
             silence_logs=logging.ERROR,
         ) as cluster,

@@ -112,13 +112,24 @@ def average_precision_of(counts: Counts) -> NDArray[np.float64]:
     return _divide((precision * counts[..., 1, ::-1]).sum(-1), true[..., -1])
 
 
-def best_threshold(counts: Counts) -> float:
-    """The threshold on 0 … 1 with the highest F1 of the positives in one (2, bins) histogram; 0.5 without positives."""
-    false, true = np.cumsum(counts[:, ::-1], axis=-1)
-    if true[-1] == 0:
-        return 0.5
-    score = 2 * true / (true + false + true[-1])
-    return float(1 - (1 + int(np.argmax(score))) / counts.shape[-1])
+def best_threshold(truth: ArrayLike, score: ArrayLike) -> float:
+    """The threshold with the highest F1 of the positives, midway to the next lower score; (N,) and (N,).
+
+    Raises
+    ------
+    ValueError
+        There is no positive.
+    """
+    positive, s = np.asarray(truth).ravel().astype(bool), np.asarray(score, np.float64).ravel()
+    if not positive.any():
+        raise ValueError("without a positive no threshold is better than another")
+    order = np.argsort(-s, kind="stable")
+    falling, true = s[order], np.cumsum(positive[order])
+    # of equal scores all or none are called positive
+    last = np.append(falling[1:] != falling[:-1], True)
+    f = np.where(last, 2 * true / (np.arange(1, len(s) + 1) + true[-1]), -1.0)
+    best = int(np.argmax(f))
+    return float(falling[best] if best + 1 == len(s) else (falling[best] + falling[best + 1]) / 2)
 
 
 METRICS: dict[str, Metric] = {"macro_f1": macro_f1, "macro_iou": macro_iou, "accuracy": accuracy}

@@ -61,13 +61,17 @@ def test_binned_average_precision_is_close_to_the_exact_one() -> None:
     assert binned == pytest.approx(oracle.average_precision_score(truth, score), abs=1e-3)
 
 
-def test_best_threshold_is_the_best_of_all() -> None:
-    rng = np.random.default_rng(1)
-    truth = rng.random(3000) < 0.1
-    score = np.clip(rng.normal(0.3 + 0.3 * truth, 0.15), 0, 1)
-    threshold = scores.best_threshold(scores.histogram(truth, score))
-    every = [oracle.f1_score(truth, score >= t) for t in np.linspace(0, 1, 201)]
-    assert oracle.f1_score(truth, score >= threshold) >= max(every) - 1e-9
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1).filter(lambda rows: any(t for t, _ in rows)))
+def test_best_threshold_is_the_best_of_all(rows: list[tuple[bool, int]]) -> None:
+    truth, score = (np.array(column) for column in zip(*rows, strict=True))
+    threshold = scores.best_threshold(truth, score)
+    every = [oracle.f1_score(truth, score >= t) for t in range(21)]
+    assert oracle.f1_score(truth, score >= threshold) == pytest.approx(max(every))
+
+
+def test_no_threshold_without_positives() -> None:
+    with pytest.raises(ValueError, match="without a positive"):
+        scores.best_threshold([0, 0], [0.1, 0.2])
 
 
 def test_no_interval_is_claimed_under_twelve_blocks() -> None:

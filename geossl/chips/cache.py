@@ -45,11 +45,11 @@ class ChunkCache:
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
-        """The bytes, or None where they are not (or no longer) here."""
+        """The bytes, or None where they are not (or no longer) to be had."""
         try:
             with open(self._path(key), "rb", buffering=0) as file:
                 return file.read()
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def put(self, key: str, data: bytes) -> None:
@@ -66,10 +66,6 @@ class ChunkCache:
             except BaseException:
                 os.unlink(name)
                 raise
-
-    def drop(self, key: str) -> None:
-        """Forget what is kept under that key."""
-        self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()

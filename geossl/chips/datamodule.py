@@ -29,8 +29,10 @@ class ChipDataModule(lightning.LightningDataModule):
         Chips (or pairs) a batch on each rank.
     split:
         Keeps the subsets apart. With labels, chips may reach over into other ground, but only labels
-        of their own subset are shown; without, chips lie wholly in ground of their subset. Without a
-        split, training sees everything and there is nothing to validate or test on.
+        of their own subset are shown; without, chips lie wholly in ground of their subset.
+    inductive:
+        Whether training without labels keeps off the ground of validation and test; if not, it sees
+        all ground.
     labels:
         Adds ``mask``; only chips with a label that may be seen are used.
     paired:
@@ -49,7 +51,8 @@ class ChipDataModule(lightning.LightningDataModule):
         size: int,
         batch_size: int,
         *,
-        split: Split | None = None,
+        split: Split,
+        inductive: bool = True,
         labels: Labels | None = None,
         paired: bool = False,
         min_clear: float = 0.5,
@@ -67,6 +70,7 @@ class ChipDataModule(lightning.LightningDataModule):
         self.size = size
         self.batch_size = batch_size
         self.split = split
+        self.inductive = inductive
         self.labels = labels
         self.paired = paired
         self.min_clear = min_clear
@@ -75,11 +79,11 @@ class ChipDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> ChipLoader:
         return self._loader(TRAIN, shuffle=True)
 
-    def val_dataloader(self) -> ChipLoader | list[ChipLoader]:
-        return [] if self.split is None else self._loader(VAL, shuffle=False)
+    def val_dataloader(self) -> ChipLoader:
+        return self._loader(VAL, shuffle=False)
 
-    def test_dataloader(self) -> ChipLoader | list[ChipLoader]:
-        return [] if self.split is None else self._loader(TEST, shuffle=False)
+    def test_dataloader(self) -> ChipLoader:
+        return self._loader(TEST, shuffle=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002  # Lightning's signature
         """Stored numbers → normalised float32 ``image``; ``mask`` → int64, as losses want it."""
@@ -90,11 +94,12 @@ class ChipDataModule(lightning.LightningDataModule):
         return ready
 
     def _loader(self, subset: int, *, shuffle: bool) -> ChipLoader:
+        everywhere = subset == TRAIN and not self.inductive and self.labels is None
         index = build_index(
             self.reader.collection,
             self.size,
             min_clear=self.min_clear,
-            split=self.split,
+            split=None if everywhere else self.split,
             subsets=(subset,),
             partly=self.labels is not None,
         )

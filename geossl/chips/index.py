@@ -20,7 +20,7 @@ from geossl.errors import SettingsError
 from geossl.grid import CHUNK
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ChipIndex:
     """N square windows, each at one step of one tile, as parallel arrays of length N."""
 
@@ -42,6 +42,9 @@ class ChipIndex:
 
     def __len__(self) -> int:
         return len(self.tile)
+
+    def __repr__(self) -> str:
+        return f"<ChipIndex: {len(self)} chips of {self.size} px on {len(np.unique(self.tile))} tiles>"
 
     def select(self, chosen: NDArray[Any]) -> Self:
         """The chips of a boolean mask (N,), or of row numbers in their order."""

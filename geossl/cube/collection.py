@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import icechunk
 import numpy as np
-import xarray
 import zarr
 from numpy.typing import NDArray
 
 from geossl.bands import Sensor, Statistics
 from geossl.cube import layout
+from geossl.cube.arrays import column
 from geossl.errors import StoreError
 from geossl.grid import Grid, Tile
 from geossl.legend import Legend
+
+if TYPE_CHECKING:
+    import xarray
 
 
 class _Layer:
@@ -130,8 +134,15 @@ class Collection(_Layer):
         """(T, cy, cx) share of clear pixels in every chunk window."""
         return np.asarray(self._array(tile_id, "chunk_clear")[:])
 
+    def items(self) -> dict[str, dict[str, Any]]:
+        """Scene id → the STAC Item that it was ingested from."""
+        ids, items = (column(self._group, f"{layout.SCENES}/{name}").tolist() for name in ("id", "item"))
+        return {scene_id: json.loads(item) for scene_id, item in zip(ids, items, strict=True)}
+
     def open(self, tile_id: str) -> xarray.Dataset:
         """One tile as xarray sees it: lazy, sorted by time, with CRS, no-data as NaN."""
+        import xarray  # with pandas it takes a second, which workers need not wait
+
         self._array(tile_id, "image")
         dataset = xarray.open_zarr(
             self._session.store, group=f"{self._path}/{tile_id}", consolidated=False, chunks=None

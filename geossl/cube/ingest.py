@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
 from geossl.bands import Sensor
@@ -112,7 +113,9 @@ def ingest(
             elif seen[scene.id] != result.checksum:
                 href = next(iter(scene.bands.values())).href
                 rejected.append(
-                    Rejected(href, f"another scene of this ingest has the same id, {scene.id}", "give one a different id")
+                    Rejected(
+                        href, f"another scene of this ingest has the same id, {scene.id}", "give one a different id"
+                    )
                 )
         wave = Wave(collection, sensor, grid, candidates, rejected, settings.resampling, client, progress)
         report.snapshot = cube.transact(wave.write)
@@ -158,17 +161,19 @@ def tiles_of(scene: Scene, grid: Grid, area: Geometry | None = None) -> list[Til
     would be pixels lost.
     """
     extent = scene_geobox(scene).extent
-    exact = extent.crs == Geometry(extent.geom, grid.crs).crs
-    if area is not None and not exact:
+    there, here = extent.crs, CRS(grid.crs)
+    assert there is not None  # scene_geobox has seen to it
+    if area is not None and there != here:
         # a raster larger than a UTM zone does not survive the projection below
-        extent = extent & area.to_crs(extent.crs, resolution="auto", check_and_fix=True)
+        extent = extent & area.to_crs(there, resolution="auto", check_and_fix=True)
         if extent.is_empty:
             return []
-    outline = extent.to_crs(grid.crs, resolution="auto", check_and_fix=True)
-    if not exact:
-        outline = outline.buffer(grid.resolution)  # straight lines between densified points
+    outline = extent.to_crs(here, resolution="auto", check_and_fix=True)
+    if there != here:
+        outline = outline.buffer(grid.resolution)  # edges are straight between the points that were projected
     if area is not None:
-        outline = outline & area.to_crs(grid.crs, resolution="auto", check_and_fix=True)
+        outline = outline & area.to_crs(here, resolution="auto", check_and_fix=True)
     if outline.is_empty:
         return []
+    # sharing an edge is not enough: a scene cut to tiles would be read on all of their neighbours
     return [tile for tile in grid.tiles(outline) if (tile.extent & outline).area > 0]

@@ -4,25 +4,25 @@
 
     /                                   attributes: geossl:format, geossl:id, geossl:quarantine
     /<collection>/                      attributes: sensor, grid, kind, statistics
-    /<collection>/scenes/               one value a scene: id, checksum, revision, tiles, item
-    /<collection>/<tile>/image          (time, band, y, x)  stored integers; one chunk = all bands of 256 × 256 pixels
+    /<collection>/scenes/               one value a scene: id, checksum, revision, tiles, item (STAC)
+    /<collection>/<tile>/image          (time, band, y, x)  stored numbers; one chunk = all bands of 256 × 256 pixels
     /<collection>/<tile>/quality        (time, y, x)        uint8 flags
     /<collection>/<tile>/clear_count    (time, y, x)        uint16, composites only
     /<collection>/<tile>/time …         one value a step: time, scene_id, revision, source_checksum, clear_fraction
     /<collection>/<tile>/chunk_clear    (time, cy, cx)      clear fraction of every chunk window
     /<collection>/<tile>/band, x, y, spatial_ref
     /labels/<name>/                     attributes: grid, legend, task, before, after, source
-    /labels/<name>/<tile>/label         (y, x)              uint8 class codes
+    /labels/<name>/<tile>/label         (y, x)              uint8 class codes, with x, y, spatial_ref
 
 Steps are in order of arrival. No-data is both Zarr's ``fill_value`` and CF's ``_FillValue``: xarray
-masks only by the second. Every codec chain ends in a CRC-32C: without it a flipped bit decodes to
-wrong pixels and nobody hears of it.
+masks only by the second.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from xarray.backends.zarr import FillValueCoder
 from zarr.abc.store import Store
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from geossl.bands import Sensor, Statistics
+from geossl.cube.arrays import create_array, resize, subarray, subgroup, write_rows
 from geossl.errors import StoreError
 from geossl.grid import CHUNK, Grid, Tile
+from geossl.imagery.clouds import Quality
 from geossl.legend import NO_LABEL, Legend
 
 FORMAT = 1
@@ -44,11 +44,23 @@ FORMAT = 1
 
 FORMAT_KEY = "geossl:format"
 ID_KEY = "geossl:id"
+QUARANTINE_KEY = "geossl:quarantine"
 LABELS = "labels"
-UNMEASURED = 1
-"""The quality flag of a pixel where nothing was measured; also the fill value of ``quality``."""
-
+SCENES = "scenes"
 _STEPS_PER_CHUNK = 1024
+_ITEMS_PER_CHUNK = 64
+_PLACED = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref scene_id revision clear_fraction"}
+_FLAGS = {
+    "long_name": "quality flags",
+    "flag_masks": [int(flag) for flag in Quality],
+    "flag_meanings": " ".join(str(flag.name).lower() for flag in Quality),
+}
+_TIME = {
+    "standard_name": "time",
+    "units": "nanoseconds since 1970-01-01",
+    "calendar": "proleptic_gregorian",
+    "axis": "T",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TILE_ID = re.compile(r"x-?\d+y-?\d+")
 
@@ -85,15 +97,18 @@ def format_version(root: zarr.Group) -> int:
 
 
 def cube_id(root: zarr.Group) -> str:
+    """The cube's random id."""
     return str(root.attrs[ID_KEY])
 
 
 def collection_names(root: zarr.Group) -> list[str]:
+    """Names of all collections, sorted."""
     return sorted(name for name in root.group_keys() if name != LABELS)
 
 
 def label_names(root: zarr.Group) -> list[str]:
-    return sorted(root[LABELS].group_keys()) if LABELS in root else []  # type: ignore[union-attr]  # a group
+    """Names of all label layers, sorted."""
+    return sorted(subgroup(root, LABELS).group_keys()) if LABELS in root else []
 
 
 def tile_ids(group: zarr.Group) -> list[str]:
@@ -105,10 +120,17 @@ def tile_ids(group: zarr.Group) -> list[str]:
 def create_collection(root: zarr.Group, name: str, sensor: Sensor, grid: Grid, kind: str = "scenes") -> zarr.Group:
     """An empty collection; ``kind`` is ``scenes`` or ``composite``."""
     attributes = {"sensor": sensor.to_dict(), "grid": grid.to_dict(), "kind": kind}
-    return root.create_group(check_name(name), attributes=attributes)
+    group = root.create_group(check_name(name), attributes=attributes)
+    if kind == "scenes":
+        table = group.create_group(SCENES)
+        for column_name, dtype in (("id", str), ("checksum", str), ("revision", np.dtype("i4")), ("tiles", str)):
+            create_array(table, column_name, (0,), (_STEPS_PER_CHUNK,), dtype, dims=("scene",))
+        create_array(table, "item", (0,), (_ITEMS_PER_CHUNK,), str, dims=("scene",))
+    return group
 
 
 def set_statistics(collection: zarr.Group, statistics: Statistics) -> None:
+    """Store per-band statistics with a collection."""
     collection.attrs["statistics"] = statistics.to_dict()
 
 
@@ -131,11 +153,12 @@ def create_pixels(collection: zarr.Group, tile: Tile, sensor: Sensor, *, composi
     bands = len(sensor.bands)
     dtype = np.dtype(sensor.radiometry.dtype)
     nodata = sensor.radiometry.nodata
-    placed = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref scene_id revision clear_fraction"}
-    image = placed | {"long_name": sensor.title or sensor.name}
+    attributes: dict[str, Any] = {"long_name": sensor.title or sensor.name} | _PLACED
     if nodata is not None:
-        image["_FillValue"] = FillValueCoder.encode(nodata, dtype)
-    _array(
+        from xarray.backends.zarr import FillValueCoder  # only whoever creates tiles pays for this import
+
+        attributes["_FillValue"] = FillValueCoder.encode(nodata, dtype)
+    create_array(
         group,
         "image",
         (0, bands, height, width),
@@ -143,29 +166,31 @@ def create_pixels(collection: zarr.Group, tile: Tile, sensor: Sensor, *, composi
         dtype,
         fill=0 if nodata is None else nodata,
         dims=("time", "band", "y", "x"),
-        attributes=image,
+        attributes=attributes,
     )
-    flags = {"long_name": "quality flags", "valid_range": [0, 255]}
-    window = {"shape": (0, height, width), "chunks": (1, CHUNK, CHUNK), "dims": ("time", "y", "x")}
-    _array(group, "quality", dtype=np.dtype("u1"), fill=UNMEASURED, attributes=placed | flags, **window)
+    shape, chunks, dims = (0, height, width), (1, CHUNK, CHUNK), ("time", "y", "x")
+    create_array(
+        group, "quality", shape, chunks, np.dtype("u1"), fill=Quality.NODATA, dims=dims, attributes=_FLAGS | _PLACED
+    )
     if composite:
-        count = placed | {"long_name": "number of clear observations"}
-        _array(group, "clear_count", dtype=np.dtype("u2"), attributes=count, **window)
+        count = {"long_name": "number of clear observations"} | _PLACED
+        create_array(group, "clear_count", shape, chunks, np.dtype("u2"), dims=dims, attributes=count)
     return group
 
 
 def create_records(collection: zarr.Group, tile: Tile, sensor: Sensor) -> zarr.Group:
     """The small arrays of a tile, without a step: coordinates and what is known of each step."""
-    group: zarr.Group = collection[tile.id]  # type: ignore[assignment]  # a group
+    group = subgroup(collection, tile.id)
+    windows = (tile.shape[0] // CHUNK, tile.shape[1] // CHUNK)
+    fraction = {"units": "1", "valid_range": [0.0, 1.0]}
     _per_step(group, "time", np.dtype("i8"), attributes=_TIME)
     _per_step(group, "scene_id", str)
     _per_step(group, "revision", np.dtype("i4"))
     _per_step(group, "source_checksum", str)
-    _per_step(group, "clear_fraction", np.dtype("f4"), attributes={"units": "1"})
-    windows = (tile.shape[0] // CHUNK, tile.shape[1] // CHUNK)
-    _per_step(group, "chunk_clear", np.dtype("f4"), windows, ("cy", "cx"), attributes={"units": "1"})
+    _per_step(group, "clear_fraction", np.dtype("f4"), attributes=fraction)
+    _per_step(group, "chunk_clear", np.dtype("f4"), windows, ("cy", "cx"), attributes=fraction)
     names = np.array(sensor.band_names, dtype=np.dtypes.StringDType())
-    _array(group, "band", names.shape, names.shape, str, dims=("band",))[:] = names
+    create_array(group, "band", names.shape, names.shape, str, dims=("band",))[:] = names
     create_georeference(group, tile)
     return group
 
@@ -175,7 +200,7 @@ def create_georeference(group: zarr.Group, tile: Tile) -> None:
     box = tile.geobox
     for name, axis, size in (("x", "X", tile.shape[1]), ("y", "Y", tile.shape[0])):
         attributes = {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": axis}
-        coordinate = _array(group, name, (size,), (size,), np.dtype("f8"), dims=(name,), attributes=attributes)
+        coordinate = create_array(group, name, (size,), (size,), np.dtype("f8"), dims=(name,), attributes=attributes)
         coordinate[:] = box.coordinates[name].values
     crs = CRS(tile.grid.crs)
     a = box.affine
@@ -183,7 +208,7 @@ def create_georeference(group: zarr.Group, tile: Tile) -> None:
         "spatial_ref": crs.to_wkt(),
         "GeoTransform": f"{a.c!r} {a.a!r} {a.b!r} {a.f!r} {a.d!r} {a.e!r}",
     }
-    _array(group, "spatial_ref", (), (), np.dtype("i4"), attributes=reference)
+    create_array(group, "spatial_ref", (), (), np.dtype("i4"), attributes=reference)
 
 
 def create_label_tile(labels: zarr.Group, tile: Tile, codes: NDArray[np.uint8]) -> None:
@@ -191,59 +216,75 @@ def create_label_tile(labels: zarr.Group, tile: Tile, codes: NDArray[np.uint8]) 
     group = labels.create_group(tile.id)
     create_georeference(group, tile)
     attributes = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref", "_FillValue": NO_LABEL}
-    array = _array(
-        group, "label", tile.shape, (CHUNK, CHUNK), np.dtype("u1"), NO_LABEL, ("y", "x"), attributes=attributes
+    array = create_array(
+        group,
+        "label",
+        tile.shape,
+        (CHUNK, CHUNK),
+        np.dtype("u1"),
+        fill=NO_LABEL,
+        dims=("y", "x"),
+        attributes=attributes,
     )
     array[:] = codes
 
 
-def extend_pixels(group: zarr.Group, steps: int) -> None:
+def resize_pixels(group: zarr.Group, steps: int) -> None:
     """Give the large arrays of a tile this number of steps; only a writing session's parent does so."""
-    for name in ("image", "quality", "clear_count"):
-        if name in group:
-            _resize(group, name, steps)
+    for name in pixel_arrays(group):
+        resize(subarray(group, name), steps)
+
+
+def pixel_arrays(group: zarr.Group) -> list[str]:
+    """Names of a tile's large arrays."""
+    return [name for name in ("image", "quality", "clear_count") if name in group]
 
 
 def write_pixels(
-    group: zarr.Group, step: int, image: NDArray[Any], quality: NDArray[np.uint8], count: NDArray[np.uint16] | None = None
+    group: zarr.Group,
+    step: int,
+    image: NDArray[Any],
+    quality: NDArray[np.uint8],
+    count: NDArray[np.uint16] | None = None,
 ) -> None:
     """Write whole chunks of one step: image (C, H, W), quality (H, W), of composites also count (H, W)."""
-    group["image"][step] = image  # type: ignore[index]  # an array
-    group["quality"][step] = quality  # type: ignore[index]  # an array
+    subarray(group, "image")[step] = image
+    subarray(group, "quality")[step] = quality
     if count is not None:
-        group["clear_count"][step] = count  # type: ignore[index]  # an array
+        subarray(group, "clear_count")[step] = count
 
 
-def write_records(group: zarr.Group, steps: dict[int, Step]) -> None:
-    """Write what is known of steps, by index; extends the per-step arrays where they are too short."""
-    if not steps:
-        return
-    columns: dict[str, Any] = {
-        "time": lambda s: s.time.astype("datetime64[ns]").astype("i8"),
-        "scene_id": lambda s: s.scene_id,
-        "revision": lambda s: s.revision,
-        "source_checksum": lambda s: s.checksum,
-        "clear_fraction": lambda s: s.chunk_clear.mean(dtype="f8"),
-        "chunk_clear": lambda s: s.chunk_clear,
+def write_records(group: zarr.Group, steps: Mapping[int, Step]) -> None:
+    """Write what is known of steps of a tile, by index."""
+    rows = {
+        index: {
+            "time": step.time.astype("datetime64[ns]").astype(np.int64),
+            "scene_id": step.scene_id,
+            "revision": step.revision,
+            "source_checksum": step.checksum,
+            "clear_fraction": step.chunk_clear.mean(dtype=np.float64),
+            "chunk_clear": step.chunk_clear,
+        }
+        for index, step in steps.items()
     }
-    for name, value in columns.items():
-        array: zarr.Array[Any] = group[name]  # type: ignore[assignment]  # an array
-        values = array[:]
-        length = max(len(values), max(steps) + 1)
-        if length > len(values):
-            array.resize((length, *array.shape[1:]))
-            values = array[:]
-        for index, step in steps.items():
-            values[index] = value(step)
-        array[:] = values
+    write_rows(group, rows)
+
+
+def step_count(collection: zarr.Group, tile_id: str) -> int:
+    """Number of steps of a tile."""
+    return int(subarray(collection, f"{tile_id}/image").shape[0])
 
 
 def append_step(
-    group: zarr.Group, step: Step, image: NDArray[Any], quality: NDArray[np.uint8], count: NDArray[np.uint16] | None = None
+    group: zarr.Group,
+    step: Step,
+    image: NDArray[Any],
+    quality: NDArray[np.uint8],
+    count: NDArray[np.uint16] | None = None,
 ) -> int:
     """Append one step with its pixels to a tile, without Dask and forks; returns its index."""
-    index = int(group["image"].shape[0])  # type: ignore[union-attr]  # an array
-    extend_pixels(group, index + 1)
+    index = subarray(group, "image").shape[0]
+    resize_pixels(group, index + 1)
     write_pixels(group, index, image, quality, count)
     write_records(group, {index: step})
     return index
@@ -256,50 +297,13 @@ def chunk_fractions(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return windows.mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
 
 
-_TIME = {
-    "standard_name": "time",
-    "units": "nanoseconds since 1970-01-01",
-    "calendar": "proleptic_gregorian",
-    "axis": "T",
-}
-
-
 def _per_step(
     group: zarr.Group,
     name: str,
-    dtype: Any,
+    dtype: np.dtype[Any] | type[str],
     shape: tuple[int, ...] = (),
     dims: tuple[str, ...] = (),
     attributes: dict[str, Any] | None = None,
 ) -> None:
-    _array(group, name, (0, *shape), (_STEPS_PER_CHUNK, *shape), dtype, dims=("time", *dims), attributes=attributes)
-
-
-def _resize(group: zarr.Group, name: str, steps: int) -> None:
-    array: zarr.Array[Any] = group[name]  # type: ignore[assignment]  # an array
-    array.resize((steps, *array.shape[1:]))
-
-
-def _array(
-    group: zarr.Group,
-    name: str,
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    dtype: Any,
-    fill: float = 0,
-    dims: tuple[str, ...] = (),
-    attributes: dict[str, Any] | None = None,
-) -> zarr.Array[Any]:
-    text = dtype is str
-    shuffle = "noshuffle" if text else "bitshuffle"
-    size = 1 if text else dtype.itemsize
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        fill_value="" if text else dtype.type(fill),
-        compressors=[BloscCodec(typesize=size, cname="lz4", shuffle=shuffle), Crc32cCodec()],
-        dimension_names=dims,
-        attributes=attributes or {},
-    )
+    chunks = (_STEPS_PER_CHUNK, *shape)
+    create_array(group, name, (0, *shape), chunks, dtype, dims=("time", *dims), attributes=attributes)

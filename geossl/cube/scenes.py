@@ -10,31 +10,29 @@ from typing import Any
 import zarr
 
 from geossl.cube import layout
+from geossl.cube.arrays import column, subgroup, write_rows
 from geossl.cube.repository import View
 from geossl.imagery.scene import Rejected, Scene
-
-_QUARANTINE = "geossl:quarantine"
 
 
 @dataclass(frozen=True, slots=True)
 class SceneEntry:
-    """One ingested scene."""
+    """One row of a collection's scene table."""
 
-    index: int
-    """Row in the table, in order of arrival."""
+    index: int | None
+    """Which row, in order of arrival; None before it has one."""
     checksum: str
     revision: int
-    """How often it was processed again."""
+    """How often the scene was processed again."""
     tiles: frozenset[str]
     """Ids of all tiles it was read on, those without data among them."""
 
 
 def read_table(collection: zarr.Group) -> dict[str, SceneEntry]:
-    """Scene id → what is known of it."""
-    if layout.SCENES not in collection:
-        return {}
-    group: Any = collection[layout.SCENES]
-    columns = [group[name][:].tolist() for name in ("id", "checksum", "revision", "tiles")]
+    """Scene id → its row."""
+    columns = [
+        column(collection, f"{layout.SCENES}/{name}").tolist() for name in ("id", "checksum", "revision", "tiles")
+    ]
     return {
         scene_id: SceneEntry(index, checksum, revision, frozenset(tiles.split()))
         for index, (scene_id, checksum, revision, tiles) in enumerate(zip(*columns, strict=True))
@@ -43,18 +41,20 @@ def read_table(collection: zarr.Group) -> dict[str, SceneEntry]:
 
 def write_table(collection: zarr.Group, scenes: Iterable[tuple[Scene, SceneEntry]]) -> None:
     """Add or replace rows, each with the scene's STAC Item."""
-    group: Any = collection[layout.SCENES] if layout.SCENES in collection else layout.create_scenes(collection)
-    rows = {
-        entry.index: {
+    following = column(collection, f"{layout.SCENES}/id").size
+    rows = {}
+    for scene, entry in scenes:
+        index = entry.index
+        if index is None:
+            index, following = following, following + 1
+        rows[index] = {
             "id": scene.id,
             "checksum": entry.checksum,
             "revision": entry.revision,
             "tiles": " ".join(sorted(entry.tiles)),
             "item": json.dumps(scene.to_item().to_dict(include_self_link=False)),
         }
-        for scene, entry in scenes
-    }
-    layout.write_rows(group, rows)
+    write_rows(subgroup(collection, layout.SCENES), rows)
 
 
 def quarantined(view: View, collection: str) -> list[Rejected]:
@@ -65,14 +65,15 @@ def quarantined(view: View, collection: str) -> list[Rejected]:
 
 def read_quarantine(root: zarr.Group, collection: str) -> dict[str, tuple[str, str]]:
     """Source → reason and remedy."""
-    stored: Any = root.attrs.get(_QUARANTINE, {})
+    stored: Any = root.attrs.get(layout.QUARANTINE_KEY, {})
     return {source: (reason, remedy) for source, (reason, remedy) in stored.get(collection, {}).items()}
 
 
 def write_quarantine(root: zarr.Group, collection: str, entries: Mapping[str, tuple[str, str]]) -> None:
-    stored: Any = dict(root.attrs.get(_QUARANTINE, {}))  # type: ignore[call-overload]  # JSON
-    stored[collection] = {source: list(entries[source]) for source in sorted(entries)}
-    root.attrs[_QUARANTINE] = stored
+    """Replace the quarantine of a collection."""
+    stored: Any = root.attrs.get(layout.QUARANTINE_KEY, {})
+    own = {source: list(entries[source]) for source in sorted(entries)}
+    root.attrs[layout.QUARANTINE_KEY] = {**stored, collection: own}
 
 
 def is_source_of(source: str, scene: Scene) -> bool:

@@ -39,7 +39,8 @@ class ClassSettings(_Settings):
     code: int = Field(ge=0, le=254, description="number of the class in label layers and maps")
     color: str = Field(pattern=r"^#[0-9a-fA-F]{6}$", description="colour on maps, #rrggbb")
     values: tuple[Value, ...] = Field(
-        (), description="values of the file that mean this class; empty: the class's name in vectors, its code in rasters"
+        (),
+        description="values of the file that mean this class; empty: the class's name in vectors, its code in rasters",
     )
 
 
@@ -50,11 +51,14 @@ class LabelSettings(_Settings):
     layer: str | None = Field(None, description="layer of a GeoPackage; null: its only one")
     column: str | None = Field(None, description="column of a vector file that names the class")
     classes: tuple[ClassSettings, ...] | None = Field(
-        None, description="the legend; null: one class for each value of the file (of change labels: no change, clearing)"
+        None,
+        description="the legend; null: one class for each value of the file (of change labels: no change, clearing)",
     )
     ignore: tuple[Value, ...] = Field((), description="values of the file that mean no label")
     date_column: str | None = Field(
-        None, description="change labels: column with the date of each clearing; then no class column is needed"
+        None,
+        description="change labels: column with the date of each clearing (a bare year counts as its last day); "
+        "then no class column is needed",
     )
     area: Path | None = Field(
         None, description="with a date column: polygons of the ground that was looked at; null: all tiles"

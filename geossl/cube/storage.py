@@ -51,4 +51,6 @@ def open_storage(uri: str) -> icechunk.Storage:
         case "az":
             container, _, prefix = path.partition("/")
             return icechunk.azure_storage(account=parts.netloc, container=container, prefix=prefix, from_env=True)
-    raise StoreError(f"the address {uri} has the unknown scheme {parts.scheme!r}", "use a folder, s3://, gs:// or az://")
+    raise StoreError(
+        f"the address {uri} has the unknown scheme {parts.scheme!r}", "use a folder, s3://, gs:// or az://"
+    )

@@ -1,28 +1,35 @@
-"""One wave of an ingest: plan, write, settle, record. See :mod:`geossl.cube.ingest`."""
+"""One wave of an ingest: plan, write, settle, record. :mod:`geossl.cube.ingest` says why so."""
 
 from __future__ import annotations
 
 import functools
 import pickle
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import icechunk
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 
 from geossl.bands import Sensor, require_same_radiometry
 from geossl.cube import layout
-from geossl.cube import scenes as records
+from geossl.cube.arrays import column, subgroup
+from geossl.cube.gaps import close_gaps
+from geossl.cube.scenes import (
+    SceneEntry,
+    is_source_of,
+    read_quarantine,
+    read_table,
+    write_quarantine,
+    write_table,
+)
+from geossl.cube.steps import StepJob, StepWritten, write_step
 from geossl.cube.work import run
 from geossl.errors import GeosslError, StoreError
 from geossl.grid import Grid, Tile
-from geossl.imagery.clouds import is_clear
 from geossl.imagery.scene import Rejected, Scene
-from geossl.imagery.warp import TilePixels, read_tile
 from geossl.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,26 +45,32 @@ class Candidate:
     tiles: list[Tile]
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Read one scene on one tile and write it as one step."""
+@dataclass
+class _Planned:
+    """A scene with something left to do."""
 
     scene: Scene
-    tile: Tile
-    step: int
-    replaces: bool
-    """Whether the step is committed already, with the scene's earlier pixels."""
+    entry: SceneEntry
+    """The scene table's row once this is committed."""
+    extends: bool
+    """Whether the scene was ingested from the same files before, on fewer tiles."""
+    jobs: list[StepJob] = field(default_factory=list)
+    results: list[StepWritten | GeosslError | None] = field(default_factory=list)
+    """One a job; None: nothing but no-data."""
 
+    def written(self) -> Iterator[tuple[StepJob, StepWritten]]:
+        for job, result in zip(self.jobs, self.results, strict=True):
+            if isinstance(result, StepWritten):
+                yield job, result
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    fork: bytes
-    """The fork with the step's chunks, pickled."""
-    empty: bool
-    """Nothing but no-data: written only to replace what was there."""
-    chunk_clear: NDArray[np.float32]
-    size: int
-    saturated: int
+    def objection(self) -> GeosslError | None:
+        """Why the scene cannot be ingested."""
+        for result in self.results:
+            if isinstance(result, GeosslError):
+                return result
+        if not self.extends and all(result.empty for _, result in self.written()):
+            return GeosslError(f"scene {self.scene.id} holds nothing but no-data on the project's tiles")
+        return None
 
 
 @dataclass
@@ -81,74 +94,167 @@ class Wave:
     saturated: int = 0
 
     def write(self, session: icechunk.Session) -> str | None:
-        """Plan from what the session shows and write into it; the commit's message, None: nothing changed.
+        """Plan from what the session shows and write into it.
 
-        Fills the result attributes afresh, since it is called again after losing a race.
+        Returns the commit's message, None where nothing changed. Fills the result attributes afresh,
+        since it is called again with another session after losing a race.
         """
         self.ingested, self.already, self.set_aside = [], [], list(self.rejected)
         self.tiles = self.bytes = self.saturated = 0
-        root = zarr.open_group(session.store, mode="r+")
-        jobs, entries = self._plan(root)
-        if jobs:
-            results = self._run(session, jobs)
-            good = self._judge(jobs, results)
-            if good:
-                group: Any = root[self.collection]
-                self._settle(session, group, jobs, results, good, entries)
-                chosen = [c for c in self.candidates if c.scene.id in good]
-                records.write_table(group, [(c.scene, entries[c.scene.id]) for c in chosen])
-                self.ingested = [c.scene.id for c in chosen]
+        planned, lengths = self._plan(zarr.open_group(session.store, mode="r+"))
+        self._run(session, planned)
+        good = []
+        for plan in planned:
+            if objection := plan.objection():
+                self.set_aside.append(Rejected(plan.scene.id, objection.what, objection.remedy))
             else:
-                session.discard_changes()
-        # opened anew: discarding also took back what the old handle has cached
-        changed = self._update_quarantine(zarr.open_group(session.store, mode="r+"))
-        if self.ingested:
-            return f"ingest {len(self.ingested)} scene(s) into {self.collection}"
+                good.append(plan)
+        if good:
+            self._settle(session, good, lengths)
+        else:
+            session.discard_changes()
+        changed = self._update_quarantine(session)
+        if good:
+            return f"ingest {len(good)} scene(s) into {self.collection}"
         return f"set aside {len(self.set_aside)} source(s) of {self.collection}" if changed else None
 
-    def _plan(self, root: zarr.Group) -> tuple[list[_Job], dict[str, records.SceneEntry]]:
-        """The jobs, scene by scene, and what the scene table will say; makes room for the steps."""
-        exists = self.collection in root
-        table = (
-            records.read_table(require_collection(root, self.collection, self.sensor, self.grid)) if exists else {}
-        )
-        group: Any = root[self.collection] if exists else None
-        stored = set(layout.tile_ids(group)) if exists else set()
-        length: dict[str, int] = {}
-        jobs: list[_Job] = []
-        entries: dict[str, records.SceneEntry] = {}
-        rows = len(table)
+    def _plan(self, root: zarr.Group) -> tuple[list[_Planned], dict[str, int]]:
+        """Assign steps and make room for them.
+
+        Returns the scenes with something to do, and the committed length of every tile that gets new steps.
+        """
+        group = require_collection(root, self.collection, self.sensor, self.grid)
+        table = read_table(group)
+        stored = set(layout.tile_ids(group))
+        lengths: dict[str, int] = {}
+        assigned: dict[str, int] = defaultdict(int)
+        planned: list[_Planned] = []
         for candidate in self.candidates:
             scene, checksum = candidate.scene, candidate.checksum
             old = table.get(scene.id)
-            there: dict[str, int] = {}
-            if old and old.checksum == checksum:
-                todo = {tile.id: tile for tile in candidate.tiles if tile.id not in old.tiles}
-                if not todo:
+            tiles = {tile.id: tile for tile in candidate.tiles}
+            own: dict[str, int] = {}
+            revision, visited = 0, frozenset(tiles)
+            extends = old is not None and old.checksum == checksum
+            if old and extends:
+                tiles = {tile_id: tile for tile_id, tile in tiles.items() if tile_id not in old.tiles}
+                if not tiles:
                     self.already.append(scene.id)
                     continue
-                entry = records.SceneEntry(old.index, checksum, old.revision, old.tiles | todo.keys())
+                revision, visited = old.revision, old.tiles | visited
             elif old:
-                todo = {tile.id: tile for tile in candidate.tiles}
-                there = _steps_of(group, scene.id, old.tiles & stored)
-                todo |= {tile_id: self.grid.tile(tile_id) for tile_id in there}
-                entry = records.SceneEntry(old.index, checksum, old.revision + 1, frozenset(todo))
-            else:
-                todo = {tile.id: tile for tile in candidate.tiles}
-                entry = records.SceneEntry(-1, checksum, 0, frozenset(todo))
-            entries[scene.id] = entry
-            for tile_id, tile in todo.items():
-                if tile_id in there:
-                    jobs.append(_Job(scene, tile, there[tile_id], replaces=True))
+                own = _steps_of(group, scene.id, old.tiles & stored)
+                tiles |= {tile_id: self.grid.tile(tile_id) for tile_id in own}
+                revision, visited = old.revision + 1, frozenset(tiles)
+            plan = _Planned(scene, SceneEntry(old.index if old else None, checksum, revision, visited), extends)
+            planned.append(plan)
+            for tile_id, tile in tiles.items():
+                if tile_id in own:
+                    plan.jobs.append(StepJob(scene, tile, own[tile_id], replaces=True))
                     continue
-                if tile_id not in length:
-                    length[tile_id] = group[tile_id]["image"].shape[0] if tile_id in stored else 0
-                jobs.append(_Job(scene, tile, length[tile_id], replaces=False))
-                length[tile_id] += 1
-        if jobs and not exists:
-            group = layout.create_collection(root, self.collection, self.sensor, self.grid)
-        for tile_id, steps in length.items():
+                if tile_id not in lengths:
+                    lengths[tile_id] = layout.step_count(group, tile_id) if tile_id in stored else 0
+                plan.jobs.append(StepJob(scene, tile, lengths[tile_id] + assigned[tile_id], replaces=False))
+                assigned[tile_id] += 1
+        for tile_id, length in lengths.items():
             if tile_id not in stored:
                 layout.create_pixels(group, self.grid.tile(tile_id), self.sensor)
-            layout.extend_pixels(group[tile_id], steps)
-        return jobs, entries
+            layout.resize_pixels(subgroup(group, tile_id), length + assigned[tile_id])
+        return planned, lengths
+
+    def _run(self, session: icechunk.Session, planned: list[_Planned]) -> None:
+        """Fill in the results of all jobs. Every job unpickles its own copy of one fork."""
+        jobs = [job for plan in planned for job in plan.jobs]
+        results: list[StepWritten | GeosslError | None] = [None] * len(jobs)
+        write = functools.partial(
+            write_step,
+            fork=pickle.dumps(session.fork()),
+            collection=self.collection,
+            sensor=self.sensor,
+            resampling=self.resampling,
+        )
+        for done, (position, result) in enumerate(run(write, jobs, self.client), start=1):
+            results[position] = result
+            self.progress("tiles", done, len(jobs))
+        arrived = iter(results)
+        for plan in planned:
+            plan.results = [next(arrived) for _ in plan.jobs]
+
+    def _settle(self, session: icechunk.Session, good: list[_Planned], lengths: dict[str, int]) -> None:
+        """Merge the forks of good scenes, close gaps, and write what is known of steps and scenes."""
+        steps: dict[str, dict[int, layout.Step]] = defaultdict(dict)
+        used: dict[str, list[int]] = defaultdict(list)
+        for plan in good:
+            for job, result in plan.written():
+                session.merge(pickle.loads(result.fork))
+                self.tiles, self.bytes = self.tiles + 1, self.bytes + result.size
+                self.saturated += result.saturated
+                index = job.step
+                if not job.replaces:
+                    used[job.tile.id].append(job.step)
+                    index = lengths[job.tile.id] + len(used[job.tile.id]) - 1
+                time = np.datetime64(plan.scene.time.replace(tzinfo=None), "ns")
+                steps[job.tile.id][index] = layout.Step(
+                    plan.scene.id, time, plan.entry.checksum, result.chunk_clear, plan.entry.revision
+                )
+        root = zarr.open_group(session.store, mode="r+")
+        group = subgroup(root, self.collection)
+        for tile_id, length in lengths.items():
+            if length == 0 and not used[tile_id]:
+                del group[tile_id]
+                continue
+            close_gaps(session, f"{self.collection}/{tile_id}", length, used[tile_id])
+            if length == 0:
+                layout.create_records(group, self.grid.tile(tile_id), self.sensor)
+        for tile_id, of_tile in steps.items():
+            layout.write_records(subgroup(group, tile_id), of_tile)
+        write_table(group, [(plan.scene, plan.entry) for plan in good])
+        self.ingested = [plan.scene.id for plan in good]
+
+    def _update_quarantine(self, session: icechunk.Session) -> bool:
+        """Write what was set aside, take out what is well now; whether that changed anything."""
+        root = zarr.open_group(session.store, mode="r+")
+        before = read_quarantine(root, self.collection)
+        well = {*self.ingested, *self.already}
+        scenes = [candidate.scene for candidate in self.candidates if candidate.scene.id in well]
+        after = {
+            source: entry
+            for source, entry in before.items()
+            if not any(is_source_of(source, scene) for scene in scenes)
+        }
+        after |= {item.source: (item.reason, item.remedy) for item in self.set_aside}
+        if after != before:
+            write_quarantine(root, self.collection, after)
+        return after != before
+
+
+def require_collection(root: zarr.Group, name: str, sensor: Sensor, grid: Grid) -> zarr.Group:
+    """The collection of scenes of that name, created where there is none.
+
+    Raises
+    ------
+    StoreError, RadiometryError
+        It is there with another grid, another sensor, or holds composites.
+    """
+    if name not in root:
+        return layout.create_collection(root, name, sensor, grid)
+    group = subgroup(root, name)
+    attributes: Any = group.attrs.asdict()
+    if attributes["kind"] != "scenes":
+        raise StoreError(f"collection {name!r} holds composites, not scenes", "choose another name")
+    require_same_radiometry(
+        sensor, Sensor.from_dict(attributes["sensor"]), us="the imagery", them=f"the collection {name!r}"
+    )
+    if (there := Grid.from_dict(attributes["grid"])) != grid:
+        raise StoreError(f"collection {name!r} lies on {there}, the imagery would lie on {grid}", "use another cube")
+    return group
+
+
+def _steps_of(group: zarr.Group, scene_id: str, tile_ids: frozenset[str]) -> dict[str, int]:
+    """Tile id → the scene's step there."""
+    found = {}
+    for tile_id in tile_ids:
+        ids = column(group, f"{tile_id}/scene_id").tolist()
+        if scene_id in ids:
+            found[tile_id] = ids.index(scene_id)
+    return found

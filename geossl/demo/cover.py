@@ -66,12 +66,16 @@ def build_cover(size: int, seed: int, terrain: Terrain, parcels: Parcels, settle
     steep = np.hypot(*terrain.slope)
     farmed = cover >= Cover.SOY_MAIZE
     plain = terrain.bank < (26 + 14 * ragged) * np.sqrt(scale)
-    cover[plain] = np.where(fractal(size, rng, beta=3.0, longest=110)[plain] > 0.15, Cover.WET_GRASS, Cover.GALLERY_FOREST)
+    cover[plain] = np.where(
+        fractal(size, rng, beta=3.0, longest=110)[plain] > 0.15, Cover.WET_GRASS, Cover.GALLERY_FOREST
+    )
     cover[(terrain.stream < 4.5 + 1.8 * ragged) & farmed] = Cover.GALLERY_FOREST
     cover[(steep > np.quantile(steep, 0.985)) & farmed] = Cover.REGROWTH
     cover[settlement.density > 0.12] = Cover.TOWN
     _mine(cover, size, scale, rng, settlement)
-    cover[(terrain.bank >= 0) & (terrain.bank < terrain.sandbar * (1 + 0.3 * ragged)) & (terrain.sandbar > 1.5)] = Cover.SAND
+    cover[(terrain.bank >= 0) & (terrain.bank < terrain.sandbar * (1 + 0.3 * ragged)) & (terrain.sandbar > 1.5)] = (
+        Cover.SAND
+    )
     cover[terrain.lake] = Cover.LAKE
     cover[terrain.bank < 0] = Cover.RIVER
     return cover
@@ -90,15 +94,13 @@ def _use(
     area = np.bincount(parcels.index.ravel(), minlength=parcels.count)
 
     use = np.full(parcels.count, Cover.UPLAND_FOREST, np.uint8)
-    use[(regional + 0.5 * chance[1] < -0.6)] = Cover.DRY_FOREST
+    use[regional + 0.5 * chance[1] < -0.6] = Cover.DRY_FOREST
     open_rank = _rank(0.75 * regional - 0.35 * steep + 0.7 * near + 0.5 * chance[0], area)
     crop_rank = _rank(0.5 * regional - 0.9 * steep + 0.5 * chance[1], np.where(open_rank > 0.44, area, 0))
     cleared = open_rank > 0.44
-    kinds = rng.choice(
-        [Cover.SOY_MAIZE, Cover.SOY, Cover.COTTON], parcels.count, p=[0.5, 0.3, 0.2]
-    )
+    kinds = rng.choice([Cover.SOY_MAIZE, Cover.SOY, Cover.COTTON], parcels.count, p=[0.5, 0.3, 0.2])
     grass = rng.choice([Cover.PASTURE, Cover.POOR_PASTURE, Cover.REGROWTH], parcels.count, p=[0.46, 0.3, 0.24])
-    use[cleared] = np.where(crop_rank > 0.5, kinds, grass)[cleared]
+    use[cleared] = np.where(crop_rank > 0.44, kinds, grass)[cleared]
     use[cleared & (_rank(chance[2] - 1e-3 * area, np.where(cleared, area, 0)) > 0.87)] = Cover.TILLED
     return use
 
@@ -112,7 +114,12 @@ def _rank(score: Field, weight: NDArray[np.integer]) -> Field:
 
 
 def _pivots(
-    cover: NDArray[np.uint8], size: int, scale: float, rng: np.random.Generator, terrain: Terrain, settlement: Settlement
+    cover: NDArray[np.uint8],
+    size: int,
+    scale: float,
+    rng: np.random.Generator,
+    terrain: Terrain,
+    settlement: Settlement,
 ) -> None:
     """Circular irrigated fields amid the crops, near water."""
     rows, columns = np.mgrid[:size, :size]
@@ -169,5 +176,5 @@ def soil_brightness(size: int, seed: int, parcels: Parcels, terrain: Terrain) ->
     regional = fractal(size, rng, beta=3.2)
     fine = fractal(size, rng, beta=1.2, longest=40)
     plot = rng.standard_normal(parcels.count).astype(np.float32)[parcels.index]
-    sandy = 0.22 + 0.12 * regional + 0.05 * fine + 0.07 * plot + 0.18 * smoothstep(terrain.bank, 60, 0)
+    sandy = 0.14 + 0.11 * regional + 0.05 * fine + 0.07 * plot + 0.18 * smoothstep(terrain.bank, 60, 0)
     return np.clip(sandy, 0, 1).astype(np.float32)

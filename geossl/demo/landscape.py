@@ -19,11 +19,11 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from geossl.demo.clearings import FIRST_YEAR, LAST_YEAR
-from geossl.demo.products import scene_id, write_scene
+from geossl.demo.products import lonlat_bounds, scene_id, write_scene
 from geossl.demo.sensor import observe
 from geossl.demo.truth import write_labels
 from geossl.demo.world import build_world
-from geossl.errors import SettingsError, StoreError
+from geossl.errors import StoreError
 from geossl.progress import Progress, silent
 
 REFERENCE = date(2022, 10, 1)
@@ -36,7 +36,7 @@ ORIGIN = (634_880.0, 9_011_200.0)
 _VERSION = 1
 _MANIFEST = "landscape.json"
 _DAYS = (
-    "2021-06-18", "2021-08-07", "2021-09-26", "2021-12-10", "2022-03-05", "2022-05-24",
+    "2021-06-18", "2021-08-07", "2021-09-26", "2021-12-10", "2022-03-05", "2022-05-27",
     "2022-07-18", "2022-09-01", "2022-10-21", "2023-01-14", "2023-04-04", "2023-06-03",
 )  # fmt: skip
 
@@ -101,7 +101,7 @@ def write_landscape(folder: Path, settings: LandscapeSettings, progress: Progres
         clearings=folder / "labels" / "clearings.gpkg",
         dates=settings.dates,
         crs=CRS,
-        bbox=tuple(box.geographic_extent.boundingbox.bbox),
+        bbox=lonlat_bounds(box),
     )
     _claim(folder, settings)
     missing = [day for day, item in zip(settings.dates, info.scenes, strict=True) if not item.exists()]
@@ -119,7 +119,10 @@ def _claim(folder: Path, settings: LandscapeSettings) -> None:
     if manifest.exists():
         theirs = json.loads(manifest.read_text(encoding="utf-8"))
         if theirs != ours:
-            raise StoreError(f"{folder} holds another generated landscape ({theirs}, not {ours})", "choose another folder, or delete this one")
+            raise StoreError(
+                f"{folder} holds another generated landscape ({theirs}, not {ours})",
+                "choose another folder, or delete this one",
+            )
         return
     temporary = manifest.with_suffix(".part")
     temporary.write_text(json.dumps(ours), encoding="utf-8")
@@ -127,7 +130,12 @@ def _claim(folder: Path, settings: LandscapeSettings) -> None:
 
 
 def _generate(
-    info: LandscapeInfo, settings: LandscapeSettings, box: GeoBox, missing: Sequence[date], labelled: bool, progress: Progress
+    info: LandscapeInfo,
+    settings: LandscapeSettings,
+    box: GeoBox,
+    missing: Sequence[date],
+    labelled: bool,
+    progress: Progress,
 ) -> None:
     total = len(missing) + 2
     progress("landscape", 0, total)

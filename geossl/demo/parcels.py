@@ -56,12 +56,12 @@ class Settlement:
 
 
 def build_parcels(size: int, seed: int) -> Parcels:
-    """Districts, each with its own direction; two in three hold rectangles, the others irregular plots."""
+    """Districts, each with its own direction; three in four hold rectangles, the others irregular plots."""
     rng = generator(seed, "parcels")
     warp = [2.0 * fractal(size, rng, beta=3.0, longest=160, shortest=24) for _ in "yx"]
     grid = np.mgrid[:size, :size].astype(np.float32)
     rows, columns = grid[0] + warp[0], grid[1] + warp[1]
-    sites = rng.uniform(0, size, (max(6, round(14 * size / 1024)), 2))
+    sites = rng.uniform(0, size, (max(6, round(18 * size / 1024)), 2))
     district = _nearest(sites, rows, columns)
     index = np.zeros((size, size), np.int32)
     angles = []
@@ -70,10 +70,11 @@ def build_parcels(size: int, seed: int) -> Parcels:
         inside = district == k
         angle = rng.uniform(0, np.pi)
         y, x = rows[inside], columns[inside]
-        if k % 3:
+        if k % 4:
             plot = _rectangles(x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle), rng)
         else:
-            plot = _nearest(rng.uniform((y.min(), x.min()), (y.max(), x.max()), (int(np.ptp(y) * np.ptp(x) / 2600) + 1, 2)), y, x)
+            count = int(np.ptp(y) * np.ptp(x) / 2600) + 1
+            plot = _nearest(rng.uniform((y.min(), x.min()), (y.max(), x.max()), (count, 2)), y, x)
         names, plot = np.unique(plot, return_inverse=True)
         index[inside] = first + plot
         angles.append(np.full(len(names), angle, np.float32))
@@ -83,7 +84,8 @@ def build_parcels(size: int, seed: int) -> Parcels:
 
 def _nearest(sites: NDArray[np.floating], rows: Field, columns: Field) -> NDArray[np.int64]:
     """Index of the nearest site (y, x) to every point."""
-    return cKDTree(sites).query(np.stack([rows, columns], axis=-1))[1]
+    _, nearest = cKDTree(sites).query(np.stack([rows, columns], axis=-1))
+    return np.asarray(nearest, np.int64)
 
 
 def _rectangles(u: Field, v: Field, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -154,6 +156,9 @@ def _streets(size: int, rng: np.random.Generator) -> Field:
     angle = rng.uniform(0.1, 0.5)
     u = columns * np.cos(angle) + rows * np.sin(angle)
     v = rows * np.cos(angle) - columns * np.sin(angle)
-    street = np.maximum(smoothstep(np.abs((u / 10.3) % 1 - 0.5) * 10.3, 1.0, 0.2), smoothstep(np.abs((v / 6.4) % 1 - 0.5) * 6.4, 0.9, 0.1))
+    street = np.maximum(
+        smoothstep(np.abs((u / 10.3) % 1 - 0.5) * 10.3, 1.0, 0.2),
+        smoothstep(np.abs((v / 6.4) % 1 - 0.5) * 6.4, 0.9, 0.1),
+    )
     avenue = smoothstep(np.abs((u / 61.8) % 1 - 0.5) * 61.8, 1.8, 0.6)
     return np.maximum(0.7 * street, avenue).astype(np.float32)

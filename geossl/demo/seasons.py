@@ -115,6 +115,8 @@ def after_clearing(day: date, felled: NDArray[np.int32]) -> dict[str, Field]:
     return {
         "cleared": cleared,
         "char": (cleared * 0.62 * burnt).astype(np.float32),
-        "green": (cleared * (0.10 * fresh + (0.08 + 0.16 * wet + pasture * (0.12 + 0.42 * wet)) * (1 - fresh) * (1 - burnt))).astype(np.float32),
+        "green": (
+            cleared * (0.10 * fresh + (0.08 + 0.16 * wet + pasture * (0.12 + 0.42 * wet)) * (1 - fresh) * (1 - burnt))
+        ).astype(np.float32),
         "dry": (cleared * (0.52 * fresh + 0.16 * (1 - fresh) + 0.22 * pasture * (1 - wet))).astype(np.float32),
     }

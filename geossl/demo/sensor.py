@@ -90,12 +90,11 @@ def _store(reflectance: Field, offset: int, swath: NDArray[np.bool_]) -> NDArray
 
 def _swath(size: int, day: date) -> NDArray[np.bool_]:
     """Pixels inside the swath: every fifth day the neighbouring orbit sees only the western part."""
-    rows, columns = np.mgrid[:size, :size]
     if day.toordinal() % 5 != 2:
         return np.ones((size, size), bool)
-    edge = 0.72 * size - 0.21 * rows  # descending orbits lean to the south-west
-    inside: NDArray[np.bool_] = columns < np.repeat(np.repeat(edge[::2, ::2], 2, 0), 2, 1)
-    return inside
+    rows, columns = np.mgrid[: size // 2, : size // 2]
+    inside = columns < 0.36 * size - 0.21 * rows  # descending orbits lean to the south-west
+    return inside.repeat(2, 0).repeat(2, 1)
 
 
 def _classify(seen: dict[str, Field], sky: Sky, relief: Field, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -66,15 +66,19 @@ def cloud_share(day: date, seed: int) -> float:
     """Share of the square under low cloud: mostly clear in the dry season, broken in the rains."""
     rng = generator(seed, "cloud share", day.toordinal())
     wet = wetness(day)
-    # Images with a closed cover are never downloaded; the worst kept one is half cloudy.
-    return float(np.clip(rng.beta(1.1, 2.2) * (0.08 + 0.62 * wet), 0.0, 0.5)) if rng.random() < 0.35 + 0.5 * wet else 0.0
+    # Images with a closed cover are never downloaded; the worst kept one is two fifths cloudy.
+    return (
+        float(np.clip(rng.beta(1.1, 2.2) * (0.08 + 0.62 * wet), 0.0, 0.42)) if rng.random() < 0.35 + 0.5 * wet else 0.0
+    )
 
 
 def build_sky(size: int, seed: int, day: date, light: Sun) -> Sky:
     """The sky of a day: the same seed and day always give the same clouds."""
     rng = generator(seed, "sky", day.toordinal())
     share = cloud_share(day, seed)
-    shape = fractal(size, rng, beta=2.7, longest=280) + 0.35 * fractal(size, rng, beta=1.7, longest=36)
+    shape = fractal(size, rng, beta=3.1, longest=260, shortest=3) + 0.22 * fractal(
+        size, rng, beta=2.0, longest=40, shortest=4
+    )
     shape /= shape.std()
     cut = float(np.quantile(shape, 1 - share)) if share > 0 else float(shape.max()) + 9.0
     depth = np.maximum(shape - cut + 0.10, 0) * 5.0
@@ -88,7 +92,9 @@ def build_sky(size: int, seed: int, day: date, light: Sun) -> Sky:
     veil = rng.random() < 0.25
     cirrus = 0.20 * smoothstep(fractal(size, rng, beta=3.4), 0.6, 2.4) if veil else np.zeros((size, size), np.float32)
     haze = rng.gamma(2.0, 0.006) * (1 + 0.35 * fractal(size, rng, beta=3.2)) + 0.10 * np.sqrt(cloud * (1 - cloud))
-    return Sky(cloud, thick.astype(np.float32), cirrus.astype(np.float32), shadow, np.maximum(haze, 0).astype(np.float32))
+    return Sky(
+        cloud, thick.astype(np.float32), cirrus.astype(np.float32), shadow, np.maximum(haze, 0).astype(np.float32)
+    )
 
 
 def through(sky: Sky, reflectance: NDArray[np.float32], wavelengths: tuple[float, ...]) -> NDArray[np.float32]:

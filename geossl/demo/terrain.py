@@ -34,7 +34,7 @@ class Terrain:
     def slope(self) -> tuple[Field, Field]:
         """Rise in metres per pixel southwards and eastwards."""
         south, east = np.gradient(self.elevation)
-        return south.astype(np.float32), east.astype(np.float32)
+        return np.asarray(south, np.float32), np.asarray(east, np.float32)
 
 
 def build_terrain(size: int, seed: int) -> Terrain:
@@ -45,13 +45,14 @@ def build_terrain(size: int, seed: int) -> Terrain:
     hills = fractal(size, rng, beta=4.6, longest=300 * scale + 30, shortest=8)
     rough = fractal(size, rng, beta=3.0, longest=40, shortest=5)
     valley = smoothstep(bank, 4, 260 * scale)
-    elevation = 165 + 45 * valley * (1 + np.float32(0.45) * hills) + 2.0 * np.sqrt(valley) * rough
+    height = 165 + 45 * valley * (1 + np.float32(0.45) * hills) + 2.0 * np.sqrt(valley) * rough
+    elevation: Field = height.astype(np.float32)
     filled, parent, order = _route(elevation[_COARSE // 2 :: _COARSE, _COARSE // 2 :: _COARSE])
     area = _accumulate(parent, order)
     stream = _streams(size, parent, area, rng)
     lake = _oxbows(size, scale, bank, rng) | _reservoir(size, filled, parent, order, area, bank)
     return Terrain(
-        elevation=elevation.astype(np.float32),
+        elevation=elevation,
         bank=bank,
         stream=stream,
         lake=lake & (bank > 2),
@@ -188,5 +189,7 @@ def _reservoir(
             upstream[k] = True
     heights = np.where(np.array(upstream), filled.ravel(), np.inf)
     level = np.partition(heights, int(0.006 * n * n))[int(0.006 * n * n)]
-    drowned = ndimage.zoom((heights.reshape(n, n) <= level).astype(np.float32), _COARSE, order=1, grid_mode=True, mode="nearest")
+    drowned = ndimage.zoom(
+        (heights.reshape(n, n) <= level).astype(np.float32), _COARSE, order=1, grid_mode=True, mode="nearest"
+    )
     return ndimage.gaussian_filter(drowned, 1.5) > 0.5

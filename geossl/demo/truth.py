@@ -24,7 +24,9 @@ def land_cover(world: World, day: date, box: GeoBox) -> geopandas.GeoDataFrame:
     codes = features.sieve(world.land_cover(day), _SMALLEST)
     names = {c.code: c.name for c in LANDCOVER}
     found = [(shape(polygon), names[int(code)]) for polygon, code in features.shapes(codes, transform=box.affine)]
-    return geopandas.GeoDataFrame({"class": [name for _, name in found]}, geometry=[g for g, _ in found], crs=str(box.crs))
+    return geopandas.GeoDataFrame(
+        {"class": [name for _, name in found]}, geometry=[g for g, _ in found], crs=str(box.crs)
+    )
 
 
 def clearings(world: World, box: GeoBox) -> geopandas.GeoDataFrame:

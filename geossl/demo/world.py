@@ -61,10 +61,19 @@ def build_world(size: int, seed: int) -> World:
     plot = rng.normal(0, 0.07, parcels.count).astype(np.float32)
     vigour = 1 + plot[parcels.index] + 0.07 * fractal(size, rng, beta=2.2, longest=120) + 0.03 * _rows(parcels)
     return World(
-        size, seed, terrain, parcels, settlement, cover, clearings, felled_on(size, clearings),
-        trees(size, seed, cover, parcels), soil_brightness(size, seed, parcels, terrain), crowns / crowns.std(),
-        vigour.astype(np.float32),
-    )  # fmt: skip
+        size=size,
+        seed=seed,
+        terrain=terrain,
+        parcels=parcels,
+        settlement=settlement,
+        cover=cover,
+        clearings=clearings,
+        felled=felled_on(size, clearings),
+        tree=trees(size, seed, cover, parcels),
+        soil=soil_brightness(size, seed, parcels, terrain),
+        crown_texture=(crowns / crowns.std()).astype(np.float32),
+        vigour=vigour.astype(np.float32),
+    )
 
 
 def _rows(parcels: Parcels) -> Field:
@@ -146,18 +155,16 @@ def _built(world: World, left: Field) -> dict[str, Field]:
     blocks = fractal(size, rng, beta=1.8, longest=60, shortest=8)
     density = world.settlement.density
     town = (world.cover == Cover.TOWN) & (left > 0)
-    street = town * world.settlement.street * 0.75
+    street = town * world.settlement.street * 0.85
     roofs = town * (1 - street) * np.clip(0.30 + 0.42 * density + 0.16 * lots, 0, 0.92)
     metal = np.clip(lots + 0.5 * blocks - 2.1, 0, 1)
     cement = np.clip(0.30 + 0.3 * blocks + 0.15 * lots, 0, 1) * (1 - metal)
     shadow = 0.10 * roofs * density
     roofs = roofs - shadow
     return {
-        "asphalt": (street * (0.35 + 0.5 * density)).astype(np.float32),
+        "asphalt": (street * (0.45 + 0.5 * density)).astype(np.float32),
         "metal roof": (roofs * metal).astype(np.float32),
         "fibre cement": (roofs * cement).astype(np.float32),
         "clay tile": (roofs * (1 - metal - cement)).astype(np.float32),
         "shade": shadow.astype(np.float32),
     }
-
-

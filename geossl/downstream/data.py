@@ -6,6 +6,7 @@ so memory does not grow with the area.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Pixels:
-    """N labelled pixels, ordered by tile; every array is (N,)."""
+    """N labelled pixels; every array is (N,)."""
 
     tile: NDArray[np.int32]
     """Position in :attr:`TaskData.tile_ids`."""
@@ -58,8 +59,11 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.tile)
 
-    def __getitem__(self, chosen: NDArray[Any]) -> Pixels:
-        return Pixels(self.tile[chosen], self.row[chosen], self.col[chosen], self.label[chosen], self.block[chosen])
+    @classmethod
+    def join(cls, tables: Sequence[Pixels]) -> Pixels:
+        """Several tables, one after the other."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(table, name) for table in tables]) for name in names))
 
 
 @dataclass(frozen=True)
@@ -255,9 +259,9 @@ class TaskData:
         parts: list[tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.uint8]]] = []
         for position in sorted({found[i][0] for i in chosen}):
             tile_id = self.tile_ids[position]
-            ground = self.ground(tile_id)
-            assert ground is not None
-            label = self._teaching(position, ground, subset, only)
+            again = self.ground(tile_id)
+            assert again is not None
+            label = self._teaching(position, again, subset, only)
             image, valid = self.images(tile_id)
             for i in chosen:
                 at, row, col, _ = found[i]

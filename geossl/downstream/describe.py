@@ -17,9 +17,7 @@ from geossl.features import hypercolumns
 from geossl.nets.encoder import Encoder
 
 
-def normalized(
-    image: NDArray[Any], valid: NDArray[np.bool_], statistics: Statistics
-) -> NDArray[np.float32]:
+def normalized(image: NDArray[Any], valid: NDArray[np.bool_], statistics: Statistics) -> NDArray[np.float32]:
     """Stored images (D, C, H, W) → float32 of mean 0 and deviation 1 a band, 0 where not valid (D, H, W)."""
     normalize = Normalize.from_statistics(statistics)
     return normalize(torch.from_numpy(image), torch.from_numpy(valid)).numpy()

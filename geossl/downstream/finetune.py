@@ -67,9 +67,7 @@ def balanced_loss(logits: Tensor, label: Tensor) -> Tensor:
     return (loss / count[target]).sum() / (count > 0).sum().clamp(min=1)
 
 
-def labelled_chips(
-    data: TaskData, settings: FinetuneSettings, *, labels: int | None, seed: int
-) -> tuple[Chips, Chips]:
+def labelled_chips(data: TaskData, settings: FinetuneSettings, *, labels: int | None, seed: int) -> tuple[Chips, Chips]:
     """Training and validation windows, with all their labels or ``labels`` and half as many of them."""
     both = []
     for subset, share in ((TRAIN, 1), (VAL, 2)):
@@ -102,15 +100,15 @@ def finetune(
     network.to(where)
     normalize.to(where)
     inside = {id(p) for p in encoder.parameters()}
-    rates = {True: settings.learning_rate * settings.encoder_rate, False: settings.learning_rate}
     frozen = settings.encoder_rate == 0
-    groups = [
-        {"params": [p for p in network.parameters() if p.requires_grad and (id(p) in inside) == part], "lr": rates[part]}
-        for part in ((False,) if frozen else (False, True))
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    rest = [p for p in network.parameters() if id(p) not in inside]
+    groups = [(rest, settings.learning_rate)]
+    if not frozen:
+        taken = [p for p in encoder.parameters() if p.requires_grad]
+        groups.append((taken, settings.learning_rate * settings.encoder_rate))
+    optimizer = torch.optim.AdamW([{"params": each} for each, _ in groups], weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [float(group["lr"]) for group in groups], total_steps=settings.steps, pct_start=0.1
+        optimizer, [rate for _, rate in groups], total_steps=settings.steps, pct_start=0.1
     )
     end = time.monotonic() + 60 * settings.minutes if settings.minutes else np.inf
     best = Trained(-np.inf, 0, *predict_chips(network, normalize, validation))

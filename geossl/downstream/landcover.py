@@ -23,7 +23,6 @@ from geossl.downstream.finetune import finetune, labelled_chips, predict_chips, 
 from geossl.downstream.networks import LandcoverNetwork, LinearNetwork
 from geossl.downstream.settings import LandcoverSettings
 from geossl.downstream.task import FeatureSet, Head, TaskCard, TrainedTask
-from geossl.errors import LabelError
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
@@ -114,7 +113,7 @@ def fit(
             architecture=card.architecture,
             head=best.head,
             features=best.features,
-            encoder=card.id,
+            encoder=card.id if best.network.encoder is not None else "",
             labels=dict(zip(names, map(int, best.taught), strict=True)),
             snapshot=data.collection.snapshot,
             settings=settings.model_dump(mode="json"),
@@ -210,9 +209,7 @@ def feature_table(
     return table
 
 
-def _dense(
-    data: TaskData, encoder: Encoder, card: Card, settings: LandcoverSettings, progress: Progress
-) -> _Result:
+def _dense(data: TaskData, encoder: Encoder, card: Card, settings: LandcoverSettings, progress: Progress) -> _Result:
     """The whole network, trained on windows."""
     classes = len(data.legend)
     network = LandcoverNetwork(copy.deepcopy(encoder), classes)
@@ -236,6 +233,3 @@ def _dense(
         temperature=temperature(trained.logits, trained.truth),
         taught=np.bincount(train.label.ravel(), minlength=256)[:classes],
     )
-
-
-__all__ = ["CANDIDATES", "LabelError", "feature_table", "fit", "score"]

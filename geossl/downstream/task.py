@@ -64,9 +64,8 @@ class TaskCard:
     """Its score on validation blocks (cross-validated for a closed-form head): macro F1, or average precision."""
     temperature: float = 1.0
     """What logits are divided by."""
-    threshold: float = 0.5
-    """Change only: the probability from which a pixel is called changed. It is already built into
-    :meth:`TrainedTask.predict`, whose probabilities cross 0.5 there."""
+    threshold: float = 0.0
+    """Change only: the logit of change from which a pixel is called changed; predictions cross 0.5 there."""
     notes: tuple[str, ...] = ()
     """What a reader of the scores should know."""
     scores: tuple[Mapping[str, Any], ...] = ()
@@ -173,10 +172,9 @@ class TrainedTask:
         seen = torch.from_numpy(np.ascontiguousarray(valid)).to(where)
         with torch.inference_mode():
             x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), seen)
-            logits = network(F.pad(x, pad), F.pad(seen, pad))[..., :height, :width] / self.card.temperature
-            if self.card.task == "change":
-                logits[:, 1] -= float(np.log(self.card.threshold / (1 - self.card.threshold)))
-            proba = logits.softmax(dim=1) * seen.all(dim=1, keepdim=True)
+            logits = network(F.pad(x, pad), F.pad(seen, pad))[..., :height, :width]
+            logits[:, -1] -= self.card.threshold
+            proba = (logits / self.card.temperature).softmax(dim=1) * seen.all(dim=1, keepdim=True)
         return proba.cpu().numpy()
 
     def describe(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -222,9 +220,7 @@ def load_task(folder: Path) -> TrainedTask:
     try:
         data = json.loads(path.read_bytes())
         if data["format"] > FORMAT:
-            raise StoreError(
-                f"{path} has format {data['format']!r}; this geossl reads up to {FORMAT}", "update geossl"
-            )
+            raise StoreError(f"{path} has format {data['format']!r}; this geossl reads up to {FORMAT}", "update geossl")
         card = TaskCard.from_dict(data)
         weights = (folder / WEIGHTS).read_bytes()
         if _digest(weights) != card.weights:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pystac
 from pydantic import BaseModel, ConfigDict, Field
 
 from geossl.bands import Sensor
@@ -25,7 +24,7 @@ from geossl.imagery.pattern import NameParts, NamePattern
 from geossl.imagery.raster import SUFFIXES, footprint, geobox, open_raster
 from geossl.imagery.safe import read_safe
 from geossl.imagery.scene import Asset, Rejected, Scene, in_order
-from geossl.imagery.stac import scene_or_reason
+from geossl.imagery.stac import read_item
 
 MASKS: tuple[QualityKind, ...] = get_args(QualityKind)
 _DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
@@ -39,19 +38,21 @@ class FolderSettings(BaseModel):
     kind: Literal["folder"] = "folder"
     path: str = Field(description="The folder; relative to the project file.")
     pattern: str | None = Field(
-        None,
+        default=None,
         description="File names below it, with {scene}, {band} and {date:%Y%m%d} in place of what differs."
         " Without a pattern: SAFE products, STAC Items beside their files, or one raster a scene.",
     )
-    date: datetime | None = Field(None, description="Acquisition date (UTC), where file names do not say it.")
-    scene: str | None = Field(None, description="Name of the scene or series, where file names do not say it.")
+    date: datetime | None = Field(default=None, description="Acquisition date (UTC), where file names do not say it.")
+    scene: str | None = Field(default=None, description="Name of the scene or series, where file names do not say it.")
     bands: tuple[str, ...] | dict[str, str | int] | None = Field(
-        None,
+        default=None,
         description="Which band is what: a list in file order (or of the names in the pattern), or band: name in the"
         " pattern, or band: number within the file. scl, qa_pixel or fmask name the quality mask.",
     )
-    nodata: float | None = Field(None, description="The number for no-data, where files tag none or a wrong one.")
-    physical: bool = Field(False, description="The files hold physical values, such as reflectance 0 … 1.")
+    nodata: float | None = Field(
+        default=None, description="The number for no-data, where files tag none or a wrong one."
+    )
+    physical: bool = Field(default=False, description="The files hold physical values, such as reflectance 0 … 1.")
 
 
 class FolderSource:
@@ -70,6 +71,13 @@ class FolderSource:
             raise SettingsError(f"the imagery folder {self.folder} does not exist", "check `path`")
 
     def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+        stated = self.settings.bands
+        if stated is not None:
+            names = {_name_in(sensor, name) for name in stated}
+            if missing := [name for name in sensor.band_names if name not in names]:
+                raise SettingsError(
+                    f"`bands` does not say which is {', '.join(missing)}", "name all bands of the sensor"
+                )
         return iter(in_order(self._by_pattern(sensor) if self.settings.pattern else self._by_kind(sensor)))
 
     def _by_pattern(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
@@ -88,10 +96,16 @@ class FolderSource:
             name = "-".join(text for text in (scene or self.settings.scene or self.folder.name, date_text) if text)
             try:
                 if "band" in pattern.placeholders:
-                    paths = {parts.band: str(path) for path, parts in files}
-                    assets = {band: Asset(paths[text]) for band, text in texts.items() if text in paths}
+                    by_band: dict[str | None, list[Path]] = defaultdict(list)
+                    for path, parts in files:
+                        by_band[parts.band].append(path)
+                    assets = {
+                        band: Asset(str(_only(by_band[text], f"band {band}")))
+                        for band, text in texts.items()
+                        if text in by_band
+                    }
                 else:
-                    assets = self._assets_in(_only_file(files), sensor)
+                    assets = self._assets_in(_only([path for path, _ in files], "scene"), sensor)
                 yield self._scene(name, files[0][1].time, assets, sensor)
             except SceneError as error:
                 yield Rejected(f"{self.folder}: {name}", error.what, error.remedy)
@@ -105,14 +119,15 @@ class FolderSource:
             except SceneError as error:
                 yield Rejected(str(safe), error.what, error.remedy)
         for path in items:
-            yield scene_or_reason(pystac.Item.from_file(path), sensor)
+            yield read_item(path, sensor)
         if safes or items:
             return
         if not rasters:
             raise self._nothing_found("is imagery: no SAFE product, no STAC Item, no raster")
         for path in rasters:
+            name = "-".join(text for text in (self.settings.scene, path.stem) if text)
             try:
-                yield self._scene(path.stem, _date_in(path), self._assets_in(path, sensor), sensor)
+                yield self._scene(name, _date_in(path), self._assets_in(path, sensor), sensor)
             except SceneError as error:
                 yield Rejected(str(path), error.what, error.remedy)
 
@@ -127,14 +142,14 @@ class FolderSource:
         first = assets[sensor.band_names[0]]
         what = f"scene {name}, band {sensor.band_names[0]}"
         with open_raster(first.href, what) as dataset:
-            box = geobox(dataset, what)
+            box, crs = geobox(dataset, what), dataset.crs.to_string()
         mask = next((kind for kind in MASKS if kind in assets), None)
         return Scene(
             id=name,
             sensor=sensor.name,
             time=time if time.tzinfo else time.replace(tzinfo=UTC),
             footprint=footprint(box),
-            crs=str(box.crs),
+            crs=crs,
             bands={band: assets[band] for band in sensor.band_names},
             quality=assets[mask] if mask else None,
             quality_kind=mask,
@@ -192,13 +207,13 @@ def _name_in(sensor: Sensor, name: str) -> str:
     return next((band.name for band in sensor.bands if name in (band.name, band.common_name)), name)
 
 
-def _only_file(files: list[tuple[Path, NameParts]]) -> Path:
-    if len(files) > 1:
+def _only(paths: list[Path], what: str) -> Path:
+    if len(paths) > 1:
         raise SceneError(
-            f"{len(files)} files are one scene by their names: {', '.join(path.name for path, _ in files)}",
+            f"{len(paths)} files are one {what} by their names: {', '.join(path.name for path in paths)}",
             "put what differs into the pattern: {scene}, {band} or {date:%Y%m%d}",
         )
-    return files[0][0]
+    return paths[0]
 
 
 def _walk(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
@@ -225,4 +240,7 @@ def _is_item(path: Path) -> bool:
 def _date_in(path: Path) -> datetime | None:
     """The one date that a file name holds."""
     found = {"".join(match.groups()) for match in _DATE_IN_NAME.finditer(path.stem)}
-    return datetime.strptime(found.pop(), "%Y%m%d").replace(tzinfo=UTC) if len(found) == 1 else None
+    try:
+        return datetime.strptime(found.pop(), "%Y%m%d").replace(tzinfo=UTC) if len(found) == 1 else None
+    except ValueError:  # such as 30 February
+        return None

@@ -7,6 +7,7 @@ several ways, so each question is answered by numbered rules, first match wins.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -22,6 +23,8 @@ OWN = "geossl:"
 
 _PICTURES = {"visual", "overview", "thumbnail"}
 """Roles and keys of assets that show a scene rather than measure it."""
+
+_BASELINE = re.compile(r"N?(\d\d)\.?\d\d")
 
 _WAVELENGTH_TOLERANCE = 0.01
 """µm; closer than any two bands of one shipped sensor."""
@@ -86,10 +89,8 @@ def shift(item: pystac.Item, asset: pystac.Asset, index: int, sensor: Sensor) ->
     entry = _raster_entry(asset, index)
     if "scale" in entry or "offset" in entry:
         return _shift_from_scale(item, float(entry.get("scale", 1.0)), float(entry.get("offset", 0.0)), sensor)
-    baseline = str(item.properties.get("s2:processing_baseline", "0")).lstrip("N")
-    if sensor.name.startswith("sentinel-2") and float(baseline) >= 4:
-        return -1000
-    return 0
+    baseline = _BASELINE.fullmatch(str(item.properties.get("s2:processing_baseline")))
+    return -1000 if sensor.name.startswith("sentinel-2") and baseline and int(baseline[1]) >= 4 else 0
 
 
 def nodata(item: pystac.Item, asset: pystac.Asset, index: int) -> float | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 
 from geossl.errors import SettingsError
@@ -45,7 +46,7 @@ class NamePattern:
     Raises
     ------
     SettingsError
-        The pattern has another placeholder or an unknown date directive.
+        The pattern has another placeholder, an unknown date directive, or leaves the folder.
     """
 
     def __init__(self, pattern: str, bands: Iterable[str]) -> None:
@@ -59,14 +60,16 @@ class NamePattern:
             name, argument, star, one = token.groups()
             part = self._placeholder(name, argument) if name is not None else "[^/]*" if star else "[^/]"
             regex += re.escape(literal) + part
-            glob += literal + (one or "*")
+            glob += escape(literal) + (one or "*")
             end = token.end()
         self._regex = re.compile(regex + re.escape(pattern[end:]))
-        self.glob = glob + pattern[end:]
+        self._glob = glob + escape(pattern[end:])
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise SettingsError(f"pattern {pattern!r} leaves the folder", "give it relative to `path`")
 
     def files(self, folder: Path) -> list[tuple[Path, NameParts]]:
         """All files below a folder that match, by name, with what their names say."""
-        found = ((path, self.match(path.relative_to(folder).as_posix())) for path in sorted(folder.glob(self.glob)))
+        found = ((path, self.match(path.relative_to(folder).as_posix())) for path in sorted(folder.glob(self._glob)))
         return [(path, parts) for path, parts in found if parts is not None and path.is_file()]
 
     def match(self, name: str) -> NameParts | None:

@@ -15,7 +15,7 @@ from typing import Any
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError  # what GDAL says while warping; rasterio does not always wrap it
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.warp import transform_geom
 
@@ -48,9 +48,7 @@ _SCHEMES = {"http", "https", "s3", "gs", "az"}
 
 @contextmanager
 def open_raster(href: str, what: str) -> Iterator[DatasetReader]:
-    """Open one file for reading, under :data:`GDAL_OPTIONS`.
-
-    Errors of GDAL while the file is open, such as data that end too early, become SceneErrors too.
+    """Open one file for reading, under :data:`GDAL_OPTIONS`; read its pixels under :func:`reading`.
 
     Parameters
     ----------
@@ -73,13 +71,19 @@ def open_raster(href: str, what: str) -> Iterator[DatasetReader]:
             raise SceneError(f"{what}: {href} {_why_unreadable(href, error)}", "fetch the file again") from error
         with dataset:
             _check_size(dataset, what)
-            try:
-                yield dataset
-            except (RasterioError, CPLE_BaseError) as error:
-                cause = f" ({error.__cause__})" if error.__cause__ else ""
-                raise SceneError(
-                    f"{what}: {href} cannot be read to its end: {error}{cause}", "the file is damaged; fetch it again"
-                ) from error
+            yield dataset
+
+
+@contextmanager
+def reading(href: str, what: str) -> Iterator[None]:
+    """Turn what GDAL raises while pixels are read, such as data that end too early, into a SceneError."""
+    try:
+        yield
+    except (RasterioError, CRSError, CPLE_BaseError) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise SceneError(
+            f"{what}: {href} cannot be read to its end: {error}{cause}", "the file is damaged; fetch it again"
+        ) from error
 
 
 def geobox(dataset: DatasetReader, what: str) -> GeoBox:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from shapely.affinity import translate
+from shapely.geometry import Polygon, box, mapping
+
 from geossl.bands import Sensor
 from geossl.errors import SceneError
 from geossl.imagery.scene import Asset, Scene
@@ -101,9 +104,14 @@ def _shift(product: ElementTree.Element, folder: Path) -> int:
 
 
 def _footprint(positions: str) -> dict[str, Any]:
-    """GeoJSON from a list of latitude longitude pairs."""
+    """GeoJSON from a list of latitude longitude pairs; cut in two where it crosses the antimeridian."""
     numbers = [float(number) for number in positions.split()]
-    return {"type": "Polygon", "coordinates": [[[x, y] for y, x in zip(numbers[::2], numbers[1::2], strict=True)]]}
+    latitudes, longitudes = numbers[::2], numbers[1::2]
+    if max(longitudes) - min(longitudes) < 180:
+        return dict(mapping(Polygon(zip(longitudes, latitudes, strict=True))))
+    whole = Polygon((x % 360, y) for x, y in zip(longitudes, latitudes, strict=True))
+    beyond = translate(whole.intersection(box(180, -90, 360, 90)), -360)
+    return dict(mapping(whole.intersection(box(0, -90, 180, 90)).union(beyond)))
 
 
 def _properties(product: ElementTree.Element) -> dict[str, Any]:

@@ -8,6 +8,7 @@ providers' items by the rules of :mod:`geossl.imagery.items`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any, Protocol, Self
 
 import pystac
 import shapely.geometry
+from pystac.extensions.projection import ProjectionExtension
 
 from geossl.bands import Sensor
 from geossl.errors import SceneError
@@ -25,6 +27,9 @@ from geossl.imagery.items import OWN
 
 _ENDS = 64 * 1024
 """Bytes at each end of a file that go into a scene's checksum."""
+
+_CODE = re.compile(r"\w+:\w+")
+"""A CRS by authority and code; anything else is WKT."""
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -94,14 +99,17 @@ class Scene:
         own = {"sensor": self.sensor, "shift": self.shift}
         if self.source_nodata is not None:
             own["source_nodata"] = str(self.source_nodata)  # JSON knows no NaN
-        proj = {"proj:code" if ":" in self.crs[:12] else "proj:wkt2": self.crs} if self.crs else {}
         item = pystac.Item(
             self.id,
             self.footprint,
             list(shapely.geometry.shape(self.footprint).bounds),
             self.time,
-            dict(self.properties) | proj | {OWN + key: value for key, value in own.items()},
+            dict(self.properties) | {OWN + key: value for key, value in own.items()},
         )
+        if self.crs:
+            by_code = _CODE.fullmatch(self.crs) is not None
+            projection = ProjectionExtension.ext(item, add_if_missing=True)
+            projection.apply(code=self.crs if by_code else None, wkt2=None if by_code else self.crs)
         for name, asset in self._assets():
             roles = ["data"] if name in self.bands else ["data-mask"]
             extra = {"bands": [{"name": name}], OWN + "index": asset.index}
@@ -139,8 +147,8 @@ class Scene:
             bands={name: Asset(asset.href, index) for name, (asset, index) in hits.items()},
             quality=Asset(quality[0].href, quality[1]) if quality else None,
             quality_kind=quality[2] if quality else None,
-            shift=_only(item, "shift", {items.shift(item, *hit, sensor) for hit in hits.values()}),
-            source_nodata=_only(item, "no-data", {items.nodata(item, *hit) for hit in hits.values()}),
+            shift=_only(item, "shift", [items.shift(item, *hit, sensor) for hit in hits.values()]),
+            source_nodata=_only(item, "no-data", [items.nodata(item, *hit) for hit in hits.values()]),
             properties={key: value for key, value in item.properties.items() if key not in consumed},
         )
 
@@ -165,11 +173,14 @@ class Scene:
         return hashlib.blake2b(f"{path.name} {size} ".encode() + head + tail).digest()
 
 
-def _only[T](item: pystac.Item, what: str, values: set[T]) -> T:
+def _only[T](item: pystac.Item, what: str, values: list[T]) -> T:
     """The one value that all bands share."""
-    if len(values) > 1:
-        raise SceneError(f"{item.id}: its bands differ in {what}: {values}", "split them into sensors that agree")
-    return values.pop()
+    different = sorted({str(value) for value in values})  # as text, since NaN differs from itself
+    if len(different) > 1:
+        raise SceneError(
+            f"{item.id}: its bands differ in {what}: {', '.join(different)}", "describe them as two sensors"
+        )
+    return values[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
 from geossl.imagery.scene import Rejected, Scene, in_order
 
+_NOT_STAC = (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError)
+"""What pystac raises on JSON that is not quite STAC."""
+
 
 class StacSettings(BaseModel):
     """Scenes that a STAC catalog knows."""
@@ -26,13 +29,13 @@ class StacSettings(BaseModel):
 
     kind: Literal["stac"] = "stac"
     href: str = Field(description="Address or file of an API, a catalog, an item collection or an item.")
-    collections: tuple[str, ...] = Field((), description="Only these collections; an API needs at least one.")
+    collections: tuple[str, ...] = Field(default=(), description="Only these collections; an API needs at least one.")
     bbox: tuple[float, float, float, float] | None = Field(
-        None, description="Only what touches west, south, east, north in degrees."
+        default=None, description="Only what touches west, south, east, north in degrees."
     )
-    start: datetime | None = Field(None, description="Only scenes from this time on (UTC).")
-    end: datetime | None = Field(None, description="Only scenes up to this time (UTC).")
-    max_cloud: float | None = Field(None, description="Only scenes with at most this cloud cover in percent.")
+    start: datetime | None = Field(default=None, description="Only scenes from this time on (UTC).")
+    end: datetime | None = Field(default=None, description="Only scenes up to this time (UTC).")
+    max_cloud: float | None = Field(default=None, description="Only scenes with at most this cloud cover in percent.")
 
 
 class StacSource:
@@ -47,14 +50,16 @@ class StacSource:
 
     def _items(self) -> Iterable[pystac.Item]:
         try:
-            said: dict[str, Any] = pystac.StacIO.default().read_json(self.href)
+            said: Any = pystac.StacIO.default().read_json(self.href)
+            if not isinstance(said, dict):
+                raise ValueError("it is a list")
             if "conformsTo" in said:
                 return list(self._search())
             if said.get("type") == "FeatureCollection":
                 return list(pystac.ItemCollection.from_dict(said))
             entry = pystac.read_file(self.href)
             return list(entry.get_items(recursive=True)) if isinstance(entry, pystac.Catalog) else [_as_item(entry)]
-        except (OSError, ValueError, KeyError, APIError, pystac.STACError) as error:
+        except (OSError, APIError, *_NOT_STAC) as error:
             raise SettingsError(f"{self.href} cannot be read as STAC: {error}", "check `href`") from error
 
     def _search(self) -> Iterable[pystac.Item]:
@@ -81,6 +86,15 @@ class StacSource:
         if time and ((wanted.start and time < _utc(wanted.start)) or (wanted.end and time > _utc(wanted.end))):
             return False
         return wanted.max_cloud is None or float(item.properties.get("eo:cloud_cover", 0)) <= wanted.max_cloud
+
+
+def read_item(path: Path, sensor: Sensor) -> Scene | Rejected:
+    """The scene of an Item file, or why it cannot be one."""
+    try:
+        item = pystac.Item.from_file(path)
+    except _NOT_STAC as error:
+        return Rejected(str(path), f"{path.name} is no valid STAC Item: {error!r}", "write the item again")
+    return scene_or_reason(item, sensor)
 
 
 def scene_or_reason(item: pystac.Item, sensor: Sensor) -> Scene | Rejected:

@@ -7,8 +7,7 @@ other is resampled onto it by GDAL, straight from the file, so that only what th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from rasterio.windows import Window
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
 from geossl.grid import Tile
-from geossl.imagery.clouds import FILL, FLAGS, Quality
+from geossl.imagery.clouds import FILL, FLAGS, Quality, QualityKind
 from geossl.imagery.radiometry import check_numbers, source_nodata, to_stored
-from geossl.imagery.raster import geobox, open_raster
+from geossl.imagery.raster import geobox, open_raster, reading
 from geossl.imagery.scene import Scene
 
 RESAMPLING = ("nearest", "bilinear", "cubic", "average")
@@ -76,8 +75,9 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
         the scene's first band on where it is.
     """
     first: _Band | None = None
-    for name in _asset_names(scene, sensor):
-        with _open_band(scene, sensor, name) as band:
+    with _Files() as files:
+        for name in (*sensor.band_names, *_mask_names(scene)):
+            band = _open_band(files, scene, sensor, name)
             _check_complete(band)
             first = first or band
             _check_same_place(band, first)
@@ -113,21 +113,34 @@ def read_tile(
         out = TilePixels(image, np.empty(tile.shape, np.uint8))
     out.quality[:] = 0
     out.aligned, out.saturated = True, 0
-    for target, name in zip(out.image, sensor.band_names, strict=True):
-        with _open_band(scene, sensor, name) as band:
+    with _Files() as files:
+        for target, name in zip(out.image, sensor.band_names, strict=True):
+            band = _open_band(files, scene, sensor, name)
             values, measured = _read(band, tile, Resampling[resampling])
+            clipped = to_stored(values, measured, scene, sensor, target)
+            if not measured.any():
+                return None
             out.aligned &= tile.grid.is_aligned(band.box)
-        clipped = to_stored(values, measured, scene, sensor, target)
-        out.saturated += int(clipped.sum())
-        out.quality[~measured] |= np.uint8(Quality.NODATA)
-        out.quality[clipped] |= np.uint8(Quality.SATURATED)
-        if not measured.any():
-            return None
-    if scene.quality and scene.quality_kind:
-        with _open_band(scene, sensor, scene.quality_kind) as band:
-            codes, _ = _read(band, tile, Resampling.nearest)
-        out.quality |= FLAGS[scene.quality_kind](codes)
+            out.saturated += int(clipped.sum())
+            out.quality[~measured] |= np.uint8(Quality.NODATA)
+            out.quality[clipped] |= np.uint8(Quality.SATURATED)
+        for kind in _mask_names(scene):
+            codes, _ = _read(_open_band(files, scene, sensor, kind), tile, Resampling.nearest)
+            out.quality |= FLAGS[kind](codes)
     return None if (out.quality & np.uint8(Quality.NODATA)).all() else out
+
+
+class _Files(ExitStack):
+    """Files that stay open from band to band, since one decoded block often holds several bands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._datasets: dict[str, DatasetReader] = {}
+
+    def open(self, href: str, what: str) -> DatasetReader:
+        if href not in self._datasets:
+            self._datasets[href] = self.enter_context(open_raster(href, what))
+        return self._datasets[href]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,51 +156,48 @@ class _Band:
     """The file's number for no-data; None: every pixel was measured."""
 
 
-def _asset_names(scene: Scene, sensor: Sensor) -> list[str]:
-    """The sensor's bands in order, then the quality mask's kind where there is one."""
-    return [*sensor.band_names, *([scene.quality_kind] if scene.quality and scene.quality_kind else [])]
+def _mask_names(scene: Scene) -> tuple[QualityKind, ...]:
+    return (scene.quality_kind,) if scene.quality and scene.quality_kind else ()
 
 
-@contextmanager
-def _open_band(scene: Scene, sensor: Sensor, name: str) -> Iterator[_Band]:
+def _open_band(files: _Files, scene: Scene, sensor: Sensor, name: str) -> _Band:
     what = f"scene {scene.id}, band {name}"
-    is_mask = name == scene.quality_kind
+    is_mask = name in _mask_names(scene)
     asset = scene.quality if is_mask else scene.bands.get(name)
     if asset is None:
         raise SceneError(f"{what}: there is no such band", f"the scene has {', '.join(scene.bands)}")
-    with open_raster(asset.href, what) as dataset:
-        if asset.index > dataset.count:
-            raise SceneError(f"{what}: {asset.href} has {dataset.count} band(s), not {asset.index}")
-        dtype, tagged = dataset.dtypes[asset.index - 1], dataset.nodatavals[asset.index - 1]
-        nodata: float | None
-        if scene.quality_kind and is_mask:
-            if np.dtype(dtype).kind not in "ui":
-                raise SceneError(f"{what}: {asset.href} holds {dtype}, a quality mask holds integers")
-            nodata = FILL[scene.quality_kind]
-        else:
-            check_numbers(scene, sensor, dtype, f"{what}: {asset.href}")
-            if scene.source_nodata is None and MaskFlags.per_dataset in dataset.mask_flag_enums[asset.index - 1]:
-                raise SceneError(
-                    f"{what}: {asset.href} marks no-data by a mask or alpha band, which is not read",
-                    "say which number means no-data (`nodata:`)",
-                )
-            nodata = source_nodata(scene, sensor, np.dtype(dtype), tagged, f"{what}: {asset.href}")
-        yield _Band(what, dataset, asset.index, geobox(dataset, what), nodata)
+    dataset = files.open(asset.href, what)
+    if asset.index > dataset.count:
+        raise SceneError(f"{what}: {asset.href} has {dataset.count} band(s), not {asset.index}")
+    dtype, tagged = dataset.dtypes[asset.index - 1], dataset.nodatavals[asset.index - 1]
+    nodata: float | None
+    if is_mask and scene.quality_kind:
+        if np.dtype(dtype).kind not in "ui":
+            raise SceneError(f"{what}: {asset.href} holds {dtype}, a quality mask holds integers")
+        nodata = FILL[scene.quality_kind]
+    else:
+        check_numbers(scene, sensor, dtype, f"{what}: {asset.href}")
+        if scene.source_nodata is None and MaskFlags.per_dataset in dataset.mask_flag_enums[asset.index - 1]:
+            raise SceneError(
+                f"{what}: {asset.href} marks no-data by a mask or alpha band, which is not read",
+                "say which number means no-data (`nodata:`)",
+            )
+        nodata = source_nodata(scene, sensor, np.dtype(dtype), tagged, f"{what}: {asset.href}")
+    return _Band(what, dataset, asset.index, geobox(dataset, what), nodata)
 
 
 def _read(band: _Band, tile: Tile, resampling: Resampling) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """(H, W) numbers as the file has them, and (H, W) where they are measurements."""
     values = np.full(tile.shape, 0 if band.nodata is None else band.nodata, band.dataset.dtypes[band.index - 1])
-    if not _touches(band, tile):
-        return values, np.zeros(tile.shape, bool)
-    if tile.grid.is_aligned(band.box):
-        inside = _copy(band, tile, values)
-    elif band.nodata is None:
-        inside = _covered(band, tile)
-        _warp(band, tile, resampling, values)
-    else:
-        inside = np.ones(tile.shape, bool)  # outside, values keep the no-data number
-        _warp(band, tile, resampling, values)
+    with reading(band.dataset.name, band.what):
+        if not _touches(band, tile):
+            return values, np.zeros(tile.shape, bool)
+        if tile.grid.is_aligned(band.box):
+            inside = _copy(band, tile, values)
+        else:
+            _warp(band, tile, resampling, values)
+            # with a no-data number, values hold it wherever there is no source
+            inside = _covered(band, tile) if band.nodata is None else np.ones(tile.shape, bool)
     if band.nodata is not None and not math.isnan(band.nodata):
         inside &= values != np.asarray(band.nodata).astype(values.dtype)
     if values.dtype.kind == "f":
@@ -206,7 +216,7 @@ def _touches(band: _Band, tile: Tile) -> bool:
 
 def _copy(band: _Band, tile: Tile, values: NDArray[Any]) -> NDArray[np.bool_]:
     """Copy the part of an aligned raster that lies on the tile; returns where that is."""
-    x, y = ~band.box.affine * (tile.bounds.left, tile.bounds.top)
+    x, y = ~band.box.affine @ (tile.bounds.left, tile.bounds.top)
     column, row = round(x), round(y)
     rows = slice(max(0, -row), min(tile.shape[0], band.dataset.height - row))
     columns = slice(max(0, -column), min(tile.shape[1], band.dataset.width - column))
@@ -241,7 +251,7 @@ def _covered(band: _Band, tile: Tile) -> NDArray[np.bool_]:
     reproject(
         np.ones((1, 1), np.uint8),
         inside,
-        src_transform=band.box.affine * Affine.scale(columns, rows),
+        src_transform=band.box.affine @ Affine.scale(columns, rows),
         src_crs=band.dataset.crs,
         dst_transform=tile.transform,
         dst_crs=tile.grid.crs,

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from geossl.errors import StoreError
 from geossl.grid import Tile
 from geossl.imagery.clouds import is_clear
-from geossl.maps.protocols import Imagery
+from geossl.maps.protocols import Imagery, Sliceable
 from geossl.maps.tiles import Source
+
+
+def _period(composite: str) -> tuple[str, str]:
+    """First and last day of a composite, whose id is ``start/duration`` such as ``2023-01-01/P12M``."""
+    start, _, duration = composite.partition("/")
+    months = np.timedelta64(int(duration.removeprefix("P").removesuffix("M")), "M")
+    after = np.datetime64(start, "M") + months
+    return start, str(after.astype("M8[D]") - np.timedelta64(1, "D"))
 
 
 class Canvas:
@@ -44,7 +52,7 @@ class Canvas:
         # a strip of windows reads a tile and its eight neighbours over and over
         self._open = functools.lru_cache(maxsize=32)(self._open_tile)
 
-    def _open_tile(self, tile_id: str) -> tuple[Any, Any]:
+    def _open_tile(self, tile_id: str) -> tuple[Sliceable, Sliceable]:
         return self.collection.image(tile_id), self.collection.quality(tile_id)
 
     def tiles(self, rows: range, cols: range) -> Iterator[Tile]:
@@ -62,7 +70,13 @@ class Canvas:
         scenes, revisions = collection.scene_ids(tile_id), collection.revisions(tile_id)
         checksums, times = collection.checksums(tile_id), collection.times(tile_id)
         return [
-            Source(tile_id, scenes[step], int(revisions[step]), checksums[step], f"{times[step].astype('M8[s]')}+00:00")
+            Source(
+                tile_id,
+                scenes[step],
+                int(revisions[step]),
+                checksums[step],
+                *(_period(scenes[step]) if collection.kind == "composite" else [str(times[step].astype("M8[D]"))] * 2),
+            )
             for step in self.steps[tile_id]
         ]
 

@@ -15,15 +15,20 @@ from typing import Any
 def aside(path: Path) -> Iterator[Path]:
     """A path to write to; it takes the place of ``path`` in one move, or vanishes where writing fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")  # writers go by the extension
+    _remove(partial)  # left by a process of the same number that was killed
     try:
         yield partial
         partial.replace(path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 import shapely
-import shapely.geometry
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio import features
@@ -62,11 +61,12 @@ class Patches:
 
     def __add__(self, other: Patches) -> Patches:
         return Patches(
-            *(
-                np.concatenate([getattr(self, name), getattr(other, name)])
-                for name in ("code", "pixels", "percent", "first", "last")
-            ),
-            parts=self.parts + other.parts,
+            np.concatenate([self.code, other.code]),
+            np.concatenate([self.pixels, other.pixels]),
+            np.concatenate([self.percent, other.percent]),
+            np.concatenate([self.first, other.first]),
+            np.concatenate([self.last, other.last]),
+            self.parts + other.parts,
         )
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> Patches:
@@ -173,7 +173,8 @@ def _label(
     parts: list[list[Any]] = [[] for _ in of_patch]
     # in pixels, so that parts of neighbouring strips meet exactly
     for shape, label in features.shapes(labels, mask=labels > 0, transform=Affine.translation(0, top)):
-        parts[int(label) - 1].append(shapely.geometry.shape(shape))
+        outer, *holes = (np.array(ring) for ring in shape["coordinates"])
+        parts[int(label) - 1].append(shapely.Polygon(outer, holes))
     flat = labels.ravel()
     return labels, Patches(
         code=np.array(of_patch, np.int64),

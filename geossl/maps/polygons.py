@@ -96,7 +96,7 @@ def _to_frame(patches: Patches, extent: Extent, names: dict[int, str], area_crs:
     matrix = extent.transform
 
     def to_crs(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(matrix @ (pixels[:, 0], pixels[:, 1]), axis=1)
+        return pixels * (matrix.a, matrix.e) + (matrix.c, matrix.f)
 
     shapes = gpd.GeoSeries(shapely.transform(patches.polygons(), to_crs), crs=extent.grid.crs)
     columns = {

@@ -60,7 +60,7 @@ class MapTask(Protocol):
         ...
 
 
-class ArrayLike(Protocol):
+class Sliceable(Protocol):
     """What is read by slices: a Zarr or NumPy array."""
 
     def __getitem__(self, key: Any, /) -> Any: ...
@@ -77,6 +77,11 @@ class Imagery(Protocol):
 
     @property
     def grid(self) -> Grid: ...
+
+    @property
+    def kind(self) -> str:
+        """``scenes`` or ``composite``."""
+        ...
 
     @property
     def snapshot(self) -> str: ...
@@ -96,10 +101,10 @@ class Imagery(Protocol):
         """What each step was made from."""
         ...
 
-    def image(self, tile_id: str) -> ArrayLike:
+    def image(self, tile_id: str) -> Sliceable:
         """(time, band, y, x) stored numbers."""
         ...
 
-    def quality(self, tile_id: str) -> ArrayLike:
+    def quality(self, tile_id: str) -> Sliceable:
         """(time, y, x) quality flags."""
         ...

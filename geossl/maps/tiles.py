@@ -29,8 +29,9 @@ class Source:
     scene: str
     revision: int
     checksum: str
-    time: str
-    """ISO 8601, UTC."""
+    first: str
+    """Day of acquisition, or the first day of the composite's period; ISO 8601."""
+    last: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,11 @@ class TileRecord:
 
     @property
     def dates(self) -> tuple[dt.date, dt.date]:
-        """Earliest and latest acquisition on the tile itself."""
-        days = [dt.datetime.fromisoformat(source.time).date() for source in self.own]
-        return min(days), max(days)
+        """First and last day of the sources of the tile itself."""
+        return (
+            min(dt.date.fromisoformat(source.first) for source in self.own),
+            max(dt.date.fromisoformat(source.last) for source in self.own),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

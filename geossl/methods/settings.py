@@ -18,6 +18,11 @@ class MaeSettings(BaseModel):
     decoder_depth: int = Field(2, ge=1, description="Blocks of the decoder.")
     crop: float = Field(0.5, gt=0, le=1, description="Smallest share of a chip's area that a random crop keeps.")
 
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether it compares two dates of one place."""
+        return False
+
 
 class SimclrSettings(BaseModel):
     """Contrastive learning (https://arxiv.org/abs/2002.05709), for every encoder."""
@@ -35,6 +40,11 @@ class SimclrSettings(BaseModel):
     gain: float = Field(0.1, ge=0, description="Spread of a random factor for each band.")
     bias: float = Field(0.1, ge=0, description="Spread of a random offset for each band, in standard deviations.")
     noise: float = Field(0.1, ge=0, description="Spread of random noise for each pixel, in standard deviations.")
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether it compares two dates of one place."""
+        return self.pairs == "season"
 
 
 MethodSettings = Annotated[MaeSettings | SimclrSettings, Field(discriminator="name")]

@@ -36,4 +36,7 @@ class Simclr(Method):
         views = torch.cat([self.views(*date)[0] for date in dates])  # (2 B, C, H, W)
         pooled = self.encoder(views).pooled
         first, second = self.head(pooled).float().chunk(2)
-        return Losses(self.contrast(first, second), pooled.chunk(2))
+        # similarities divided by the temperature need more digits than bf16 has
+        with torch.autocast(pooled.device.type, enabled=False):
+            total = self.contrast(first, second)
+        return Losses(total, pooled.chunk(2))

@@ -13,15 +13,17 @@ from odc.geo.geom import Geometry, box
 from geossl.bands import Sensor
 from geossl.chips.split import Split
 from geossl.cube.collection import Collection
+from geossl.cube.composite import composite_name
 from geossl.cube.repository import Cube
+from geossl.downstream.data import TaskData
 from geossl.errors import SceneError, SettingsError, StoreError
 from geossl.grid import Grid
 from geossl.imagery.scene import Scene
 from geossl.imagery.warp import scene_geobox
 from geossl.project.grid import choose_grid
 from geossl.project.load import load_settings
-from geossl.project.settings import ProjectSettings
-from geossl.project.state import State
+from geossl.project.settings import ChangeTask, ProjectSettings
+from geossl.project.state import State, content, fingerprint
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,49 @@ class Project:
         return str(self.store / "cube")
 
     @property
+    def encoders(self) -> Path:
+        """Folder of all encoders, by id."""
+        return self.store / "encoders"
+
+    def encoder_folder(self) -> Path:
+        """The newest pretrained encoder.
+
+        Raises
+        ------
+        StoreError
+            There is none yet.
+        """
+        record = self.state.get("pretrain")
+        if record is None:
+            raise StoreError(
+                f"project {self.settings.name!r} has no encoder yet", "run `geossl ingest`, `stats` and `pretrain` first"
+            )
+        return self.encoders / str(record.result["encoder"])
+
+    @property
+    def tasks(self) -> Path:
+        """Folder of all trained tasks, by task name and model id."""
+        return self.store / "tasks"
+
+    def task_data(self, name: str) -> TaskData:
+        """The images, labels and split of one task."""
+        task = self.settings.tasks[name]
+        images = self.task_images()
+        labels = self.cube().view(images.snapshot).labels(name)
+        dates = (task.before, task.after) if isinstance(task, ChangeTask) else (task.date,)
+        return TaskData(images, labels, self.split, dates)
+
+    def task_key(self, name: str) -> str:
+        """Names everything that a task's model and scores follow from, but for the encoder."""
+        labels = self.state.get(f"labels.{name}")
+        return fingerprint(
+            images=content(self.task_images()),
+            labels=labels.key if labels else None,
+            task=self.settings.tasks[name],
+            split=self.settings.split,
+        )
+
+    @property
     def report_file(self) -> Path:
         return self.store / "report" / "report.html"
 
@@ -101,7 +146,7 @@ class Project:
     def composite_name(self) -> str | None:
         """Name of the collection of composites; None where the project wants none."""
         composite = self.settings.composite
-        return None if composite is None else composite.collection_name(self.sensor.name)
+        return None if composite is None else composite_name(self.sensor.name, composite)
 
     def task_images(self) -> Collection:
         """What tasks look at: the composites, or the single scenes where there are none."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.legend import Legend
+from geossl.scores import Verdict
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) RGB, as :func:`geossl.report.pictures.quicklook` makes it."""
@@ -21,30 +22,32 @@ Outline = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Pretrained against not pretrained, everything else alike: what the verdict is made of."""
+    """How much better one model is than another on the same blocks; the fields of a difference row."""
 
     task: str
+    split: str
+    labels: int
+    """How many labels both models saw."""
+    model: str
+    against: str
     metric: str
     """Higher is better."""
-    pretrained: str
-    """Name of the pretrained model, as in :class:`Score`."""
-    baseline: str
-    """Name of the model it is compared with."""
     mean: float
-    """Pretrained minus baseline."""
-    low: float | None = None
-    high: float | None = None
-    """Bounds of the 95 % interval of the difference; None where there are too few test blocks for one."""
+    """``model`` minus ``against``."""
+    low: float | None
+    high: float | None
+    """Bounds of the 95 % interval of the difference; None where there are too few blocks for one."""
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row of the table of scores."""
+    """One score; the fields of a score row (:func:`geossl.scores.score_row`) and whether it is a floor's."""
 
     task: str
     split: str
-    labels: str
-    """How many labels the model saw, in words."""
+    labels: int
+    """How many labels the model saw."""
     model: str
     metric: str
     mean: float
@@ -177,7 +180,10 @@ class ReportData:
     region: str
     created: datetime
     snapshot: str = ""
+    headline: Sequence[Comparison] = ()
+    """Pretrained against not pretrained, everything else alike: what the verdict is made of."""
     comparisons: Sequence[Comparison] = ()
+    """Differences from other models, shown below the verdict."""
     scenes: Sequence[ScenePicture] = ()
     composites: Sequence[CaptionedPicture] = ()
     clouds: CloudMask | None = None

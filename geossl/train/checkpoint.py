@@ -2,11 +2,15 @@
 
 Three things make that so. A checkpoint is only written *between* steps, when weights, optimiser,
 batch norm and loader agree. The loader's position is part of it. And the random numbers of a step
-depend on seed, rank and step alone (:func:`step_seed`), so there is no generator state to restore.
+depend on seed, rank and step alone, so there is no generator's state to restore.
+
+For Lightning every process runs one pass over the batches that are left: its own record of epochs
+does not survive an interruption at an epoch's last batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import signal
@@ -17,12 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, Self
 
-from lightning.pytorch import LightningModule, Trainer
+import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from geossl.errors import TrainingError
+from geossl.train.module import Pretraining
 
 SAVE_EVERY = 300.0  # seconds; an epoch may be longer
 
@@ -46,62 +50,82 @@ class ChipBatches(Protocol):
         """Go to a position."""
 
 
-class Epochs:
-    """A :class:`ChipBatches` as Lightning wants it: it asks for the epoch only when an epoch begins."""
+class Remaining:
+    """The batches that are left of a training, over all its epochs.
 
-    def __init__(self, loader: ChipBatches) -> None:
+    Parameters
+    ----------
+    state:
+        The loader's position after ``step`` steps; needed inside an epoch only.
+    """
+
+    def __init__(self, loader: ChipBatches, epochs: int, step: int, state: dict[str, Any] | None) -> None:
         self.loader = loader
-        self.trainer: Trainer | None = None
-        self._resume: dict[str, Any] = {}
-        self._epoch = 0
+        self.epochs = epochs
+        self.step = step
+        self.state = state
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return self.epochs * len(self.loader) - self.step
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        # A generator's body runs at the first batch: by then the trainer knows which epoch it is in.
-        assert self.trainer is not None
-        self._epoch = self.trainer.current_epoch
-        if self._resume.get("epoch") == self._epoch:
-            self.loader.load_state_dict(self._resume["loader"])
-        else:
-            self.loader.set_epoch(self._epoch)
-        self._resume = {}
-        yield from self.loader
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "loader": self.loader.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._resume = state
+        first, inside = divmod(self.step, len(self.loader))
+        for epoch in range(first, self.epochs):
+            if epoch == first and inside and self.state is not None:
+                self.loader.load_state_dict(self.state)
+            else:
+                self.loader.set_epoch(epoch)
+            yield from self.loader
 
 
-class Checkpoint(LightningCheckpoint):
-    """Writes one file after each epoch, every :data:`SAVE_EVERY` seconds, and when the run is cut off."""
+class Checkpoint(Callback):
+    """One file, written after each epoch, every :data:`SAVE_EVERY` seconds, and when the run ends or is cut off.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    saved:
+        What :func:`load` found, to go on from.
+    """
+
+    def __init__(self, path: Path, loader: ChipBatches, saved: Mapping[str, Any] | None) -> None:
         self.path = path
-        self._saved = time.monotonic()
+        self.loader = loader
+        self.saved = saved
+        self._time = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.strategy.broadcast(time.monotonic() - self._saved > SAVE_EVERY):
-            self._save(trainer)
+    def on_fit_start(self, trainer: Trainer, module: Pretraining) -> None:
+        if self.saved is not None:
+            trainer.optimizers[0].load_state_dict(self.saved["optimizer"])
+            self.saved = None
 
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._save(trainer)
+    def on_train_batch_end(self, trainer: Trainer, module: Pretraining, *_: Any) -> None:
+        if module.step % module.batches == 0 or time.monotonic() - self._time > SAVE_EVERY:
+            self._save(trainer, module)
 
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        # In the middle of a step batch norm has moved and the weights have not: the last file stands.
+    def on_train_end(self, trainer: Trainer, module: Pretraining) -> None:
+        self._save(trainer, module)
+
+    def on_exception(self, trainer: Trainer, module: Pretraining, exception: BaseException) -> None:
+        # In the middle of a step batch norm has moved and the weights have not: then the last file stands.
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
-        between_steps = batches.ready == batches.processed and trainer.global_step > 0
-        # Saving is collective; only SIGTERM is known to reach every rank. A sick run is not worth keeping.
-        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
-        if between_steps and together and not isinstance(exception, TrainingError):
-            self._save(trainer)
+        # A run that has collapsed is not worth keeping.
+        if batches.ready == batches.processed and module.step and not isinstance(exception, TrainingError):
+            self._save(trainer, module)
 
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._saved = time.monotonic()
+    def _save(self, trainer: Trainer, module: Pretraining) -> None:
+        self._time = time.monotonic()
+        if trainer.is_global_zero:
+            aside = self.path.with_suffix(".partial")
+            content = {
+                "step": module.step,
+                "seconds": module.seconds,
+                "health": dataclasses.asdict(module.health) if module.health else None,
+                "method": module.method.state_dict(),
+                "optimizer": trainer.optimizers[0].state_dict(),
+                "loader": self.loader.state_dict(),
+            }
+            torch.save(content, aside)
+            aside.replace(self.path)
 
 
 class Interrupt(Callback):
@@ -129,21 +153,15 @@ class Interrupt(Callback):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def step_seed(seed: int, rank: int, step: int) -> int:
-    """The seed of all randomness in one step on one rank."""
-    digest = hashlib.blake2b(f"{seed}/{rank}/{step}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
+def load(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint at ``path``, if it is of the run that ``identity`` (JSON-ready) describes.
 
-
-def resumable(folder: Path, identity: Mapping[str, Any]) -> Path | None:
-    """The checkpoint in ``folder`` to go on from, if it is of the run that ``identity`` (JSON-ready) describes.
-
-    What another run left there is removed, and the identity is noted for the next time.
+    What another run left there is removed, and the identity is noted beside it for the next time.
     """
     fingerprint = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    last, note = folder / "last.ckpt", folder / "run.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note = path.with_name("run.json")
     if not note.exists() or json.loads(note.read_text(encoding="utf-8")).get("fingerprint") != fingerprint:
-        last.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         note.write_text(json.dumps({"fingerprint": fingerprint, "run": identity}, indent=2) + "\n", encoding="utf-8")
-    return last if last.exists() else None
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None

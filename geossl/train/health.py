@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from geossl.errors import TrainingError
 
 
+_MIN_BATCH = 4  # images; fewer span too few directions to tell
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """The figures of one batch."""
@@ -57,7 +60,8 @@ class HealthMonitor:
                 "lower the learning rate, or lengthen the warm-up",
             )
         health = measure(views)
-        collapsed = health.std < self.min_std or health.rank < self.min_rank
+        enough = len(views[0]) >= _MIN_BATCH
+        collapsed = enough and (health.std < self.min_std or health.rank < self.min_rank)
         self._bad = self._bad + 1 if collapsed else 0
         if self._bad >= self.patience:
             raise TrainingError(

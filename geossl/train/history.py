@@ -8,66 +8,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from geossl.progress import Progress
-from geossl.train.health import Health, HealthMonitor
+from geossl.train.health import HealthMonitor
+from geossl.train.module import Pretraining
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "std", "rank", "uniformity", "alignment", "chips_per_s")
 EVERY = 10  # steps between two rows
 
 
 class History(Callback):
-    """Tells progress, observes health, and writes ``history.csv`` on the first rank.
-
-    Attributes
-    ----------
-    health:
-        The last observation; None before the first.
-    """
+    """Tells progress, observes health, and writes ``history.csv`` on the first rank."""
 
     def __init__(self, path: Path, monitor: HealthMonitor, progress: Progress) -> None:
         self.path = path
         self.monitor = monitor
         self.progress = progress
-        self.health: Health | None = None
         self._since = (0, 0.0)  # step and time of the last row
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._since = (trainer.global_step, time.perf_counter())
+    def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:
+        self._since = (module.step, time.perf_counter())
         if trainer.is_global_zero:
-            self._keep(trainer.global_step)
+            self._keep(module.step)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Mapping[str, Any], index: int
+        self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Mapping[str, Any], index: int
     ) -> None:
-        step, total = trainer.global_step, trainer.estimated_stepping_batches
-        if step % EVERY == 0 or step == total:
+        step = module.step
+        if step % EVERY == 0 or step == module.max_steps:
             loss = float(outputs["loss"])
-            self.health = self.monitor.observe(step, loss, outputs["views"])
+            module.health = self.monitor.observe(step, loss, outputs["views"])
             before, then = self._since
             self._since = step, time.perf_counter()
             chips = (step - before) * len(batch["image"]) * trainer.world_size
             row = {
                 "step": step,
-                "epoch": trainer.current_epoch,
+                "epoch": (step - 1) // module.batches,
                 "loss": loss,
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "chips_per_s": round(chips / (self._since[1] - then), 1),
-                **self.health.to_dict(),
+                **module.health.to_dict(),
             }
             if trainer.is_global_zero:
                 with self.path.open("a", encoding="utf-8", newline="") as file:
                     csv.DictWriter(file, COLUMNS).writerow(row)
         if trainer.is_global_zero:
-            self.progress("pretraining", step, int(total))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"health": self.health.to_dict() if self.health else None}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.health = Health(**state["health"]) if state["health"] else None
+            self.progress("pretraining", step, module.max_steps)
 
     def _keep(self, step: int) -> None:
         """Begin the file, or drop the rows that a resumed run writes again."""

@@ -9,18 +9,17 @@ import sys
 import traceback
 from pathlib import Path
 
-from tests import benchmarks
-from tests.benchmarks.harness import BENCHES, Result, report, run
+from .harness import BENCHES, Result, report, run
 
 OUT = Path("out")
 
 
 def main() -> int:
     """Exit status 1 where a benchmark failed; the others run all the same."""
-    for module in pkgutil.iter_modules(benchmarks.__path__):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name != "__main__":
-            importlib.import_module(f"{benchmarks.__name__}.{module.name}")
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=benchmarks.__doc__)
+            importlib.import_module(f".{module.name}", __package__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--only", metavar="NAME", default="", help=f"run one of {', '.join(sorted(BENCHES))}")
     only = parser.parse_args().only
     if only and only not in BENCHES:

@@ -32,6 +32,7 @@ class FakeCollection:
     flags: dict[str, NDArray[np.uint8]]
     sensor: Sensor = SENSOR
     name: str = "toy"
+    kind: str = "scenes"
     snapshot: str = "SNAPSHOT1"
     revised: dict[str, int] = field(default_factory=dict)
 
@@ -91,14 +92,14 @@ class PointwiseTask:
 
 def make_collection(columns: int = 2, rows: int = 2, steps: int = 1, seed: int = 0) -> FakeCollection:
     """Tiles of 256 px around the grid's origin, so that indices of both signs occur; noise on smooth fields."""
-    grid = Grid("EPSG:32622", 10, 256, (500_000, 9_500_000))
+    grid = Grid("EPSG:32722", 10, 256, (500_000, 9_500_000))
     rng = np.random.default_rng(seed)
     images, flags = {}, {}
     for iy in range(-1, rows - 1):
         for ix in range(-1, columns - 1):
             tile_id = grid[ix, iy].id
             noise = rng.normal(0, 1000, (steps, 2, 256, 256))
-            images[tile_id] = (uniform_filter(noise, (0, 0, 25, 25)) * 20 + noise / 20).astype(np.int16)
+            images[tile_id] = (uniform_filter(noise, (0, 0, 25, 25)) * 20 + noise / 100).astype(np.int16)
             flags[tile_id] = np.zeros((steps, 256, 256), np.uint8)
     return FakeCollection(grid, images, flags)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from rich.table import Table
 
-from geossl.cube.ingest import quarantined
+from geossl.cube.scenes import quarantined
 from geossl.project.project import Project
 
 
@@ -37,7 +37,7 @@ def scene_table(project: Project) -> Table:
 
 def quarantine_table(project: Project) -> Table:
     """One row for each input that was set aside, with its reason."""
-    items = quarantined(project.cube().view())
+    items = quarantined(project.cube().view(), project.sensor.name)
     table = Table("what", "why it was set aside", title=f"{len(items)} set aside")
     for item in items:
         table.add_row(item.source, item.reason + (f"\n→ {item.remedy}" if item.remedy else ""))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from geossl.cube.ingest import quarantined
+from geossl.cube.scenes import quarantined
 from geossl.project.project import Project
 
 
@@ -49,7 +49,7 @@ def status(project: Project) -> Status:
     snapshot, scenes, last, set_aside = None, 0, None, 0
     if (project.store / "cube").exists():
         view = project.cube().view()
-        snapshot, set_aside = view.snapshot, len(quarantined(view))
+        snapshot, set_aside = view.snapshot, len(quarantined(view, project.sensor.name))
         if project.sensor.name in view.collections():
             collection = view.collection(project.sensor.name)
             found = {

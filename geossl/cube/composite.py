@@ -1,0 +1,224 @@
+"""Cloud-free composites: per pixel, the median of all clear observations of a period.
+
+A composite is a collection like any other, with one step a period, so that whatever reads scenes reads
+composites. Where nothing was seen in a period, the pixel is no-data. How many observations went in
+stands beside, in ``clear_count``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import pickle
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import icechunk
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from geossl.cube import layout
+from geossl.cube.arrays import column, subgroup
+from geossl.cube.collection import Collection
+from geossl.cube.repository import Cube
+from geossl.cube.settings import CompositeSettings
+from geossl.cube.work import run
+from geossl.errors import StoreError
+from geossl.grid import CHUNK
+from geossl.imagery.clouds import Quality, is_clear
+from geossl.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_TILES_A_COMMIT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Make one composite on one tile."""
+
+    tile_id: str
+    period: str
+    """ISO 8601: first day and duration."""
+    middle: np.datetime64
+    sources: tuple[int, ...]
+    """Steps of the source collection, in order of arrival."""
+    checksum: str
+    step: int
+    revision: int
+
+
+def composite_name(collection: str, settings: CompositeSettings) -> str:
+    """Name of the collection that holds the composites."""
+    return f"{collection}-P{settings.months}M"
+
+
+def composite(
+    cube: Cube,
+    collection: str,
+    settings: CompositeSettings,
+    client: Client | None = None,
+    progress: Progress = silent,
+) -> str:
+    """Bring the composites of a collection up to date; returns the name of their collection.
+
+    A composite is made again, with the next revision, where other scenes (or other revisions of them)
+    belong to it now; any other is left alone.
+
+    Raises
+    ------
+    StoreError
+        There is no such collection, or it holds composites itself.
+    """
+    name = composite_name(collection, settings)
+    source = cube.view().collection(collection)
+    if source.kind != "scenes":
+        raise StoreError(f"collection {collection!r} holds composites itself", "name a collection of scenes")
+    done = 0
+    for tile_ids in itertools.batched(source.tile_ids, _TILES_A_COMMIT):
+        cube.transact(
+            functools.partial(
+                _update, cube=cube, collection=collection, tile_ids=tile_ids, settings=settings, client=client
+            )
+        )
+        done += len(tile_ids)
+        progress("tiles", done, len(source.tile_ids))
+    return name
+
+
+def _update(
+    session: icechunk.Session,
+    cube: Cube,
+    collection: str,
+    tile_ids: tuple[str, ...],
+    settings: CompositeSettings,
+    client: Client | None,
+) -> str | None:
+    # the scenes as this session shows them: what is committed fits to what it was made from
+    source = cube.view(session.snapshot_id).collection(collection)
+    name = composite_name(collection, settings)
+    root = zarr.open_group(session.store, mode="r+")
+    exists = name in root
+    jobs = [job for tile_id in tile_ids for job in _plan(source, root, name, tile_id, settings)]
+    if not jobs:
+        return None
+    group = (
+        subgroup(root, name)
+        if exists
+        else layout.create_collection(root, name, source.sensor, source.grid, "composite")
+    )
+    by_tile: dict[str, list[_Job]] = defaultdict(list)
+    for job in jobs:
+        by_tile[job.tile_id].append(job)
+    for tile_id, of_tile in by_tile.items():
+        if tile_id not in group:
+            layout.create_tile(group, source.tile(tile_id), source.sensor, composite=True)
+        length = max(layout.step_count(group, tile_id), max(job.step for job in of_tile) + 1)
+        layout.resize_pixels(subgroup(group, tile_id), length)
+    make = functools.partial(_make, fork=pickle.dumps(session.fork()), source=source, name=name)
+    steps: dict[str, dict[int, layout.Step]] = defaultdict(dict)
+    for position, (fork, chunk_clear) in run(make, jobs, client):
+        session.merge(pickle.loads(fork))
+        job = jobs[position]
+        steps[job.tile_id][job.step] = layout.Step(job.period, job.middle, job.checksum, chunk_clear, job.revision)
+    for tile_id, of_step in steps.items():
+        layout.write_records(subgroup(group, tile_id), of_step)
+    return f"{len(jobs)} composite(s) of {source.name}"
+
+
+def _plan(source: Collection, root: zarr.Group, name: str, tile_id: str, settings: CompositeSettings) -> list[_Job]:
+    """The composites of one tile that are missing or made from other steps than there are now."""
+    made: dict[str, tuple[int, str, int]] = {}
+    if f"{name}/{tile_id}" in root:
+        columns = (
+            column(root, f"{name}/{tile_id}/{key}").tolist() for key in ("scene_id", "source_checksum", "revision")
+        )
+        made = {
+            period: (step, checksum, revision)
+            for step, (period, checksum, revision) in enumerate(zip(*columns, strict=True))
+        }
+    members: dict[str, list[int]] = {period: [] for period in made}
+    starts = periods(source.times(tile_id), settings.months)
+    for step, (start, clear) in enumerate(zip(starts, source.clear_fraction(tile_id), strict=True)):
+        if clear > 0:
+            members.setdefault(f"{start}-01/P{settings.months}M", []).append(step)
+    ids, sums, revisions = source.scene_ids(tile_id), source.checksums(tile_id), source.revisions(tile_id)
+    jobs = []
+    following = len(made)
+    for period, steps in sorted(members.items()):
+        record = repr([(ids[step], sums[step], int(revisions[step])) for step in steps])
+        checksum = hashlib.blake2b(record.encode(), digest_size=16).hexdigest()
+        step, old, revision = made.get(period, (following, None, -1))
+        if checksum == old:
+            continue
+        jobs.append(_Job(tile_id, period, _middle(period, settings), tuple(steps), checksum, step, revision + 1))
+        following += period not in made
+    return jobs
+
+
+def periods(times: NDArray[np.datetime64], months: int) -> NDArray[np.datetime64]:
+    """First month (datetime64[M]) of the period that each time lies in, counted from January of year 0."""
+    epoch = np.datetime64("0000-01", "M")
+    since = (times.astype("datetime64[M]") - epoch).astype(np.int64)
+    return epoch + since // months * months
+
+
+def _middle(period: str, settings: CompositeSettings) -> np.datetime64:
+    """The time that a composite is given: so the nearest composite to a date is the one that contains it."""
+    first = np.datetime64(period.partition("/")[0], "M")
+    months = (first, first + np.timedelta64(settings.months, "M"))
+    start, end = (month.astype("datetime64[ns]") for month in months)
+    return np.datetime64(start + (end - start) // 2, "ns")
+
+
+def _make(job: _Job, fork: bytes, source: Collection, name: str) -> tuple[bytes, NDArray[np.float32]]:
+    """Runs on workers, window by window: memory grows with the steps of a period, not with the tile."""
+    tile = source.tile(job.tile_id)
+    radiometry = source.sensor.radiometry
+    nodata = radiometry.nodata or 0
+    images, qualities = source.image(job.tile_id), source.quality(job.tile_id)
+    image = np.full((len(source.sensor.bands), *tile.shape), nodata, radiometry.dtype)
+    count = np.zeros(tile.shape, np.uint16)
+    seen = source.chunk_clear(job.tile_id)
+    for row, col in np.ndindex(seen.shape[1:]):
+        window = np.s_[row * CHUNK : (row + 1) * CHUNK, col * CHUNK : (col + 1) * CHUNK]
+        steps = [step for step in job.sources if seen[step, row, col] > 0]
+        if steps:
+            clear = np.stack([is_clear(np.asarray(qualities[step, *window])) for step in steps])
+            stack = np.stack([np.asarray(images[step, :, *window]) for step in steps])
+            for band in range(len(image)):
+                image[band, *window] = median(stack[:, band], clear, nodata)
+            count[window] = clear.sum(axis=0)
+    session = pickle.loads(fork)
+    group = zarr.open_group(session.store, path=f"{name}/{job.tile_id}", mode="r+")
+    quality = np.where(count > 0, 0, Quality.NODATA).astype(np.uint8)
+    layout.write_pixels(group, job.step, image, quality, count)
+    return pickle.dumps(session), layout.chunk_fractions(count > 0)
+
+
+def median(stack: NDArray[Any], clear: NDArray[np.bool_], nodata: float) -> NDArray[Any]:
+    """Median along the first axis over clear values only.
+
+    Parameters
+    ----------
+    stack, clear:
+        (T, …) stored numbers, and which of them count.
+    nodata:
+        The result where none does.
+
+    Returns
+    -------
+    (…) in the dtype of ``stack``. The mean of two middle integers is rounded, halves to even.
+    """
+    whole = stack.dtype.kind != "f"
+    # unclear values sort behind all others, so that the middle of the clear ones can be picked by rank
+    last = np.iinfo(stack.dtype).max if whole else np.inf
+    ordered = np.sort(np.where(clear, stack, stack.dtype.type(last)), axis=0)
+    count = clear.sum(axis=0)
+    ranks = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(stack) - 1)])
+    middle = np.take_along_axis(ordered, ranks, axis=0).astype(np.float64).mean(axis=0)
+    return np.where(count > 0, np.rint(middle) if whole else middle, nodata).astype(stack.dtype)

@@ -1,0 +1,150 @@
+"""Scores on held-out ground, with intervals over blocks, for a model and everything it has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl import probe
+from geossl.chips.split import TRAIN
+from geossl.downstream.data import Pixels, TaskData
+from geossl.downstream.describe import by_encoder, by_statistics
+from geossl.downstream.floors import change_floors, contender, landcover_floors, random_encoder
+from geossl.downstream.heldout import MEASURES, Contender, Counts, Decide, count, difference_rows, score_rows
+from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
+from geossl.downstream.task import TrainedTask
+from geossl.nets.card import Card
+from geossl.nets.encoder import Encoder
+from geossl.progress import Progress, silent
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one task."""
+
+    rows: list[dict[str, Any]]
+    """task, split, labels, model, metric, mean, low, high; JSON-ready."""
+    differences: list[dict[str, Any]]
+    """The same, with against and verdict: how much better ``model`` is than ``against``."""
+    confusions: dict[str, NDArray[np.int64]]
+    """Model → (K, K) over all test blocks, truth in rows."""
+
+
+def evaluate_task(
+    data: TaskData,
+    task: TrainedTask,
+    card: Card,
+    fitted_with: LandcoverSettings | ChangeSettings,
+    settings: EvaluateSettings,
+    *,
+    name: str,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Score a trained task and its floors on test blocks.
+
+    Parameters
+    ----------
+    card, fitted_with:
+        The card of the encoder that the task started from, and the settings that it was fitted with.
+    name:
+        What the task is called in the rows.
+    """
+    contenders = [contender(PRETRAINED, task)]
+    if settings.floors and isinstance(fitted_with, ChangeSettings):
+        contenders += change_floors(data, card, fitted_with, progress=progress)
+    elif settings.floors and isinstance(fitted_with, LandcoverSettings):
+        contenders += landcover_floors(data, task, card, fitted_with, progress=progress)
+    counts = count(data, contenders, every=settings.every, progress=progress)
+    return _evaluation(
+        task.card.task,
+        {model: [c] for model, c in counts.items()},
+        {PRETRAINED: [other.name for other in contenders[1:]]},
+        task=name,
+        split=split_name(data),
+        labels=sum(task.card.labels.values()),
+    )
+
+
+def evaluate_encoder(
+    data: TaskData, encoder: Encoder, card: Card, settings: EvaluateSettings, *, name: str, progress: Progress = silent
+) -> Evaluation:
+    """Score frozen features of one date, beside a random encoder's and hand-made statistics.
+
+    For each number of labels several draws are scored; their counts are added up, and a gain is
+    claimed only where every draw shows it.
+    """
+    data.require_labels(TRAIN)
+    classes = len(data.legend)
+    parts = [
+        by_encoder(encoder, card.statistics),
+        by_encoder(random_encoder(card, seed=0)[0], card.statistics),
+        by_statistics(card.statistics),
+    ]
+
+    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.concatenate([part(image, valid) for part in parts])
+
+    draws = {(n, seed): data.sample(n, seed=seed) for n in settings.labels for seed in range(settings.draws)}
+    table = data.gather(Pixels.join(list(draws.values())), describe)  # one pass over the imagery for all draws
+    width = sum(encoder.dims)
+    learnt, random, hand = np.split(np.arange(table.shape[1]), [width, 2 * width])
+    models: dict[str, tuple[NDArray[np.int64], Callable[[int], probe.Probe]]] = {
+        "kNN-5, pretrained": (learnt, probe.KNN),
+        "LDA, pretrained": (learnt, probe.ShrinkageLDA),
+        "LDA, random encoder": (random, probe.ShrinkageLDA),
+        "LDA, multi-scale statistics": (hand, probe.ShrinkageLDA),
+        "LDA, pretrained + statistics": (np.concatenate([learnt, hand]), probe.ShrinkageLDA),
+        "LDA, random encoder + statistics": (np.concatenate([random, hand]), probe.ShrinkageLDA),
+    }
+    against = {
+        "LDA, pretrained": ["LDA, random encoder", "LDA, multi-scale statistics"],
+        "LDA, pretrained + statistics": ["LDA, multi-scale statistics", "LDA, random encoder + statistics"],
+    }
+    contenders, start = [], 0
+    for (n, seed), pixels in draws.items():
+        rows = slice(start, start := start + len(pixels))
+        for model, (columns, make) in models.items():
+            fitted = make(classes).fit(table[rows][:, columns], pixels.label)
+            contenders.append(Contender(_draw(model, n, seed), describe, _on(columns, fitted)))
+    counts = count(data, contenders, every=settings.every, progress=progress)
+
+    result = Evaluation([], [], {})
+    for n in settings.labels:
+        of_draws = {model: [counts[_draw(model, n, seed)] for seed in range(settings.draws)] for model in models}
+        one = _evaluation("landcover", of_draws, against, task=name, split=split_name(data), labels=n)
+        result.rows.extend(one.rows)
+        result.differences.extend(one.differences)
+        result.confusions.update({f"{model}, {n} labels": matrix for model, matrix in one.confusions.items()})
+    return result
+
+
+def split_name(data: TaskData) -> str:
+    """The split as score rows name it, such as ``block-128 buffer-16 seed-0``."""
+    s = data.split.settings
+    return f"block-{s.block} buffer-{s.buffer} seed-{s.seed}"
+
+
+def _evaluation(kind: str, results: dict[str, list[Counts]], against: dict[str, list[str]], **about: Any) -> Evaluation:
+    """Rows of all models, differences of some, from their draws."""
+    measures = MEASURES[kind]
+    differences: list[dict[str, Any]] = []
+    for model, others in against.items():
+        differences += difference_rows(measures, results, model, others, **about)
+    confusions = {
+        model: np.sum([draw.confusion.sum(axis=0) for draw in draws], axis=0) for model, draws in results.items()
+    }
+    return Evaluation(score_rows(measures, results, **about), differences, confusions)
+
+
+def _draw(model: str, labels: int, seed: int) -> str:
+    return f"{model}, {labels} labels, draw {seed}"
+
+
+def _on(columns: Sequence[int] | NDArray[np.int64], fitted: probe.Probe) -> Decide:
+    return lambda features: fitted.predict_proba(features[:, columns])

@@ -1,0 +1,149 @@
+"""The floors: what any pretrained model has to beat, one list for the whole project.
+
+A score says nothing without them: a random network already separates much, and hand-made
+statistics more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geossl import probe
+from geossl.bands import Statistics
+from geossl.chips.split import TRAIN, VAL
+from geossl.downstream import change, landcover, neighbourhood
+from geossl.downstream.data import Describe, TaskData
+from geossl.downstream.describe import by_statistics, normalized
+from geossl.downstream.finetune import labelled_chips
+from geossl.downstream.heldout import Contender, Decide
+from geossl.downstream.settings import ChangeSettings, LandcoverSettings
+from geossl.downstream.task import TrainedTask
+from geossl.legend import NO_LABEL
+from geossl.nets.card import Card
+from geossl.nets.encoder import Encoder, build_encoder
+from geossl.progress import Progress, silent
+from geossl.scores import best_threshold
+
+SCRATCH = "same network from scratch"
+RANDOM = "random encoder, same head"
+
+
+def contender(name: str, task: TrainedTask) -> Contender:
+    """A trained task as a contender."""
+    return Contender(name, task.describe, lambda proba: proba)
+
+
+def landcover_floors(
+    data: TaskData, task: TrainedTask, card: Card, settings: LandcoverSettings, *, progress: Progress = silent
+) -> list[Contender]:
+    """Everything that a land-cover model has to beat, taught by the same labels.
+
+    Parameters
+    ----------
+    task, card, settings:
+        The model to beat, the card of its encoder, and how it was learnt.
+    """
+    classes = len(data.legend)
+    pixels = data.sample(min(settings.labels or landcover.HEAD_PIXELS, landcover.HEAD_PIXELS), seed=settings.seed)
+    describe = by_statistics(card.statistics)
+    table = data.gather(pixels, describe)
+    forest = lambda: probe.RandomForest(classes, seed=settings.seed)  # noqa: E731
+    near = neighbourhood.count(len(data.sensor.bands), (3, 5))
+    makers: list[tuple[str, int, Callable[[], probe.Probe]]] = [
+        ("random forest, pixel", len(data.sensor.bands), forest),
+        ("random forest, 3×3 and 5×5 statistics", near, forest),
+        ("random forest, multi-scale statistics", table.shape[1], forest),
+        ("LDA, multi-scale statistics", table.shape[1], lambda: probe.ShrinkageLDA(classes)),
+    ]
+    floors = [_majority(data, describe)]
+    for done, (name, width, make) in enumerate(makers):
+        progress("floors", done, len(makers) + 2)
+        # statistics of small windows come first in the table
+        fitted = make().fit(table[:, :width], pixels.label)
+        floors.append(Contender(name, describe, _on_columns(fitted, width)))
+    encoder, unlearnt = random_encoder(card, settings.seed)
+    progress("floors", len(makers), len(makers) + 2)
+    if task.card.head == "dense":
+        head_only = settings.finetune.model_copy(update={"encoder_rate": 0.0})
+        same = settings.model_copy(update={"mode": "finetune", "finetune": head_only})
+        frozen = landcover.fit(data, encoder, unlearnt, same)
+    else:
+        same = settings.model_copy(update={"mode": "few"})
+        # a head that chose statistics alone is matched by its random twin with both
+        features = "encoder + statistics" if task.card.features == "statistics" else task.card.features
+        frozen = landcover.fit(data, encoder, unlearnt, same, candidates=((features, task.card.head),))
+    floors.append(contender(RANDOM, frozen))
+    progress("floors", len(makers) + 1, len(makers) + 2)
+    whole = settings.finetune.model_copy(update={"encoder_rate": 1.0})
+    scratch = settings.model_copy(update={"mode": "finetune", "finetune": whole})
+    if (data.counts(VAL) > 0).sum() >= 2:  # without them no network can be trained
+        floors.append(contender(SCRATCH, landcover.fit(data, encoder, unlearnt, scratch)))
+    return floors
+
+
+def change_floors(
+    data: TaskData, card: Card, settings: ChangeSettings, *, progress: Progress = silent
+) -> list[Contender]:
+    """Everything that a change model has to beat, with the same labels and thresholds from the same blocks."""
+    _, judges = labelled_chips(data, settings.finetune, labels=settings.labels, seed=settings.seed)
+    known = judges.label != NO_LABEL
+    floors = []
+    for done, (name, side) in enumerate((("CVA", 1), ("CVA, 5×5 means", 5))):
+        progress("floors", done, 3)
+        describe = change_vector(card.statistics, side)
+        magnitude = np.stack(
+            [describe(image, valid)[0] for image, valid in zip(judges.image, judges.valid, strict=True)]
+        )
+        threshold = best_threshold(judges.label[known] == 1, magnitude[known])
+        floors.append(Contender(name, describe, _from_threshold(threshold)))
+    progress("floors", 2, 3)
+    encoder, unlearnt = random_encoder(card, settings.seed)
+    whole = settings.finetune.model_copy(update={"encoder_rate": 1.0})
+    scratch = change.fit(data, encoder, unlearnt, settings.model_copy(update={"finetune": whole}))
+    return [_majority(data, floors[0].describe), *floors, contender(SCRATCH, scratch)]
+
+
+def random_encoder(card: Card, seed: int) -> tuple[Encoder, Card]:
+    """The same architecture with random weights, and a card that says so."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(card.architecture, len(card.sensor.bands)).eval()
+    return encoder, dataclasses.replace(card, id="", method="random", weights="", scores=(), health={})
+
+
+def change_vector(statistics: Statistics, side: int) -> Describe:
+    """Change vector analysis: length of the difference of two normalised dates, averaged over side × side pixels."""
+
+    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        before, after = normalized(image, valid, statistics)
+        difference = neighbourhood.window_mean(after - before, valid.all(axis=0), side)
+        return np.sqrt((difference**2).sum(axis=0, keepdims=True))
+
+    return describe
+
+
+def _from_threshold(threshold: float) -> Decide:
+    """Magnitudes (N, 1) → probabilities (N, 2) that cross 0.5 at the threshold; the order stays."""
+    scale = max(threshold, 1e-6)
+
+    def decide(magnitude: NDArray[np.float32]) -> NDArray[np.float32]:
+        changed = magnitude / (magnitude + scale)
+        return np.concatenate([1 - changed, changed], axis=1)
+
+    return decide
+
+
+def _majority(data: TaskData, describe: Describe) -> Contender:
+    """Always the commonest class of the training blocks."""
+    always = np.eye(len(data.legend), dtype=np.float32)[int(data.counts(TRAIN).argmax())]
+    return Contender("majority class", describe, lambda features: np.tile(always, (len(features), 1)))
+
+
+def _on_columns(fitted: probe.Probe, width: int) -> Decide:
+    return lambda features: fitted.predict_proba(features[:, :width])

@@ -1,0 +1,199 @@
+"""Publish a predicted map: rasters, polygons, styles and their description, in one move.
+
+A map's folder below the maps' root looks so::
+
+    catalog.json                      STAC catalogue of all maps
+    <name>/tiles/                     predicted tiles, kept between runs
+    <name>/releases/<release>/        one published map; never changed once it is there
+    <name>/collection.json            STAC collection of the releases, the newest last
+    <name>/latest -> releases/<release>
+
+A release is built beside the others and moved into place when it is whole; then ``latest`` and
+``collection.json`` follow, one move each. Readers see the last good map until then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geossl.grid import Grid
+from geossl.legend import Legend
+from geossl.maps.cog import Extent, write_classes, write_confidence
+from geossl.maps.files import aside, write_json
+from geossl.maps.polygons import write_polygons
+from geossl.maps.predict import MapReport
+from geossl.maps.quicklook import write_quicklook
+from geossl.maps.settings import MapSettings
+from geossl.maps.stac import map_item, write_catalog, write_collection, write_item
+from geossl.maps.style import polygon_style, raster_style
+from geossl.maps.tiles import TileFolder
+from geossl.progress import Progress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One published map."""
+
+    id: str
+    name: str
+    folder: Path
+    fresh: bool
+    """Whether it was published now; False: it was there already, since nothing has changed."""
+
+    @property
+    def classes(self) -> Path:
+        return self.folder / f"{self.name}.tif"
+
+    @property
+    def confidence(self) -> Path:
+        return self.folder / f"{self.name}-confidence.tif"
+
+    @property
+    def polygons(self) -> Path:
+        return self.folder / f"{self.name}-polygons.gpkg"
+
+    @property
+    def quicklook(self) -> Path:
+        return self.folder / f"{self.name}.png"
+
+    @property
+    def item(self) -> Path:
+        return self.folder / f"{self.id}.json"
+
+
+def tiles_folder(root: Path, name: str) -> Path:
+    """Where the predicted tiles of a map are kept between runs."""
+    return root / name / "tiles"
+
+
+def publish_map(
+    report: MapReport,
+    root: Path,
+    name: str,
+    *,
+    legend: Legend,
+    grid: Grid,
+    encoder: str | None,
+    settings: MapSettings,
+    polygon_codes: Collection[int] | None = None,
+    progress: Progress = silent,
+) -> Release:
+    """Publish what :func:`geossl.maps.predict.predict_map` left in :func:`tiles_folder`.
+
+    Parameters
+    ----------
+    root:
+        Folder of all maps of the store.
+    encoder:
+        Id of the encoder that the model was made from; None where it has none.
+    polygon_codes:
+        Classes to make polygons of; None: all.
+
+    One process at a time publishes a map.
+
+    Raises
+    ------
+    GeosslError
+        No tile has any data.
+    """
+    extent = Extent.of(grid, report.records)
+    folder = root / name
+    release_id = _release_id(report, legend, settings, polygon_codes)
+    release = Release(release_id, name, folder / "releases" / release_id, fresh=True)
+    if release.folder.is_dir():
+        release = dataclasses.replace(release, fresh=False)
+    else:
+        for abandoned in release.folder.parent.glob(".partial-*"):  # by a process that was killed
+            shutil.rmtree(abandoned)
+        with aside(release.folder) as partial:
+            partial.mkdir()
+            _build(partial, release, report, extent, legend, encoder, settings, polygon_codes, progress)
+    _make_newest(release, root, legend.title or name, settings.keep)
+    return release
+
+
+def _release_id(report: MapReport, legend: Legend, settings: MapSettings, polygon_codes: Collection[int] | None) -> str:
+    """Last day of the map's imagery, and a hash of everything that it was made from."""
+    content = [
+        [record.to_dict() for record in report.records],
+        legend.to_dict(),
+        settings.minimum_ha,
+        None if polygon_codes is None else sorted(polygon_codes),
+    ]
+    digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+    last = max(record.dates[1] for record in report.records if record.extent is not None)
+    return f"{last:%Y%m%d}-{digest}"
+
+
+def _build(
+    folder: Path,
+    release: Release,
+    report: MapReport,
+    extent: Extent,
+    legend: Legend,
+    encoder: str | None,
+    settings: MapSettings,
+    polygon_codes: Collection[int] | None,
+    progress: Progress,
+) -> None:
+    """Write all files of a release into ``folder``."""
+    tiles, records, name = TileFolder(release.folder.parents[1] / "tiles"), report.records, release.name
+    classes, confidence = folder / f"{name}.tif", folder / f"{name}-confidence.tif"
+    write_classes(classes, tiles, records, extent.grid, legend, progress)
+    write_confidence(confidence, tiles, records, extent.grid, progress)
+    count = write_polygons(
+        folder / f"{name}-polygons.gpkg",
+        classes,
+        confidence,
+        records,
+        extent,
+        legend,
+        minimum_ha=settings.minimum_ha,
+        codes=polygon_codes,
+        progress=progress,
+    )
+    (folder / f"{name}.qml").write_text(raster_style(legend), encoding="utf-8")
+    (folder / f"{name}-polygons.qml").write_text(polygon_style(legend, polygon_codes), encoding="utf-8")
+    write_quicklook(folder / f"{name}.png", classes, legend)
+    lineage: dict[str, Any] = {
+        "task": records[0].task,
+        "encoder": encoder,
+        "windows": dict(zip(("window", "margin", "overlap"), records[0].windows, strict=True)),
+        "seam": None if report.seam is None else dataclasses.asdict(report.seam),
+        "minimum_ha": settings.minimum_ha,
+        "polygons": count,
+    }
+    write_json(folder / f"{name}-lineage.json", {**lineage, "tiles": [record.to_dict() for record in records]})
+    item = map_item(folder, name, release.id, legend=legend, extent=extent, records=records, lineage=lineage)
+    write_item(folder / f"{release.id}.json", item, name)
+
+
+def _make_newest(release: Release, root: Path, title: str, keep: int) -> None:
+    """Let the catalogue and ``latest`` lead to a release, then delete the oldest beyond ``keep``."""
+    folder = root / release.name
+    others = [path for path in _published(folder) if path != release.item]
+    kept = [*others, release.item][-keep:]
+    with aside(folder / "latest") as link:
+        link.symlink_to(release.folder.relative_to(folder), target_is_directory=True)
+    write_collection(folder, release.name, title, kept)
+    write_catalog(root)
+    for path in others:
+        if path not in kept:
+            shutil.rmtree(path.parent)
+
+
+def _published(folder: Path) -> list[Path]:
+    """The item files of a map's releases that are still there, the newest last."""
+    try:
+        collection = json.loads((folder / "collection.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    paths = [folder / link["href"] for link in collection["links"] if link["rel"] == "item"]
+    return [path for path in paths if path.is_file()]

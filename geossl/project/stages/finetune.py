@@ -1,0 +1,47 @@
+"""`geossl finetune`: each task learnt from its labels, and scored on held-out blocks."""
+
+from __future__ import annotations
+
+from geossl.downstream import change, landcover
+from geossl.downstream.evaluate import evaluate_task
+from geossl.downstream.task import TrainedTask, save_task
+from geossl.nets.weights import load_encoder
+from geossl.progress import Progress
+from geossl.project.project import Project, StageResult
+from geossl.project.settings import LandcoverTask
+from geossl.project.stages.evaluate import keep, summary
+from geossl.project.state import fingerprint
+
+
+def run(project: Project, progress: Progress) -> StageResult:
+    """Fit and score every task whose labels, images, encoder or settings changed."""
+    lines = []
+    for name in project.settings.tasks:
+        lines += _task(project, name, progress)
+    if not project.settings.tasks:
+        lines = ["the project file names no tasks"]
+    return StageResult("finetune", lines, skipped=not lines)
+
+
+def _task(project: Project, name: str, progress: Progress) -> list[str]:
+    task = project.settings.tasks[name]
+    folder = project.encoder_folder()
+    key = fingerprint(encoder=folder.name, task=project.task_key(name), evaluate=project.settings.evaluate)
+    done = project.state.fresh(f"finetune.{name}", key)
+    if done is not None and (project.tasks / name / done.result["model"]).exists():
+        return []
+    encoder, card = load_encoder(folder)
+    data = project.task_data(name)
+    with project.state.recording(f"finetune.{name}", key) as result:
+        if isinstance(task, LandcoverTask):
+            fitted: TrainedTask = landcover.fit(data, encoder, card, task.settings, progress=progress)
+        else:
+            fitted = change.fit(data, encoder, card, task.settings, progress=progress)
+        found = evaluate_task(
+            data, fitted, card, task.settings, project.settings.evaluate, name=name, progress=progress
+        )
+        kept = keep(found, name)
+        model = save_task(project.tasks / name / fitted.id, fitted)
+        project.cube().tag(f"task-{name}-{model.id}", data.collection.snapshot)
+        result.update(kept, model=model.id, encoder=card.id, notes=list(model.card.notes))
+    return [f"{name}: {model.id}", *model.card.notes, *summary(kept["scores"], kept["differences"])]

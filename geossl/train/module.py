@@ -1,0 +1,124 @@
+"""A method as Lightning trains it: normalising, randomness, optimiser and schedule."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from geossl.augment import Normalize
+from geossl.errors import TrainingError
+from geossl.methods.method import Method
+from geossl.train.health import Health
+from geossl.train.settings import PretrainSettings
+
+_CLIP = 1.0  # norm of the gradient
+
+
+class Pretraining(LightningModule):
+    """One pretraining, which may have begun in an earlier process.
+
+    Parameters
+    ----------
+    batches:
+        Batches in an epoch.
+    step, seconds:
+        Steps done and time spent before this process.
+    health:
+        The last observation so far.
+    """
+
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        method: Method,
+        normalize: Normalize,
+        batches: int,
+        *,
+        step: int = 0,
+        seconds: float = 0.0,
+        health: Health | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        # channels last is a fifth faster for convolutions on CPUs, and what tensor cores want
+        self.method = method.to(memory_format=torch.channels_last)
+        self.normalize = normalize
+        self.batches = batches
+        self.max_steps = settings.epochs * batches
+        self.health = health
+        self._step = step
+        self._began = time.monotonic() - seconds
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done, over all processes of this training."""
+        return self._step + self.trainer.global_step
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, over all processes of this training."""
+        return time.monotonic() - self._began
+
+    def done(self, step: int) -> float:
+        """The share of the training that lies behind: by steps or by the clock, whichever is further."""
+        done = step / self.max_steps
+        if self.settings.minutes is None:
+            return done
+        # one clock for all ranks: with different learning rates their weights would part
+        return self.trainer.strategy.broadcast(max(done, self.seconds / (60 * self.settings.minutes)))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            [p for p in self.method.parameters() if p.requires_grad],
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        # Lightning's own refuses a fused optimiser under autocast, for the sake of fp16's scaler; there is none here
+        torch.nn.utils.clip_grad_norm_(self.method.parameters(), _CLIP)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        image = batch["image"]
+        dates, bands = (2 if self.method.wants_pairs else 1), len(self.normalize.mean)
+        if image.ndim != 3 + dates or image.shape[-3] != bands or (dates == 2 and image.shape[1] != 2):
+            raise TrainingError(
+                f"the chips have shape {tuple(image.shape)}; "
+                f"{self.settings.method.name} wants {dates} date(s) of {bands} bands",
+                "ask the loader for pairs where the method compares dates, and for the sensor's bands",
+            )
+        return batch | {"image": self.normalize(image, batch["valid"])}
+
+    def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        torch.manual_seed(step_seed(self.settings.seed, self.global_rank, self.step))
+        rate = learning_rate(self.done(self.step), self.settings.learning_rate, self.settings.warmup)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        losses = self.method(batch)
+        return {"loss": losses.total, "views": [view.detach() for view in losses.views]}
+
+    def on_train_batch_end(self, outputs: Any, batch: Mapping[str, Any], batch_idx: int) -> None:
+        self.method.after_step(self.step, self.max_steps)
+        self.trainer.should_stop = self.done(self.step) >= 1
+
+
+def learning_rate(done: float, peak: float, warmup: float) -> float:
+    """A linear rise to ``peak``, then half a cosine to 0, at share ``done`` of the training."""
+    if done < warmup:
+        return peak * max(done / warmup, 0.01)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
+
+
+def step_seed(seed: int, rank: int, step: int) -> int:
+    """The seed of all randomness in one step on one rank: a resumed run needs no generator's state."""
+    digest = hashlib.blake2b(f"{seed}/{rank}/{step}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")

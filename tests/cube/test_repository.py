@@ -1,0 +1,146 @@
+"""Opening, pinning, tagging, and refusing what is not ours or newer."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import icechunk
+import numpy as np
+import pytest
+import zarr
+
+from geossl.cube import layout
+from geossl.cube.ingest import ingest
+from geossl.cube.repository import Cube
+from geossl.cube.settings import IngestSettings
+from geossl.cube.storage import local_folder, open_storage
+from geossl.errors import StoreError
+
+from .conftest import GRID, SENSOR, SceneMaker
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no cube"):
+        Cube.open(str(tmp_path / "cube"))
+
+
+def test_create_only_once(tmp_path: Path) -> None:
+    first = Cube.create(str(tmp_path / "cube"))
+    with pytest.raises(StoreError, match="already is a cube"):
+        Cube.create(first.uri)
+    assert Cube.open_or_create(first.uri).view().id == first.view().id
+    assert Cube.create(str(tmp_path / "other")).view().id != first.view().id
+
+
+def test_a_foreign_repository_is_refused(tmp_path: Path) -> None:
+    repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "r")))
+    session = repository.writable_session("main")
+    zarr.create_group(session.store)
+    session.commit("theirs")
+    for opening in (Cube.open, Cube.open_or_create):
+        with pytest.raises(StoreError, match="not a cube of geossl"):
+            opening(str(tmp_path / "r"))
+
+
+def test_a_newer_format_is_refused(cube: Cube) -> None:
+    def newer(session: icechunk.Session) -> str:
+        zarr.open_group(session.store).attrs[layout.FORMAT_KEY] = layout.FORMAT + 1
+        return "from the future"
+
+    cube.transact(newer)
+    with pytest.raises(StoreError, match="update geossl"):
+        Cube.open(cube.uri)
+
+
+def test_a_creation_that_was_killed_is_completed(tmp_path: Path) -> None:
+    uri = str(tmp_path / "cube")
+    icechunk.Repository.create(open_storage(uri))
+    assert Cube.open_or_create(uri).view().collections() == []
+
+
+def test_a_view_stays_as_it_was(cube: Cube) -> None:
+    before = cube.view()
+    cube.transact(lambda session: _add(session, "one"))
+    tagged = cube.snapshot()
+    cube.tag("release", tagged)
+    cube.transact(lambda session: _add(session, "two"))
+    assert before.collections() == []
+    assert cube.view(tagged).collections() == cube.view("release").collections() == ["one"]
+    assert pickle.loads(pickle.dumps(cube.view())).collections() == ["one", "two"]
+    assert [entry.message for entry in cube.log()[:2]] == ["add two", "add one"]
+    with pytest.raises(StoreError, match="no snapshot"):
+        cube.view("nonsense")
+    with pytest.raises(StoreError, match="it holds one, two"):
+        cube.view().collection("three")
+
+
+def test_a_tag_means_one_snapshot(cube: Cube) -> None:
+    first = cube.snapshot()
+    cube.tag("run-1", first)
+    cube.tag("run-1", first)
+    second = cube.transact(lambda session: _add(session, "one"))
+    with pytest.raises(StoreError, match="already names"):
+        cube.tag("run-1", second)
+    assert cube.tags() == {"run-1": first}
+    with pytest.raises(StoreError, match="cannot be tagged"):
+        cube.tag("run-2", "nonsense")
+
+
+def test_an_error_commits_nothing(cube: Cube) -> None:
+    def fails(session: icechunk.Session) -> str:
+        _add(session, "half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        cube.transact(fails)
+    assert cube.view().collections() == []
+
+
+@pytest.mark.parametrize("name", ["labels", "", "a/b", "../x", "-x"])
+def test_names_that_cannot_be(cube: Cube, name: str) -> None:
+    with pytest.raises(StoreError, match="cannot name"):
+        cube.transact(lambda session: _add(session, name))
+
+
+def test_a_flipped_bit_is_noticed(cube: Cube, make_scene: SceneMaker) -> None:
+    """Whichever bit of whichever chunk on disk."""
+    ingest(cube, [make_scene(0)], SENSOR, GRID, "s2", IngestSettings())
+    collection = cube.view().collection("s2")
+
+    def read() -> list[np.ndarray]:
+        return [np.asarray(collection.image(tile_id)[:]) for tile_id in collection.tile_ids]
+
+    read()
+    files = [path for path in (Path(cube.uri) / "chunks").iterdir() if path.stat().st_size > 50_000]
+    assert len(files) == 2
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        path = files[rng.integers(2)]
+        sound = path.read_bytes()
+        broken = bytearray(sound)
+        broken[rng.integers(len(sound))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="checksum"):
+            read()
+        path.write_bytes(sound)
+    read()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [("s3://bucket", "no bucket or no path"), ("ftp://host/path", "unknown scheme"), ("s3:///path", "no bucket")],
+)
+def test_addresses_that_cannot_be(uri: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message):
+        open_storage(uri)
+
+
+def test_local_addresses(tmp_path: Path) -> None:
+    assert local_folder(f"file://{tmp_path}/cube") == local_folder(f"{tmp_path}/cube") == tmp_path / "cube"
+    assert local_folder("s3://bucket/cube") is None
+
+
+def _add(session: icechunk.Session, name: str) -> str:
+    layout.create_collection(zarr.open_group(session.store), name, SENSOR, GRID)
+    return f"add {name}"

@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.transform import Affine, from_origin
+from rasterio.warp import reproject, transform
+
+from geossl.bands import Sensor
+from geossl.errors import SceneError, SettingsError
+from geossl.grid import Grid
+from geossl.imagery.clouds import Quality
+from geossl.imagery.scene import Asset, Scene
+from geossl.imagery.warp import check_scene, read_tile, scene_geobox
+
+GRID = Grid("EPSG:32622", 10, 256)
+NODATA = -32768
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("warp")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    column=st.integers(-300, 300),
+    row=st.integers(-300, 300),
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    blocks=st.sampled_from([{}, {"tiled": True, "blockxsize": 64, "blockysize": 32, "compress": "deflate"}]),
+)
+def test_a_scene_on_the_grid_is_copied_exactly(
+    folder: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    column: Any,
+    row: Any,
+    height: Any,
+    width: Any,
+    blocks: Any,
+) -> None:
+    """Against a plain NumPy picture of the world in which tile (0, 0) is a window."""
+    numbers = np.random.default_rng(width).integers(0, 9, (height, width)).astype(np.int16)
+    world = np.full((900, 900), NODATA, np.int16)
+    world[row + 300 : row + 300 + height, column + 300 : column + 300 + width] = np.where(numbers == 0, NODATA, numbers)
+    expected = world[300:556, 300:556]
+    place = from_origin(10 * column, -10 * row, 10, 10)
+    path = write(folder / "any.tif", numbers, nodata=0, transform=place, **blocks)
+    pixels = read_tile(make_scene(path), make_sensor(), GRID[0, 0])
+    if (expected == NODATA).all():
+        assert pixels is None
+    else:
+        assert pixels is not None
+        assert pixels.aligned
+        np.testing.assert_array_equal(pixels.image[0], expected)
+        np.testing.assert_array_equal(pixels.quality, np.where(expected == NODATA, Quality.NODATA, 0))
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
+@pytest.mark.parametrize(
+    ("crs", "place"),
+    [
+        ("EPSG:32622", from_origin(3, 2004, 10, 10)),  # off the grid by a fraction of a pixel
+        ("EPSG:32622", from_origin(100, 2000, 20, 20)),
+        ("EPSG:4326", from_origin(-55.486, 0.018, 9e-5, 9e-5)),
+        ("EPSG:32621", from_origin(668_000, 2000, 10, 10)),
+        ("EPSG:32622", from_origin(600, 2400, 10, 10) @ Affine.rotation(20)),
+    ],
+)
+def test_any_other_scene_is_resampled_as_gdal_does(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+    crs: Any,
+    place: Any,
+    resampling: Any,
+) -> None:
+    noise[0, 50:90, 30:200] = 0
+    path = write(tmp_path / "a.tif", noise[0], crs=crs, transform=place, nodata=0)
+    tile = GRID[0, -1]
+    pixels = read_tile(make_scene(path), make_sensor(dtype="uint16", nodata=0), tile, resampling=resampling)
+    oracle = np.zeros(tile.shape, np.uint16)
+    reproject(noise[0], oracle, src_transform=place, src_crs=crs, src_nodata=0, dst_nodata=0,
+              dst_transform=tile.transform, dst_crs="EPSG:32622", resampling=Resampling[resampling])  # fmt: skip
+    assert 5_000 < (oracle > 0).sum() < oracle.size
+    assert pixels is not None
+    assert not pixels.aligned
+    np.testing.assert_array_equal(pixels.image[0], oracle)
+    np.testing.assert_array_equal(pixels.quality == Quality.NODATA, oracle == 0)
+
+
+def test_a_coarser_band_is_brought_onto_the_grid(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    fine = write(tmp_path / "fine.tif", noise[0, :240, :240], nodata=0)
+    coarse = write(tmp_path / "coarse.tif", noise[1, :40, :40], nodata=0, transform=from_origin(0, 20_000, 60, 60))
+    scene, sensor = make_scene(fine, coarse), make_sensor("B1", "B2")
+    tile = Grid("EPSG:32622", 10, 256, (0, 20_000))[0, 0]
+    check_scene(scene, sensor)
+    assert scene_geobox(scene).resolution.x == 10
+    pixels = read_tile(scene, sensor, tile, resampling="nearest")
+    assert pixels is not None
+    assert not pixels.aligned
+    np.testing.assert_array_equal(pixels.image[0, :240, :240], noise[0, :240, :240])
+    np.testing.assert_array_equal(pixels.image[1, :240, :240], noise[1, :40, :40].repeat(6, 0).repeat(6, 1))
+    assert (pixels.quality[240:] == Quality.NODATA).all()
+    assert (pixels.quality[:, 240:] == Quality.NODATA).all()
+    assert (pixels.quality[:240, :240] == 0).all()
+
+
+def test_one_band_without_data_makes_the_pixel_no_data(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    noise[0, 10, 20], noise[1, 30, 40] = 0, 0
+    path = write(tmp_path / "a.tif", noise, nodata=0, transform=from_origin(0, 0, 10, 10))
+    pixels = read_tile(make_scene(Asset(path, 1), Asset(path, 2)), make_sensor("B1", "B2"), GRID[0, 0])
+    assert pixels is not None
+    assert set(zip(*np.nonzero(pixels.quality), strict=True)) == {(10, 20), (30, 40)}
+    assert pixels.image[:, 10, 20].tolist() == [NODATA, noise[1, 10, 20]]
+    assert pixels.image[:, 30, 40].tolist() == [noise[0, 30, 40], NODATA]
+
+
+@pytest.mark.parametrize(
+    ("kind", "codes"), [("scl", [0, 3, 8]), ("qa_pixel", [1, 1 << 4, 1 << 3]), ("fmask", [255, 2, 4])]
+)
+def test_the_mask_is_nearest_and_says_what_is_cloudy(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+    kind: Any,
+    codes: Any,
+) -> None:
+    place = from_origin(0, 0, 10, 10)
+    bands = write(tmp_path / "a.tif", noise[0, :256, :256], nodata=0, transform=place)
+    mask = np.array(codes, np.uint16)[np.random.default_rng(0).integers(0, 3, (128, 128))]
+    quality = write(tmp_path / "mask.tif", mask, transform=from_origin(0, 0, 20, 20))
+    scene = make_scene(bands, quality=Asset(quality), quality_kind=kind)
+    check_scene(scene, make_sensor())
+    pixels = read_tile(scene, make_sensor(), GRID[0, 0])
+    assert pixels is not None
+    flags = {codes[0]: Quality.NODATA, codes[1]: Quality.SHADOW, codes[2]: Quality.CLOUD}
+    expected = np.vectorize(flags.__getitem__)(mask).repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(pixels.quality, expected)
+    assert pixels.aligned  # the mask does not count
+
+
+def test_the_shift_is_exact_and_spares_no_data(
+    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+) -> None:
+    raw = np.array([[0, 1, 999, 1000, 1500, 33767, 33768, 65535]], np.uint16)
+    path = write(tmp_path / "a.tif", raw, transform=from_origin(0, 0, 10, 10))
+    pixels = read_tile(make_scene(path, shift=-1000, source_nodata=0), make_sensor(), GRID[0, 0])
+    assert pixels is not None
+    assert pixels.image[0, 0, :8].tolist() == [NODATA, -999, -1, 0, 500, 32767, 32767, 32767]
+    assert pixels.saturated == 2
+    flags = [Quality.NODATA, 0, 0, 0, 0, 0, Quality.SATURATED, Quality.SATURATED]
+    assert pixels.quality[0, :8].tolist() == flags
+
+
+def test_clipping_never_makes_no_data(
+    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+) -> None:
+    path = write(tmp_path / "a.tif", np.array([[-9999, -5, 0, 1, 254, 255, 256]], np.int16), nodata=-9999,
+                 transform=from_origin(0, 0, 10, 10))  # fmt: skip
+    for nodata, expected in ((0, [0, 1, 0, 1, 254, 255, 255]), (255, [255, 0, 0, 1, 254, 255, 254])):
+        pixels = read_tile(make_scene(path), make_sensor(dtype="uint8", nodata=nodata), GRID[0, 0])
+        assert pixels is not None
+        assert pixels.image[0, 0, :7].tolist() == expected
+        assert pixels.saturated == 2
+        # what *is* the sensor's number for no-data cannot be told from it any more
+        assert ((pixels.quality[0, :7] & Quality.NODATA > 0) == (np.array(expected) == nodata)).all()
+
+
+def test_physical_values_become_stored_numbers(
+    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+) -> None:
+    values = np.array([[np.nan, 0.0, 0.05, 0.12344, -0.01, 5.0, np.inf]], np.float32)
+    path = write(tmp_path / "a.tif", values, transform=from_origin(0, 0, 10, 10))
+    scene = make_scene(path, properties={"geossl:physical": True})
+    pixels = read_tile(scene, make_sensor(offset=-0.2, scale=1e-4), GRID[0, 0])
+    assert pixels is not None
+    assert pixels.image[0, 0, :7].tolist() == [NODATA, 2000, 2500, 3234, 1900, 32767, NODATA]
+    with pytest.raises(
+        SceneError, match=r"scene s, band B1: .*a\.tif: the file holds float32, sensor toy stores int16"
+    ):
+        check_scene(make_scene(path), make_sensor())
+
+
+def test_a_float_sensor_keeps_floats(
+    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+) -> None:
+    values = np.array([[np.nan, 0.0, 0.05, -3.25, 1e-30]], np.float32)
+    path = write(tmp_path / "a.tif", values, transform=from_origin(0, 0, 10, 10))
+    pixels = read_tile(make_scene(path), make_sensor(dtype="float32", nodata=-9999), GRID[0, 0])
+    assert pixels is not None
+    np.testing.assert_array_equal(pixels.image[0, 0, :6], np.array([-9999, 0, 0.05, -3.25, 1e-30, -9999], np.float32))
+    assert pixels.quality[0, :6].tolist() == [1, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("shift", [0.0, 4.0])
+def test_without_any_no_data_zero_is_a_measurement(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    shift: Any,
+) -> None:
+    """Inside the raster every pixel counts, aligned or not; outside none does."""
+    path = write(
+        tmp_path / "a.tif", np.zeros((100, 80), np.uint8), transform=from_origin(300 + shift, -200 - shift, 10, 10)
+    )
+    pixels = read_tile(make_scene(path), make_sensor(dtype="uint8", nodata=None), GRID[0, 0])
+    assert pixels is not None
+    inside = np.zeros(GRID[0, 0].shape, bool)
+    inside[20:120, 30:110] = True
+    np.testing.assert_array_equal(pixels.quality == 0, inside)
+
+
+def test_zero_is_no_data_of_an_unsigned_file_for_a_sensor_with_a_negative_one(
+    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+) -> None:
+    path = write(tmp_path / "a.tif", np.array([[0, 7]], np.uint16), transform=from_origin(0, 0, 10, 10))
+    pixels = read_tile(make_scene(path, shift=-1000), make_sensor(), GRID[0, 0])
+    assert pixels is not None
+    assert pixels.image[0, 0, :2].tolist() == [NODATA, -993]
+
+
+def test_buffers_are_reused(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    path = write(tmp_path / "a.tif", noise[0], nodata=0, transform=from_origin(0, 0, 10, 10))
+    scene, sensor = make_scene(path), make_sensor()
+    first = read_tile(scene, sensor, GRID[0, 0])
+    assert first is not None
+    second = read_tile(scene, sensor, GRID[1, 1], out=first)
+    assert second is first
+    fresh = read_tile(scene, sensor, GRID[1, 1])
+    assert fresh is not None
+    np.testing.assert_array_equal(second.image, fresh.image)
+    np.testing.assert_array_equal(second.quality, fresh.quality)
+
+
+def test_only_the_needed_window_is_read(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    """Of a file whose end is missing, tiles that lie in the part that is there can be read."""
+    big = np.tile(noise[0], (4, 1))
+    for place in (from_origin(0, 0, 10, 10), from_origin(4, 0, 10, 10)):
+        path = Path(write(tmp_path / "a.tif", big, nodata=0, transform=place, blockysize=1, compress="deflate"))
+        whole = read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        half = read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
+        assert whole is not None
+        assert half is not None
+        np.testing.assert_array_equal(half.image, whole.image)
+        with pytest.raises(SceneError, match=r"scene s, band B1: .*a\.tif cannot be read to its end"):
+            read_tile(make_scene(str(path)), make_sensor(), GRID[0, 3])
+        with pytest.raises(SceneError, match=r"scene s, band B1: the end of .*a\.tif is missing"):
+            check_scene(make_scene(str(path)), make_sensor())
+
+
+@pytest.mark.parametrize("keep", [0.98, 0.6])
+@pytest.mark.parametrize("place", [from_origin(0, 0, 10, 10), from_origin(4, 0, 10, 10)])
+def test_a_truncated_jpeg_2000_is_an_error_and_not_garbage(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+    place: Any,
+    keep: Any,
+) -> None:
+    lossless = {"driver": "JP2OpenJPEG", "reversible": "YES", "quality": "100", "blockxsize": 64, "blockysize": 64}
+    path = Path(write(tmp_path / "a.jp2", noise[0, :256, :256], transform=place, **lossless))
+    pixels = read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
+    assert pixels is not None
+    if pixels.aligned:
+        np.testing.assert_array_equal(pixels.image[0], noise[0, :256, :256])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    with pytest.raises(SceneError, match=r"scene s, band B1: .*a\.jp2 cannot be read to its end"):
+        read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
+
+
+def test_a_tile_far_away_has_nothing(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    sensor = make_sensor()
+    near = write(tmp_path / "near.tif", noise[0])
+    degrees = write(tmp_path / "degrees.tif", noise[0], crs="EPSG:4326", transform=from_origin(-51, 0.5, 1e-3, 1e-3))
+    for path in (near, degrees):
+        assert read_tile(make_scene(path), sensor, GRID[3000, 3000]) is None
+        assert read_tile(make_scene(path), sensor, Grid("EPSG:32650", 10, 256)[100, 100]) is None
+    assert read_tile(make_scene(near, source_nodata=int(noise[0, 0, 0])), sensor, GRID[0, -8]) is not None
+
+
+def test_a_raster_in_degrees_that_ends_at_the_antimeridian(
+    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+) -> None:
+    place = from_origin(179.7, 0.3, 1e-3, 1e-3)  # to 180° and to the equator
+    path = write(tmp_path / "a.tif", np.ones((300, 300), np.uint16), crs="EPSG:4326", transform=place, nodata=0)
+    tile = Grid("EPSG:32660", 100, 256, (826_000, 12_800))[0, 0]  # two thirds of it lie beyond
+    pixels = read_tile(make_scene(path), make_sensor(), tile)
+    assert pixels is not None
+    x, y = tile.bounds.left + 100 * (np.arange(256) + 0.5), tile.bounds.top - 100 * (np.arange(256) + 0.5)
+    longitude, latitude = transform(tile.grid.crs, "EPSG:4326", np.tile(x, 256), y.repeat(256))
+    inside = ((np.array(longitude) > 0) & (np.array(latitude) > 0)).reshape(256, 256)
+    assert (inside == (pixels.quality == 0)).mean() > 0.995
+
+
+def test_a_scene_of_nothing_but_no_data_has_nothing(
+    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+) -> None:
+    path = write(tmp_path / "a.tif", np.full((300, 300), 7, np.uint16), transform=from_origin(0, 0, 10, 10))
+    assert read_tile(make_scene(path, source_nodata=7), make_sensor(), GRID[0, 0]) is None
+
+
+def test_what_check_scene_refuses(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    good = write(tmp_path / "good.tif", noise[0], nodata=0)
+    two, one = make_sensor("B1", "B2"), make_sensor()
+    check_scene(make_scene(good, good), two)
+
+    def reason(scene: Scene, sensor: Sensor = two) -> str:
+        with pytest.raises(SceneError) as caught:
+            check_scene(scene, sensor)
+        return caught.value.what.replace(str(tmp_path), "…")
+
+    assert reason(make_scene(good)) == "scene s, band B2: there is no such band"
+    assert reason(make_scene(good, "…/gone.tif")) == "scene s, band B2: …/gone.tif does not exist"
+    assert reason(make_scene(good, Asset(good, 2))) == "scene s, band B2: …/good.tif has 1 band(s), not 2"
+    zone = write(tmp_path / "zone.tif", noise[0], crs="EPSG:32623")
+    assert "zone.tif has another coordinate system than scene s, band B1" in reason(make_scene(good, zone))
+    moved = write(tmp_path / "moved.tif", noise[0], transform=from_origin(0, 20_050, 10, 10))
+    assert "moved.tif covers another extent than scene s, band B1 (by 5.0 of its pixels)" in reason(
+        make_scene(good, moved)
+    )
+    waves = write(tmp_path / "waves.tif", noise[0].astype(np.complex64))
+    assert "waves.tif: the file holds complex numbers (complex64)" in reason(make_scene(waves), one)
+    assert "no-data is said to be -1, which uint16 cannot hold" in reason(make_scene(good, source_nodata=-1), one)
+    floating = write(tmp_path / "floating.tif", noise[0].astype(np.float32))
+    masked = make_scene(good, quality=Asset(floating), quality_kind="scl")
+    assert "floating.tif holds float32, a quality mask holds integers" in reason(masked, one)
+
+
+def test_an_alpha_band_is_refused_unless_no_data_is_said(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    path = write(tmp_path / "a.tif", noise, alpha="yes", photometric="minisblack")
+    sensor = make_sensor()
+    with pytest.raises(SceneError, match="marks no-data by a mask or alpha band, which is not read"):
+        check_scene(make_scene(path), sensor)
+    check_scene(make_scene(path, source_nodata=0), sensor)
+
+
+def test_a_moved_file_is_named_when_pixels_are_read(
+    tmp_path: Path,
+    write: Callable[..., str],
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    scene = make_scene(write(tmp_path / "a" / "a.tif", noise[0]))
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(SceneError, match=r"scene s, band B1: .*a\.tif does not exist"):
+        read_tile(scene, make_sensor(), GRID[0, -8])
+
+
+def test_resampling_must_be_known(
+    write: Callable[..., str],
+    tmp_path: Path,
+    make_sensor: Callable[..., Sensor],
+    make_scene: Callable[..., Scene],
+    noise: NDArray[np.uint16],
+) -> None:
+    scene = make_scene(write(tmp_path / "a.tif", noise[0]))
+    with pytest.raises(SettingsError, match="choose one of nearest, bilinear, cubic, average"):
+        read_tile(scene, make_sensor(), GRID[0, 0], resampling="fancy")

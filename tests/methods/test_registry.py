@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from geossl.methods.registry import METHODS, build_method
+from geossl.methods.settings import MethodSettings
+from geossl.nets.encoder import build_encoder
+from geossl.nets.settings import EncoderSettings
+
+SETTINGS = TypeAdapter(MethodSettings)
+
+
+def test_every_method_that_settings_allow_is_registered() -> None:
+    union = get_args(get_args(MethodSettings)[0])
+    assert {settings.model_fields["name"].default for settings in union} == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("method", "encoder"),
+    [("mae", "vit-tiny"), ("simclr", "vit-tiny"), ("simclr", "unet-tiny"), ("simclr", "resnet18")],
+)
+@pytest.mark.parametrize("bands", [1, 13])
+def test_every_weight_learns_on_any_number_of_bands(method: str, encoder: str, bands: int) -> None:
+    # distributed training waits for ever for a weight without a gradient
+    torch.manual_seed(0)
+    built = build_method(
+        SETTINGS.validate_python({"name": method}), build_encoder(EncoderSettings(name=encoder, image=32), bands)
+    )
+    batch = {"image": torch.randn(4, bands, 32, 32), "valid": torch.ones(4, 32, 32, dtype=torch.bool)}
+    losses = built(batch)
+    losses.total.backward()
+    idle = [name for name, p in built.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == []
+    assert all(view.shape == (4, built.encoder.dims[-1]) for view in losses.views)
+
+
+def test_a_wrong_option_is_named() -> None:
+    with pytest.raises(ValueError, match="mask_ratio"):
+        SETTINGS.validate_python({"name": "simclr", "mask_ratio": 0.5})

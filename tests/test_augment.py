@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geossl.augment import Normalize, Views
+from geossl.bands import Statistics
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
+@pytest.mark.parametrize("dates", [(), (2,)])
+def test_normalize_agrees_with_numpy(dtype: str, dates: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, 250, (3, *dates, 4, 5, 6)).astype(dtype)
+    if dtype == "uint16":
+        stored[..., 0, 0] = 60000
+    valid = rng.random((3, *dates, 5, 6)) > 0.3
+    mean, std = rng.normal(100, 20, 4), rng.uniform(5, 50, 4)
+    got = Normalize(mean.tolist(), std.tolist())(torch.from_numpy(stored), torch.from_numpy(valid))
+    want = (stored.astype(np.float64) - mean[:, None, None]) / std[:, None, None]
+    want[np.broadcast_to(~valid[..., None, :, :], want.shape)] = 0
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-4, rtol=1e-5)
+
+
+def test_normalize_leaves_its_input_alone_and_survives_nan_and_constant_bands() -> None:
+    image = torch.tensor([[[[5.0, float("nan")]], [[7.0, 7.0]]]])
+    valid = torch.tensor([[[True, False]]])
+    before = image.clone()
+    statistics = Statistics((1, 1), (4.0, 7.0), (2.0, 0.0), *[(0.0, 0.0)] * 4)
+    out = Normalize.from_statistics(statistics)(image, valid)
+    assert out.flatten().tolist() == [0.5, 0.0, 0.0, 0.0]
+    assert torch.equal(image.nan_to_num(), before.nan_to_num())
+
+
+def coordinates(batch: int, side: int) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return torch.stack([rows, columns]).float().expand(batch, 2, side, side)
+
+
+def test_whole_chips_show_the_eight_symmetries_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 8, 8)
+    valid = torch.rand(1, 8, 8) > 0.2
+    image = image.masked_fill(~valid.unsqueeze(1), 0)
+    symmetries = [
+        (torch.rot90(i, k, (-2, -1)), torch.rot90(v, k, (-2, -1)))
+        for i, v in ((image[0], valid[0]), (image[0].flip(-1), valid[0].flip(-1)))
+        for k in range(4)
+    ]
+    seen = set()
+    for got, mask in zip(*Views()(image.expand(64, -1, -1, -1), valid.expand(64, -1, -1)), strict=True):
+        fits = [
+            n for n, (i, v) in enumerate(symmetries) if torch.equal(mask, v) and torch.allclose(got, i, atol=1e-4)
+        ]
+        assert len(fits) == 1
+        seen.update(fits)
+    assert seen == set(range(8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), crop=st.floats(0.2, 1.0), edge=st.integers(3, 12))
+def test_pixels_and_mask_stay_together_under_crops(seed: int, crop: float, edge: int) -> None:
+    torch.manual_seed(seed)
+    image = coordinates(4, 16) + 1
+    valid = image[:, 0] - 1 < edge  # the upper rows
+    out, mask = Views(crop=crop)(image.masked_fill(~valid.unsqueeze(1), 0), valid)
+    rows = out[:, 0] - 1
+    assert (rows[mask] <= edge - 1 + 1e-3).all()  # nothing from the invalid rows was blended in
+    assert (out.masked_select(~mask.unsqueeze(1)) == 0).all()
+    # where the crop looks at valid rows alone, all is valid: the mask does not shrink beyond the blend
+    torch.manual_seed(seed)
+    whole, _ = Views(crop=crop)(image, torch.ones_like(valid))
+    assert torch.equal(mask, whole[:, 0] - 1 <= edge - 1 + 1e-3)
+    torch.testing.assert_close(out[:, 0][mask], whole[:, 0][mask], atol=1e-3, rtol=0)
+
+
+def test_crops_have_the_announced_area() -> None:
+    torch.manual_seed(0)
+    out, _ = Views(crop=0.25)(coordinates(256, 32), torch.ones(256, 32, 32, dtype=torch.bool))
+    spans = (out.amax(dim=(2, 3)) - out.amin(dim=(2, 3))).amax(dim=1) + 1
+    area = (spans / 32) ** 2
+    assert 0.2 < area.min() < 0.35
+    assert area.max() > 0.9
+    assert abs(area.mean() - 0.625) < 0.08
+
+
+@pytest.mark.parametrize("bands", [1, 2, 10, 13])
+def test_any_number_of_bands_changes_band_by_band(bands: int) -> None:
+    torch.manual_seed(0)
+    image = torch.ones(512, bands, 2, 2)
+    valid = torch.ones(512, 2, 2, dtype=torch.bool)
+    gained, _ = Views(gain=0.2)(image, valid)
+    assert gained.std(dim=(2, 3)).max() < 1e-6  # one factor a band
+    assert abs(gained[:, :, 0, 0].std() - 0.2) < 0.04
+    biased, _ = Views(bias=0.3)(torch.zeros_like(image), valid)
+    assert abs(biased[:, :, 0, 0].std() - 0.3) < 0.05
+    noisy, _ = Views(noise=0.1)(torch.zeros_like(image), valid)
+    assert abs(noisy.std() - 0.1) < 0.02
+    if bands > 1:
+        pair = torch.corrcoef(torch.stack([gained[:, 0, 0, 0], gained[:, 1, 0, 0]]))
+        assert abs(pair[0, 1]) < 0.2  # bands change independently

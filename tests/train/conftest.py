@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.train.synthetic import run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory):
+    """The folder of a run that nothing cut off."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder)
+    return folder

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import csv
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from geossl.augment import Normalize
+from geossl.errors import TrainingError
+from geossl.nets.weights import load_encoder
+from geossl.train.launch import placement, threads
+from geossl.train.module import learning_rate
+from tests.train.synthetic import SENSOR, STATISTICS, Places, run
+
+
+def test_the_encoder_file_says_how_it_came_about(undisturbed: Path) -> None:
+    encoder, card = load_encoder(undisturbed)
+    assert card.sensor == SENSOR
+    assert card.statistics == STATISTICS
+    assert card.snapshot == "SNAPSHOT"
+    assert card.settings["epochs"] == 3
+    assert card.architecture.image == 16  # the chips' side
+    assert card.id.startswith("simclr-unet-tiny-")
+    assert not encoder.training
+
+
+def test_training_changes_the_encoder_and_the_seed_decides(tmp_path: Path, undisturbed: Path) -> None:
+    content = (undisturbed / "encoder.safetensors").read_bytes()
+    run(tmp_path / "again")
+    assert (tmp_path / "again" / "encoder.safetensors").read_bytes() == content
+    run(tmp_path / "other", seed=1)
+    assert (tmp_path / "other" / "encoder.safetensors").read_bytes() != content
+
+
+def test_it_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    state, count = torch.get_rng_state(), torch.get_num_threads()
+    run(tmp_path, epochs=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == count
+
+
+def test_history_and_progress_grow_while_it_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[int, int | None, int]] = []
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        lines = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
+        seen.append((done, total, len(lines) - 1))
+
+    run(tmp_path, Places(batches=12), progress=progress, epochs=2)
+    assert [done for done, _, _ in seen] == list(range(1, 25))
+    assert {total for _, total, _ in seen} == {24}
+    assert [rows for done, _, rows in seen if done in (9, 10, 20, 24)] == [0, 1, 2, 3]
+    with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert math.isfinite(float(last["loss"]))
+    assert 0 < float(last["learning_rate"]) < 1e-4  # the cosine is nearly down
+    assert float(last["chips_per_s"]) > 0
+    out = capfd.readouterr()
+    assert out.out == out.err == ""
+
+
+def test_chips_are_normalised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    forward = Normalize.forward
+
+    def watch(self: Normalize, image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        assert image.dtype == torch.int16
+        seen.append(forward(self, image, valid))
+        return seen[-1]
+
+    monkeypatch.setattr(Normalize, "forward", watch)
+    run(tmp_path, epochs=1)
+    assert len(seen) == 5
+    assert abs(torch.cat(seen).mean()) < 0.3
+    assert 0.4 < torch.cat(seen).std() < 1.5
+
+
+def test_pairs_of_dates(tmp_path: Path) -> None:
+    season = {"name": "simclr", "pairs": "season"}
+    assert run(tmp_path / "a", Places(pairs=True), method=season, epochs=1).method == "simclr"
+    with pytest.raises(TrainingError, match=r"simclr wants 2 date\(s\) of 3 bands"):
+        run(tmp_path / "b", Places(), method=season, epochs=1)
+    with pytest.raises(TrainingError, match=r"wants 1 date\(s\)"):
+        run(tmp_path / "c", Places(pairs=True), epochs=1)
+
+
+def test_a_loader_without_chips_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no chips"):
+        run(tmp_path, Places(batches=0))
+
+
+def test_bf16_trains_too(tmp_path: Path) -> None:
+    assert run(tmp_path, precision="bf16", epochs=1).health["std"] > 0.1
+
+
+def test_the_clock_stops_it_with_an_encoder(tmp_path: Path) -> None:
+    loader = Places(batches=1000)
+    card = run(tmp_path, loader, minutes=0.01, epochs=50)
+    assert card.id
+    assert 0 < len(loader.handed_out) < 1000
+
+
+def test_the_schedule() -> None:
+    rates = [learning_rate(done / 100, 2.0, 0.1) for done in range(101)]
+    assert rates.index(max(rates)) == 10
+    assert max(rates) == pytest.approx(2)
+    assert rates[5] == pytest.approx(1)
+    assert rates[55] == pytest.approx(1)  # half of the way down
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+    assert 0 < rates[0] < 0.1
+    assert learning_rate(0, 2.0, 0) == pytest.approx(2)
+    assert learning_rate(1.2, 2.0, 0.1) == pytest.approx(0, abs=1e-9)
+
+
+def test_placement_follows_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert placement("32")["strategy"] == "auto"
+    assert placement("32")["precision"] == "32-true"
+    assert placement("bf16")["precision"] == "bf16-mixed"
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    there = placement("32")
+    assert (there["strategy"], there["devices"], there["num_nodes"], there["sync_batchnorm"]) == ("ddp", 4, 2, True)
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_the_model_leg_stays_light() -> None:
+    script = """
+import sys
+import geossl.train.settings
+assert "torch" not in sys.modules
+import geossl.train.pretrain
+print({"rasterio", "dask", "prefect", "torchgeo", "zarr"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
