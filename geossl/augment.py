@@ -33,7 +33,9 @@ class Normalize(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         # a constant band carries nothing; dividing by 1 keeps it finite
-        self.register_buffer("std", torch.tensor([s if s > 0 else 1.0 for s in std], dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer(
+            "std", torch.tensor([s if s > 0 else 1.0 for s in std], dtype=torch.float32).view(-1, 1, 1)
+        )
 
     @classmethod
     def from_statistics(cls, statistics: Statistics) -> Self:

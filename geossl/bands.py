@@ -62,6 +62,8 @@ class Radiometry:
             raise RadiometryError(f"dtype {self.dtype!r} is not one of {', '.join(STORED_DTYPES)}")
         if not (math.isfinite(self.scale) and self.scale != 0 and math.isfinite(self.offset)):
             raise RadiometryError(f"scale {self.scale!r} and offset {self.offset!r} must be finite, scale not 0")
+        if self.nodata is not None and math.isnan(self.nodata):
+            raise RadiometryError("no-data must be a number such as -9999", "NaN in files is read as no-data anyway")
         if self.nodata is not None and self.dtype != "float32":
             info = np.iinfo(self.dtype)
             if not (float(self.nodata).is_integer() and info.min <= self.nodata <= info.max):

@@ -6,13 +6,15 @@ A class that the training labels lack keeps its column and gets probability 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
+from sklearn.covariance import ledoit_wolf, shrunk_covariance
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
@@ -22,6 +24,12 @@ from geossl.scores import confusion, macro_f1
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
+
+
+CHOICE = 2000
+"""Most samples that choose between probes: more would cost time and change little."""
+
+SHRINKAGES = (None, 0.1, 0.3, 0.6)
 
 
 class Probe(Protocol):
@@ -55,8 +63,8 @@ def softmax(logits: Floats, axis: int = -1) -> NDArray[np.float32]:
     return (e / e.sum(axis=axis, keepdims=True)).astype(np.float32)
 
 
-class Linear:
-    """Base of the closed forms that end in ``softmax(x @ weight.T + bias)`` on *unscaled* features."""
+class Linear(ABC):
+    """Base of the probes that end in ``softmax(x @ weight.T + bias)`` on *unscaled* features."""
 
     weight: NDArray[np.float32]
     """(K, D); zeros for a class never seen."""
@@ -66,12 +74,22 @@ class Linear:
     def __init__(self, classes: int) -> None:
         self.classes = classes
 
-    def _keep(self, scaler: Scaler, seen: Labels, weight: Floats, bias: Floats) -> None:
-        """Fold the scaling into the weights, and give classes never seen their empty rows."""
-        self.weight = np.zeros((self.classes, weight.shape[1]), np.float32)
+    def fit(self, x: Floats, y: Labels) -> Self:
+        scaler = Scaler.of(x)
+        seen, position = np.unique(y, return_inverse=True)
+        weight, bias = (
+            self._solve(scaler(x), position, len(seen)) if len(seen) > 1 else (np.zeros((1, x.shape[1])), 0.0)
+        )
+        # the scaling is folded into the weights, and classes never seen get their empty rows
+        self.weight = np.zeros((self.classes, x.shape[1]), np.float32)
         self.bias = np.full(self.classes, -np.inf, np.float32)
         self.weight[seen] = weight / scaler.std
         self.bias[seen] = bias - (weight / scaler.std) @ scaler.mean
+        return self
+
+    @abstractmethod
+    def _solve(self, z: Floats, y: Labels, classes: int) -> tuple[Floats, Floats]:
+        """Weight (classes, D) and bias (classes,) for scaled features; every class 0 … classes−1 has samples."""
 
     def logits(self, x: Floats) -> NDArray[np.float32]:
         return x.astype(np.float32) @ self.weight.T + self.bias
@@ -81,23 +99,34 @@ class Linear:
 
 
 class ShrinkageLDA(Linear):
-    """Linear discriminant analysis with one covariance for all classes, shrunk after Ledoit and Wolf.
+    """Linear discriminant analysis with one covariance for all classes, shrunk towards a multiple of the identity.
 
     The within-class covariance is pooled before it is shrunk, so a class with a single sample
     does no harm. All classes seen are held equally likely beforehand.
+
+    Parameters
+    ----------
+    shrinkage:
+        0 … 1; None: after Ledoit and Wolf. That suits a few features; many alike features are
+        separated better with more, so :func:`ldas` offers both to :func:`tuned`.
     """
 
-    def fit(self, x: Floats, y: Labels) -> Self:
-        scaler = Scaler.of(x)
-        z = scaler(x).astype(np.float64)
-        seen, position = np.unique(y, return_inverse=True)
-        means = np.stack([z[position == i].mean(axis=0) for i in range(len(seen))])
-        covariance, _ = ledoit_wolf(z - means[position], assume_centered=True)
+    def __init__(self, classes: int, shrinkage: float | None = None) -> None:
+        super().__init__(classes)
+        self.shrinkage = shrinkage
+
+    def _solve(self, z: Floats, y: Labels, classes: int) -> tuple[Floats, Floats]:
+        z = z.astype(np.float64)
+        means = np.stack([z[y == k].mean(axis=0) for k in range(classes)])
+        within = z - means[y]
+        if self.shrinkage is None:
+            covariance, _ = ledoit_wolf(within, assume_centered=True)
+        else:
+            covariance = shrunk_covariance(within.T @ within / len(within), self.shrinkage)
         # the small ridge keeps features that never vary within a class from dividing by zero
         covariance += 1e-6 * np.eye(len(covariance))
         weight = np.linalg.solve(covariance, means.T).T
-        self._keep(scaler, seen, weight, -0.5 * (weight * means).sum(axis=1))
-        return self
+        return weight, -0.5 * (weight * means).sum(axis=1)
 
 
 class Logistic(Linear):
@@ -113,19 +142,14 @@ class Logistic(Linear):
         super().__init__(classes)
         self.strength = strength
 
-    def fit(self, x: Floats, y: Labels) -> Self:
-        scaler = Scaler.of(x)
-        seen = np.unique(y)
-        if len(seen) == 1:  # nothing to tell apart, and scikit-learn refuses
-            self._keep(scaler, seen, np.zeros((1, x.shape[1])), np.zeros(1))
-            return self
-        model = LogisticRegression(C=self.strength, class_weight="balanced", max_iter=1000, tol=1e-3)
-        model.fit(scaler(x), y)
-        weight, bias = model.coef_, model.intercept_
-        if len(seen) == 2:  # scikit-learn keeps one row for two classes
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        self._keep(scaler, seen, weight, bias)
-        return self
+    def _solve(self, z: Floats, y: Labels, classes: int) -> tuple[Floats, Floats]:
+        model = LogisticRegression(C=self.strength, class_weight="balanced", max_iter=1000, tol=1e-3).fit(z, y)
+        if classes > 2:
+            return model.coef_, model.intercept_
+        # scikit-learn keeps one row for two classes
+        return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
+            [-model.intercept_, model.intercept_]
+        ) / 2
 
 
 class _Wrapped:
@@ -222,7 +246,27 @@ def cross_validate(
     return float(macro_f1(confusion(y, proba.argmax(axis=1), proba.shape[1])))
 
 
-def choose(scores: Mapping[str, float]) -> str:
-    """The name with the highest score; the first where all are NaN or tie."""
-    names = list(scores)
-    return max(names, key=lambda name: (np.nan_to_num(scores[name], nan=-np.inf), -names.index(name)))
+@dataclass(frozen=True)
+class Tuned[P: Probe]:
+    """The candidate that cross-validation liked best, fitted to all samples."""
+
+    number: int
+    """Which candidate; the first where there is nothing to choose by, or of equals."""
+    probe: P
+    score: float
+    """Macro F1 of its out-of-fold predictions; NaN where there was a single group."""
+
+
+def tuned[P: Probe](
+    candidates: Sequence[Callable[[], P]], x: Floats, y: Labels, groups: Labels, *, seed: int = 0
+) -> Tuned[P]:
+    """Choose among probes by cross-validation over groups, on at most :data:`CHOICE` samples."""
+    few = np.random.default_rng(seed).permutation(len(x))[:CHOICE]
+    scores = [cross_validate(make, x[few], y[few], groups[few], seed=seed) for make in candidates]
+    best = int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
+    return Tuned(best, candidates[best]().fit(x, y), scores[best])
+
+
+def ldas(classes: int) -> list[Callable[[], ShrinkageLDA]]:
+    """LDA with the shrinkages that are tried."""
+    return [functools.partial(ShrinkageLDA, classes, shrinkage) for shrinkage in SHRINKAGES]

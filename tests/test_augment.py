@@ -53,9 +53,7 @@ def test_whole_chips_show_the_eight_symmetries_and_nothing_else() -> None:
     ]
     seen = set()
     for got, mask in zip(*Views()(image.expand(64, -1, -1, -1), valid.expand(64, -1, -1)), strict=True):
-        fits = [
-            n for n, (i, v) in enumerate(symmetries) if torch.equal(mask, v) and torch.allclose(got, i, atol=1e-4)
-        ]
+        fits = [n for n, (i, v) in enumerate(symmetries) if torch.equal(mask, v) and torch.allclose(got, i, atol=1e-4)]
         assert len(fits) == 1
         seen.update(fits)
     assert seen == set(range(8))

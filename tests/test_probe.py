@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -99,8 +100,11 @@ def test_with_one_group_there_is_nothing_to_cross_validate() -> None:
     assert np.isnan(score)
 
 
-def test_choose_takes_the_best_and_the_first_of_equals() -> None:
-    nan = float("nan")
-    assert probe.choose({"a": 0.2, "b": 0.4, "c": 0.4}) == "b"
-    assert probe.choose({"a": nan, "b": 0.1}) == "b"
-    assert probe.choose({"a": nan, "b": nan}) == "a"
+def test_tuning_takes_the_best_and_the_first_of_equals() -> None:
+    x, y = clouds(200, 3, seed=0, apart=1.5)
+    weak: Callable[[], probe.Probe] = functools.partial(probe.KNN, 3, 1)
+    strong: Callable[[], probe.Probe] = functools.partial(probe.ShrinkageLDA, 3)
+    blocks = np.arange(200) // 5
+    found = probe.tuned([weak, strong, strong], x, y, blocks)
+    assert found.number == 1
+    assert probe.tuned([weak, strong], x, y, np.zeros(200, np.int64)).number == 0

@@ -190,8 +190,10 @@ class ChipLoader:
     def _load(self, rows: NDArray[np.int64]) -> Batch:
         index, count = self.index, len(rows)
         image, quality, valid = (pool.take()[:count] for pool in (self._images, self._qualities, self._valids))
-        self.reader.read(index, rows, ChipBuffers(image.numpy(), quality.numpy()))
-        torch.eq(quality.bitwise_and_(int(UNCLEAR)), 0, out=valid)
+        pixels = self.reader.read(index, rows, ChipBuffers(image.numpy(), quality.numpy()))
+        # NumPy, here and below: torch would start a pool of threads for this thread
+        np.bitwise_and(pixels.quality, np.uint8(UNCLEAR), out=pixels.quality)
+        np.equal(pixels.quality, 0, out=valid.numpy())
         chips = rows[:, 0] if self._paired else rows
         left, _, _, top = self._corners[index.tile[chips]].T
         gsd = self.reader.collection.grid.resolution
@@ -207,9 +209,10 @@ class ChipLoader:
             "wavelengths": self._wavelengths,
         }
         if self._labels is not None:
-            mask = torch.from_numpy(self._labels.read(index, chips))
-            seen = valid.all(dim=1) if self._paired else valid
-            batch["mask"] = mask.masked_fill_(~seen, NO_LABEL)
+            mask = self._labels.read(index, chips)
+            seen = valid.numpy().all(axis=1) if self._paired else valid.numpy()
+            mask[~seen] = NO_LABEL
+            batch["mask"] = torch.from_numpy(mask)
         return batch
 
 

@@ -30,16 +30,18 @@ class SplitSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    block: int = Field(128, gt=0, description="Side of a block in pixels; at least the labels' autocorrelation range.")
+    block: int = Field(
+        default=128, gt=0, description="Side of a block in pixels; at least the labels' autocorrelation range."
+    )
     buffer: int = Field(
-        16,
+        default=16,
         ge=0,
         description="Pixels this near to a block of another subset are not used; at least the receptive field.",
     )
     fractions: tuple[float, float, float] = Field(
-        (0.6, 0.15, 0.25), description="Share of the blocks for training, validation and test."
+        default=(0.6, 0.15, 0.25), description="Share of the blocks for training, validation and test."
     )
-    seed: int = Field(0, ge=0, description="Another seed draws another split.")
+    seed: int = Field(default=0, ge=0, description="Another seed draws another split.")
 
     @model_validator(mode="after")
     def _possible(self) -> SplitSettings:

@@ -73,14 +73,16 @@ class BandMoments:
             mean = total / count
             squares = (count * total_squares - total * total) / count
             extremes = (levels[0], levels[-1])
+        # the middle of a bin of floats may lie beyond the outermost number in it
+        low, high = np.clip(percentiles, *extremes)
         return {
             "count": count,
             "mean": mean,
             "std": float(np.sqrt(squares / count)),
             "minimum": float(extremes[0]),
             "maximum": float(extremes[1]),
-            "p02": percentiles[0],
-            "p98": percentiles[1],
+            "p02": float(low),
+            "p98": float(high),
         }
 
     def _merge_moments(self, count: int, mean: float, squares: float) -> None:

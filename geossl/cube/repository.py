@@ -25,7 +25,7 @@ import zarr
 
 from geossl.cube import layout
 from geossl.cube.collection import Collection, Labels
-from geossl.cube.storage import local_folder, open_storage
+from geossl.cube.storage import local_folder, open_storage, require_ordered_commits
 from geossl.errors import StoreError
 
 BRANCH = "main"
@@ -245,6 +245,22 @@ class Cube:
         """Tag → snapshot id."""
         return {name: self.repository.lookup_tag(name) for name in sorted(self.repository.list_tags())}
 
+    def clean(self, keep: dt.timedelta) -> int:
+        """Forget snapshots older than ``keep`` and delete what nothing refers to any more.
+
+        Tagged snapshots and the newest stay. So does everything younger than :data:`LONGEST_INGEST`,
+        which may belong to a writer that has not committed yet.
+
+        Returns
+        -------
+        int
+            Number of bytes deleted.
+        """
+        now = dt.datetime.now(dt.UTC)
+        with _lock(self.uri):
+            self.repository.expire_snapshots(now - keep)
+            return self.repository.garbage_collect(now - LONGEST_INGEST).bytes_deleted
+
     def log(self) -> list[LogEntry]:
         """All commits, newest first."""
         return [
@@ -255,12 +271,13 @@ class Cube:
 
 @contextlib.contextmanager
 def _lock(uri: str) -> Iterator[None]:
-    """Hold the writers' lock of a local cube; nothing for object stores.
+    """Hold the writers' lock of a local cube; of an object store, see that it needs none.
 
     The kernel owns the lock, so it is freed however its holder ends.
     """
     folder = local_folder(uri)
     if folder is None:
+        require_ordered_commits(uri)
         yield
         return
     path = Path(f"{folder}.lock")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,11 +37,11 @@ def open_storage(uri: str) -> icechunk.Storage:
         raise StoreError(f"the address {uri} has no bucket or no path", "write it as s3://bucket/path")
     match parts.scheme:
         case "s3":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            endpoint = _s3_endpoint()
             return icechunk.s3_storage(
                 bucket=parts.netloc,
                 prefix=path,
-                region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+                region=_s3_region(),
                 endpoint_url=endpoint,
                 allow_http=bool(endpoint and endpoint.startswith("http://")),
                 # servers other than Amazon's seldom serve a host name per bucket
@@ -54,3 +56,65 @@ def open_storage(uri: str) -> icechunk.Storage:
     raise StoreError(
         f"the address {uri} has the unknown scheme {parts.scheme!r}", "use a folder, s3://, gs:// or az://"
     )
+
+
+@functools.cache
+def require_ordered_commits(uri: str) -> None:
+    """Try whether an object store keeps two writers from overwriting each other's commit.
+
+    Commits on S3 are ordered by conditional writes (``If-Match``, ``If-None-Match``). Some servers that
+    speak its protocol accept them and ignore the condition: commits are then lost without an error.
+    Other object stores order writes by themselves, and local folders have a lock. Tried once a process.
+
+    Raises
+    ------
+    StoreError
+        The server ignores a condition, or the probe cannot be written.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "s3":
+        return
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+    from obstore.store import S3Store
+
+    endpoint = _s3_endpoint()
+    store = S3Store(
+        parts.netloc,
+        prefix=parts.path.strip("/"),
+        region=_s3_region(),
+        endpoint=endpoint,
+        virtual_hosted_style_request=endpoint is None,
+        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
+    )
+    path = f"geossl-probe-{uuid.uuid4().hex}"
+    ignored = []
+    try:
+        first = obstore.put(store, path, b"1", mode="create")
+        try:
+            obstore.put(store, path, b"2", mode="create")
+            ignored.append("If-None-Match")
+        except AlreadyExistsError:
+            pass
+        obstore.put(store, path, b"3", mode="overwrite")
+        try:
+            obstore.put(store, path, b"4", mode={"e_tag": first["e_tag"], "version": first["version"]})
+            ignored.append("If-Match")
+        except PreconditionError:
+            pass
+        obstore.delete(store, path)
+    except BaseError as error:
+        raise StoreError(f"{uri} cannot be written: {error}", "check the address and the credentials") from error
+    if ignored:
+        raise StoreError(
+            f"the server of {uri} ignores {' and '.join(ignored)}: of two writers at once, one would be lost silently",
+            "use a server with conditional writes (Amazon S3, Ceph, MinIO have them), or a local folder",
+        )
+
+
+def _s3_endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def _s3_region() -> str | None:
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

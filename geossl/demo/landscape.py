@@ -46,10 +46,10 @@ class LandscapeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: int = Field(1024, ge=256, le=4096, multiple_of=8, description="Width and height in pixels of 10 m")
-    seed: int = Field(0, ge=0, description="Another seed gives another landscape")
+    size: int = Field(default=1024, ge=256, le=4096, multiple_of=8, description="Width and height in pixels of 10 m")
+    seed: int = Field(default=0, ge=0, description="Another seed gives another landscape")
     dates: tuple[date, ...] = Field(
-        tuple(map(date.fromisoformat, _DAYS)), min_length=1, description="Days on which the sensor passes"
+        default=tuple(map(date.fromisoformat, _DAYS)), min_length=1, description="Days on which the sensor passes"
     )
 
     @field_validator("dates")

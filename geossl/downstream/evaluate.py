@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,13 +95,14 @@ def evaluate_encoder(
     table = data.gather(Pixels.join(list(draws.values())), describe)  # one pass over the imagery for all draws
     width = sum(encoder.dims)
     learnt, random, hand = np.split(np.arange(table.shape[1]), [width, 2 * width])
-    models: dict[str, tuple[NDArray[np.int64], Callable[[int], probe.Probe]]] = {
-        "kNN-5, pretrained": (learnt, probe.KNN),
-        "LDA, pretrained": (learnt, probe.ShrinkageLDA),
-        "LDA, random encoder": (random, probe.ShrinkageLDA),
-        "LDA, multi-scale statistics": (hand, probe.ShrinkageLDA),
-        "LDA, pretrained + statistics": (np.concatenate([learnt, hand]), probe.ShrinkageLDA),
-        "LDA, random encoder + statistics": (np.concatenate([random, hand]), probe.ShrinkageLDA),
+    ldas = probe.ldas(classes)
+    models: dict[str, tuple[NDArray[np.int64], Sequence[Callable[[], probe.Probe]]]] = {
+        "kNN-5, pretrained": (learnt, [functools.partial(probe.KNN, classes)]),
+        "LDA, pretrained": (learnt, ldas),
+        "LDA, random encoder": (random, ldas),
+        "LDA, multi-scale statistics": (hand, ldas),
+        "LDA, pretrained + statistics": (np.concatenate([learnt, hand]), ldas),
+        "LDA, random encoder + statistics": (np.concatenate([random, hand]), ldas),
     }
     against = {
         "LDA, pretrained": ["LDA, random encoder", "LDA, multi-scale statistics"],
@@ -109,8 +111,8 @@ def evaluate_encoder(
     contenders, start = [], 0
     for (n, seed), pixels in draws.items():
         rows = slice(start, start := start + len(pixels))
-        for model, (columns, make) in models.items():
-            fitted = make(classes).fit(table[rows][:, columns], pixels.label)
+        for model, (columns, candidates) in models.items():
+            fitted = probe.tuned(candidates, table[rows][:, columns], pixels.label, pixels.block, seed=seed).probe
             contenders.append(Contender(_draw(model, n, seed), describe, _on(columns, fitted)))
     counts = count(data, contenders, every=settings.every, progress=progress)
 

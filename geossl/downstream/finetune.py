@@ -21,6 +21,7 @@ from geossl.downstream.data import Chips, TaskData
 from geossl.downstream.settings import FinetuneSettings
 from geossl.legend import NO_LABEL
 from geossl.progress import Progress, silent
+from geossl.train.launch import fast_bf16
 
 VALIDATE_EVERY = 25
 """Steps between validations."""
@@ -97,8 +98,9 @@ def finetune(
         The part of the network that takes the encoder's learning rate.
     """
     where = device()
-    network.to(where)
+    network.to(where, memory_format=torch.channels_last)  # with bf16, half the time of a step on a CPU
     normalize.to(where)
+    bf16 = fast_bf16()
     inside = {id(p) for p in encoder.parameters()}
     frozen = settings.encoder_rate == 0
     rest = [p for p in network.parameters() if id(p) not in inside]
@@ -121,7 +123,7 @@ def finetune(
         encoder.train(not frozen)
         image, valid, label = (part.to(where) for part in next(batches))
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(where.type, torch.bfloat16):
+        with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
             logits = network(normalize(image, valid), valid)
         balanced_loss(logits, label).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -139,7 +141,7 @@ def finetune(
             if waited >= settings.patience or out_of_time:
                 break
     network.load_state_dict(weights)
-    network.eval().cpu()
+    network.eval().to("cpu", memory_format=torch.contiguous_format)
     normalize.cpu()
     return best
 

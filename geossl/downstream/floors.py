@@ -7,7 +7,6 @@ statistics more.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,22 +52,21 @@ def landcover_floors(
     pixels = data.sample(min(settings.labels or landcover.HEAD_PIXELS, landcover.HEAD_PIXELS), seed=settings.seed)
     describe = by_statistics(card.statistics)
     table = data.gather(pixels, describe)
-    forest = lambda: probe.RandomForest(classes, seed=settings.seed)  # noqa: E731
-    near = neighbourhood.count(len(data.sensor.bands), (3, 5))
-    makers: list[tuple[str, int, Callable[[], probe.Probe]]] = [
-        ("random forest, pixel", len(data.sensor.bands), forest),
-        ("random forest, 3×3 and 5×5 statistics", near, forest),
-        ("random forest, multi-scale statistics", table.shape[1], forest),
-        ("LDA, multi-scale statistics", table.shape[1], lambda: probe.ShrinkageLDA(classes)),
-    ]
+    # statistics of small windows come first in the table
+    columns = {
+        "pixel": len(data.sensor.bands),
+        "3×3 and 5×5 statistics": neighbourhood.count(len(data.sensor.bands), (3, 5)),
+        "multi-scale statistics": table.shape[1],
+    }
     floors = [_majority(data, describe)]
-    for done, (name, width, make) in enumerate(makers):
-        progress("floors", done, len(makers) + 2)
-        # statistics of small windows come first in the table
-        fitted = make().fit(table[:, :width], pixels.label)
-        floors.append(Contender(name, describe, _on_columns(fitted, width)))
+    for done, (name, width) in enumerate(columns.items()):
+        progress("floors", done, len(columns) + 2)
+        forest = probe.RandomForest(classes, settings.seed).fit(table[:, :width], pixels.label)
+        floors.append(Contender(f"random forest, {name}", describe, _on_first(width, forest)))
+    lda = probe.tuned(probe.ldas(classes), table, pixels.label, pixels.block, seed=settings.seed).probe
+    floors.append(Contender("LDA, multi-scale statistics", describe, lda.predict_proba))
     encoder, unlearnt = random_encoder(card, settings.seed)
-    progress("floors", len(makers), len(makers) + 2)
+    progress("floors", len(columns), len(columns) + 2)
     if task.card.head == "dense":
         head_only = settings.finetune.model_copy(update={"encoder_rate": 0.0})
         same = settings.model_copy(update={"mode": "finetune", "finetune": head_only})
@@ -79,7 +77,7 @@ def landcover_floors(
         features = "encoder + statistics" if task.card.features == "statistics" else task.card.features
         frozen = landcover.fit(data, encoder, unlearnt, same, candidates=((features, task.card.head),))
     floors.append(contender(RANDOM, frozen))
-    progress("floors", len(makers) + 1, len(makers) + 2)
+    progress("floors", len(columns) + 1, len(columns) + 2)
     whole = settings.finetune.model_copy(update={"encoder_rate": 1.0})
     scratch = settings.model_copy(update={"mode": "finetune", "finetune": whole})
     if (data.counts(VAL) > 0).sum() >= 2:  # without them no network can be trained
@@ -145,5 +143,6 @@ def _majority(data: TaskData, describe: Describe) -> Contender:
     return Contender("majority class", describe, lambda features: np.tile(always, (len(features), 1)))
 
 
-def _on_columns(fitted: probe.Probe, width: int) -> Decide:
+def _on_first(width: int, fitted: probe.Probe) -> Decide:
+    """A decision on the first columns of a feature table."""
     return lambda features: fitted.predict_proba(features[:, :width])

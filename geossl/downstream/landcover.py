@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +29,8 @@ from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
 from geossl.scores import confusion, macro_f1
 
-HEAD_PIXELS = 10_000
+HEAD_PIXELS = 5_000
 """Most labelled pixels that a closed-form head is fitted to: more change little."""
-
-CHOICE_PIXELS = 2_000
-"""Most labelled pixels that choose among the closed-form heads."""
 
 CANDIDATES: tuple[tuple[FeatureSet, Head], ...] = (
     ("encoder + statistics", "lda"),
@@ -43,10 +41,10 @@ CANDIDATES: tuple[tuple[FeatureSet, Head], ...] = (
 )
 """What the few-label mode chooses from; the first where there is nothing to choose by."""
 
-_PROBES: Mapping[Head, type[probe.ShrinkageLDA] | type[probe.Logistic]] = {
-    "lda": probe.ShrinkageLDA,
-    "logistic": probe.Logistic,
-}
+
+def heads(head: Head, classes: int) -> Sequence[Callable[[], probe.Linear]]:
+    """The probes that a kind of closed-form head is chosen from."""
+    return probe.ldas(classes) if head == "lda" else [functools.partial(probe.Logistic, classes)]
 
 
 def fit(
@@ -155,26 +153,20 @@ def _few(
     classes = len(data.legend)
     pixels = data.sample(min(settings.labels or HEAD_PIXELS, HEAD_PIXELS), seed=settings.seed)
     table = feature_table(data, pixels, encoder, card, {features for features, _ in candidates})
-    few = np.random.default_rng(settings.seed).permutation(len(pixels))[:CHOICE_PIXELS]
-    scores = {}
+    tuned: dict[tuple[FeatureSet, Head], probe.Tuned[probe.Linear]] = {}
     for done, (features, head) in enumerate(candidates):
         progress("choose a head", done, len(candidates))
-        scores[f"{features} / {head}"] = probe.cross_validate(
-            lambda head=head: _PROBES[head](classes),  # type: ignore[misc]  # mypy cannot infer a default's type
-            table[features][few],
-            pixels.label[few],
-            pixels.block[few],
-            seed=settings.seed,
+        tuned[features, head] = probe.tuned(
+            heads(head, classes), table[features], pixels.label, pixels.block, seed=settings.seed
         )
     progress("choose a head", len(candidates), len(candidates))
-    name = probe.choose(scores)
-    features, head = candidates[list(scores).index(name)]
-    fitted = _PROBES[head](classes).fit(table[features], pixels.label)
+    features, head = max(candidates, key=lambda c: np.nan_to_num(tuned[c].score, nan=-1.0))
+    best = tuned[features, head]
     held_out = probe.out_of_fold(
-        lambda: _PROBES[head](classes),
-        table[features][few],
-        pixels.label[few],
-        pixels.block[few],
+        heads(head, classes)[best.number],
+        table[features],
+        pixels.label,
+        pixels.block,
         lambda p, x: p.logits(x),
         seed=settings.seed,
     )
@@ -184,13 +176,13 @@ def _few(
         bands=len(data.sensor.bands),
         statistics=features != "encoder",
     )
-    network.set_head(fitted.weight, fitted.bias)
+    network.set_head(best.probe.weight, best.probe.bias)
     return _Result(
         network=network.eval(),
         head=head,
         features=features,
-        validation=scores[name],
-        temperature=1.0 if held_out is None else temperature(held_out, pixels.label[few]),
+        validation=best.score,
+        temperature=1.0 if held_out is None else temperature(held_out, pixels.label),
         taught=np.bincount(pixels.label, minlength=classes),
     )
 

@@ -16,8 +16,8 @@ class FinetuneSettings(_Settings):
 
     steps: int = Field(300, gt=0, description="Most optimiser steps.")
     minutes: float | None = Field(None, gt=0, description="Stop after this wall-clock time (null: no limit).")
-    batch_size: int = Field(8, gt=0, description="Windows a step.")
-    window: Literal[64, 128, 256] = Field(128, description="Side of a training window in pixels.")
+    batch_size: int = Field(16, gt=0, description="Windows a step.")
+    window: Literal[64, 128, 256] = Field(64, description="Side of a training window in pixels.")
     windows: int = Field(
         512, gt=0, description="Most training windows kept in memory; those with rare classes come first."
     )

@@ -148,7 +148,7 @@ class FolderSource:
             id=name,
             sensor=sensor.name,
             time=time if time.tzinfo else time.replace(tzinfo=UTC),
-            footprint=footprint(box),
+            footprint=footprint(box, what),
             crs=crs,
             bands={band: assets[band] for band in sensor.band_names},
             quality=assets[mask] if mask else None,

@@ -103,11 +103,23 @@ def geobox(dataset: DatasetReader, what: str) -> GeoBox:
     return GeoBox.from_rio(dataset)
 
 
-def footprint(box: GeoBox) -> dict[str, Any]:
-    """GeoJSON geometry in longitude and latitude; cut in two where it crosses the antimeridian."""
+def footprint(box: GeoBox, what: str) -> dict[str, Any]:
+    """GeoJSON geometry in longitude and latitude; cut in two where it crosses the antimeridian.
+
+    Raises
+    ------
+    SceneError
+        The raster's coordinate system is not one of the Earth.
+    """
     side = max(abs(box.resolution.x), abs(box.resolution.y)) * max(box.shape)
-    with rasterio.Env():
-        geometry: dict[str, Any] = transform_geom(str(box.crs), "EPSG:4326", box.extent.segmented(side / 16).json)
+    outline = box.extent.segmented(side / 16).json
+    try:
+        with rasterio.Env():
+            geometry: dict[str, Any] = transform_geom(str(box.crs), "EPSG:4326", outline)
+    except (CRSError, CPLE_BaseError) as error:
+        raise SceneError(
+            f"{what}: its coordinate system cannot be placed on Earth", "write the right one into the file (gdal_edit)"
+        ) from error
     return geometry
 
 

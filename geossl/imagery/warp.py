@@ -27,7 +27,7 @@ from geossl.errors import SceneError, SettingsError
 from geossl.grid import Tile
 from geossl.imagery.clouds import FILL, FLAGS, Quality, QualityKind
 from geossl.imagery.radiometry import check_numbers, source_nodata, to_stored
-from geossl.imagery.raster import geobox, open_raster, reading
+from geossl.imagery.raster import footprint, geobox, open_raster, reading
 from geossl.imagery.scene import Scene
 
 RESAMPLING = ("nearest", "bilinear", "cubic", "average")
@@ -79,7 +79,9 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
         for name in (*sensor.band_names, *_mask_names(scene)):
             band = _open_band(files, scene, sensor, name)
             _check_complete(band)
-            first = first or band
+            if first is None:
+                first = band
+                footprint(band.box, band.what)
             _check_same_place(band, first)
 
 

@@ -24,6 +24,9 @@ from geossl.maps.canvas import Canvas
 from geossl.maps.protocols import MapTask
 from geossl.maps.settings import MapSettings
 
+STRIDE = 32
+"""Windows are this many pixels apart, or a multiple, unless told otherwise: what common networks pool by."""
+
 KEEP_BYTES = 256 << 20
 """Bound on the predictions kept for neighbouring tiles; beyond it they are computed again."""
 
@@ -50,7 +53,11 @@ class Lattice:
         """The lattice that settings ask for, with the model's own window where they leave it open."""
         window = settings.window or task.window
         trusted = window - 2 * task.margin
-        overlap = settings.overlap if settings.overlap is not None else min(window // 8, trusted // 2)
+        overlap = settings.overlap
+        if overlap is None:
+            # networks that pool see the same ground alike only from offsets that their strides divide
+            stride = (trusted - window // 8) // STRIDE * STRIDE
+            overlap = trusted - stride if 2 * stride >= trusted else min(window // 8, trusted // 2)
         return cls(window, task.margin, overlap)
 
     @property
@@ -94,7 +101,7 @@ class Rows:
     probabilities: NDArray[np.float32]
     """(K, H, W); meaningless where not valid."""
     valid: NDArray[np.bool_]
-    """(H, W)"""
+    """(H, W) where every date is."""
 
 
 class Blender:
@@ -138,7 +145,7 @@ class Blender:
                 yield Rows(
                     done,
                     strip[:, done.start - top : done.stop - top].astype(np.float32),
-                    valid[frame : frame + len(done), left : left + len(cols)],
+                    valid[:, frame : frame + len(done), left : left + len(cols)].all(axis=0),
                 )
             strip[:, :overlap] = strip[:, stride:]
             strip[:, overlap:] = 0
@@ -155,12 +162,14 @@ class Blender:
             if (ky, kx) in self._kept:
                 self._kept.move_to_end((ky, kx))
                 yield kx, self._kept[ky, kx]
-            elif valid[margin : lattice.window - margin, frame.start + margin : frame.stop - margin].any():
+            elif (
+                valid[:, margin : lattice.window - margin, frame.start + margin : frame.stop - margin].all(axis=0).any()
+            ):
                 todo.append((kx, frame))
         for first in range(0, len(todo), self.batch):
             part = todo[first : first + self.batch]
             images = np.stack([image[..., frame] for _, frame in part])
-            found = self.predict(images, np.stack([valid[:, frame] for _, frame in part]))
+            found = self.predict(images, np.stack([valid[..., frame] for _, frame in part]))
             self.windows += len(part)
             for (kx, _), probabilities in zip(part, found, strict=True):
                 inside = _within(lattice.span(ky), rows) and _within(lattice.span(kx), cols)
@@ -176,11 +185,11 @@ class Blender:
         images:
             (B, dates, C, H, W) stored numbers.
         valid:
-            (B, H, W).
+            (B, dates, H, W).
         """
-        batch, height, width = valid.shape
+        batch, _, height, width = valid.shape
         if self.task.dates == 1:
-            images = images[:, 0]
+            images, valid = images[:, 0], valid[:, 0]
         probabilities = self.task.predict(images, valid)
         expected = (batch, len(self.task.legend), height, width)
         if probabilities.shape != expected:

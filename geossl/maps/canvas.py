@@ -88,13 +88,13 @@ class Canvas:
         image
             (dates, C, H, W) stored numbers; where no tile has data, no-data (or 0).
         valid
-            (H, W) where every date is clear.
+            (dates, H, W) where something clear was measured.
         """
         sensor, size = self.collection.sensor, self.collection.grid.tile_size
         shape = len(rows), len(cols)
         fill = sensor.radiometry.nodata or 0
         image = np.full((self.dates, len(sensor.bands), *shape), fill, np.dtype(sensor.radiometry.dtype))
-        valid = np.zeros(shape, np.bool_)
+        valid = np.zeros((self.dates, *shape), np.bool_)
         for tile in self.tiles(rows, cols):
             top, left = tile.pixel_origin
             r = range(max(rows.start, top), min(rows.stop, top + size))
@@ -102,9 +102,7 @@ class Canvas:
             here = np.s_[r.start - rows.start : r.stop - rows.start, c.start - cols.start : c.stop - cols.start]
             there = np.s_[r.start - top : r.stop - top, c.start - left : c.stop - left]
             pixels, quality = self._open(tile.id)
-            clear = np.ones((len(r), len(c)), np.bool_)
             for date, step in enumerate(self.steps[tile.id]):
                 image[(date, slice(None), *here)] = pixels[(step, slice(None), *there)]
-                clear &= is_clear(np.asarray(quality[(step, *there)]))
-            valid[here] = clear
+                valid[(date, *here)] = is_clear(np.asarray(quality[(step, *there)]))
         return image, valid

@@ -1,4 +1,4 @@
-"""Patches of a class raster (pixels of one class that share sides), a strip of tiles at a time.
+"""Patches of a class raster (pixels of one class that share sides), a strip of rows at a time.
 
 Each strip is sieved to the minimum mapping unit, with enough of its surroundings to see small
 patches whole; its patches are labelled and polygonised; and those that reach the strip's last row
@@ -9,6 +9,7 @@ the largest patches.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ _HALO = 512
 """At most so many rows around a strip take part in sieving it."""
 
 _EPOCH = dt.date(1970, 1, 1)
+_STRIP_PIXELS = 1 << 24
+"""At most so many pixels are in a strip: bounds memory to some hundred megabytes."""
+
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -122,17 +126,15 @@ def stream_patches(
         Patches of fewer pixels first join their largest neighbour; some that have none remain.
     """
     days = {record.tile: tuple((day - _EPOCH).days for day in record.dates) for record in records}
-    size = extent.grid.tile_size
-    strips = range(extent.rows.start // size, (extent.rows.stop - 1) // size + 1)
+    strips = _strips(extent)
     waiting, frontier = Patches.none(), np.zeros(len(extent.cols), np.int64)
     with rasterio.open(classes) as class_raster, rasterio.open(confidence) as confidence_raster:
-        for done, iy in enumerate(strips):
+        for done, strip in enumerate(strips):
             progress("polygons", done, len(strips))
-            top = max(iy * size, extent.rows.start) - extent.rows.start
-            bottom = min((iy + 1) * size, extent.rows.stop) - extent.rows.start
-            percent = confidence_raster.read(1, window=Window(0, top, len(extent.cols), bottom - top))
-            labels, found = _label(_sieved(class_raster, top, bottom, smallest), percent, codes, top)
-            _date(found, labels, extent, iy, days)
+            top = strip.start - extent.rows.start
+            percent = confidence_raster.read(1, window=Window(0, top, len(extent.cols), len(strip)))
+            labels, found = _label(_sieved(class_raster, top, top + len(strip), smallest), percent, codes, top)
+            _date(found, labels, extent, strip.start // extent.grid.tile_size, days)
             both = waiting + found
             # along the strip's first and last row: positions in `both`, plus one; 0 is no patch
             first, last = (np.where(row > 0, row.astype(np.int64) + len(waiting), 0) for row in labels[[0, -1]])
@@ -147,6 +149,17 @@ def stream_patches(
             frontier[last > 0] = position[group[last[last > 0] - 1]]
     yield waiting
     progress("polygons", len(strips), len(strips))
+
+
+def _strips(extent: Extent) -> list[range]:
+    """Global rows of the strips; each lies within one row of tiles."""
+    size = extent.grid.tile_size
+    height = max(1, min(size, _STRIP_PIXELS // len(extent.cols)))
+    starts = {extent.rows.start}
+    for top in range(extent.rows.start // size * size, extent.rows.stop, size):
+        starts.update(row for row in range(top, top + size, height) if row in extent.rows)
+    ordered = [*sorted(starts), extent.rows.stop]
+    return [range(*pair) for pair in itertools.pairwise(ordered)]
 
 
 def _sieved(raster: DatasetReader, top: int, bottom: int, smallest: int) -> NDArray[np.uint8]:

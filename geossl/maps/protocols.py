@@ -55,7 +55,7 @@ class MapTask(Protocol):
         image:
             Stored numbers, (B, C, H, W) for one date or (B, 2, C, H, W) for two.
         valid:
-            (B, H, W) where something clear was measured on every date.
+            Where something clear was measured: (B, H, W) for one date or (B, 2, H, W) for two.
         """
         ...
 

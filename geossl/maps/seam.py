@@ -41,7 +41,9 @@ def seam_error(blender: Blender, centre: tuple[int, int]) -> SeamError:
         Global row and column of the place; some pixel around it must have data.
     """
     lattice = blender.lattice
-    rows, cols = (range(at - lattice.window, at + lattice.window) for at in centre)
+    # beginning where some window begins, so that a network that pools sees the same pixels together
+    begins = (lattice.frame((at - lattice.window) // lattice.stride).start for at in centre)
+    rows, cols = (range(begin, begin + 2 * lattice.window) for begin in begins)
     image, valid = blender.canvas.read(rows, cols)
     whole = blender.predict(image[None], valid[None])[0]
     margin = lattice.margin

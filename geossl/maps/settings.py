@@ -16,7 +16,7 @@ class MapSettings(BaseModel):
     overlap: int | None = Field(
         default=None,
         ge=0,
-        description="pixels over which neighbouring windows are blended; null: an eighth of the window",
+        description="pixels over which neighbouring windows are blended; null: at least an eighth of the window",
     )
     batch: int = Field(default=8, gt=0, description="windows predicted at once")
     minimum_ha: float = Field(

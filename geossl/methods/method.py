@@ -39,5 +39,5 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Mapping[str, Any]) -> Losses:
         """The loss of a batch, ready for ``backward``."""
 
-    def after_step(self, step: int, max_steps: int) -> None:  # noqa: B027 - most methods have nothing to do
+    def after_step(self, step: int, max_steps: int) -> None:
         """Called after the optimiser's step number ``step`` (from 1): momentum, centring."""

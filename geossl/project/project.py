@@ -98,6 +98,11 @@ class Project:
         """Folder of all trained tasks, by task name and model id."""
         return self.store / "tasks"
 
+    @property
+    def maps(self) -> Path:
+        """Folder of all published maps; the root of their STAC catalogue."""
+        return self.store / "maps"
+
     def task_data(self, name: str) -> TaskData:
         """The images, labels and split of one task."""
         task = self.settings.tasks[name]

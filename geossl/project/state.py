@@ -98,6 +98,6 @@ class State:
         start = time.perf_counter()
         yield result
         record = Record(
-            stage, key, datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter() - start, result
+            stage, key, datetime.now(UTC).isoformat(timespec="microseconds"), time.perf_counter() - start, result
         )
         write_json(self.folder / f"{stage}.json", record.__dict__)

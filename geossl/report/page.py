@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ _THUMBNAIL, _LARGE = 320, 960
 
 @dataclass(frozen=True)
 class _Bar:
-    """Where a score lies on its group's axis, in percent."""
+    """Where a score lies on its group's axis, in percent; None where it is undefined."""
 
     score: Score
-    mean: float
+    mean: float | None
     low: float | None
     high: float | None
 
@@ -90,19 +91,20 @@ def render(data: ReportData) -> str:
 
 
 def score_groups(scores: Sequence[Score]) -> Iterator[_ScoreGroup]:
-    """Comparable scores together in their first order of appearance, best first."""
+    """Comparable scores together in their first order of appearance, best first, undefined ones last."""
     keys = dict.fromkeys((s.task, s.split, s.labels, s.metric) for s in scores)
     for key in keys:
         group = [s for s in scores if (s.task, s.split, s.labels, s.metric) == key]
-        ends = [v for s in group for v in (s.mean, s.low, s.high) if v is not None]
-        low, high = min(0.0, *ends), max(1.0, *ends)
+        ends = [v for s in group for v in (s.mean, s.low, s.high) if v is not None and math.isfinite(v)]
+        low, high = min([0.0, *ends]), max([1.0, *ends])
 
         def place(value: float | None, low: float = low, high: float = high) -> float | None:
-            return None if value is None else 100 * (value - low) / (high - low)
+            if value is None or not math.isfinite(value):
+                return None
+            return 100 * (value - low) / (high - low)
 
-        ranked = sorted(group, key=lambda s: -s.mean)
-        bars = [_Bar(s, 100 * (s.mean - low) / (high - low), place(s.low), place(s.high)) for s in ranked]
-        yield _ScoreGroup(*key, (low, high), bars)
+        ranked = sorted(group, key=lambda s: -s.mean if math.isfinite(s.mean) else math.inf)
+        yield _ScoreGroup(*key, (low, high), [_Bar(s, place(s.mean), place(s.low), place(s.high)) for s in ranked])
 
 
 def legend_rows(class_map: ClassMap) -> list[dict[str, Any]]:

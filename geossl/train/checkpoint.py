@@ -18,8 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, override
 
 import torch
 from lightning.pytorch import Trainer
@@ -93,18 +92,22 @@ class Checkpoint(Callback):
         self.saved = saved
         self._time = time.monotonic()
 
+    @override
     def on_fit_start(self, trainer: Trainer, module: Pretraining) -> None:
         if self.saved is not None:
             trainer.optimizers[0].load_state_dict(self.saved["optimizer"])
             self.saved = None
 
+    @override
     def on_train_batch_end(self, trainer: Trainer, module: Pretraining, *_: Any) -> None:
         if module.step % module.batches == 0 or time.monotonic() - self._time > SAVE_EVERY:
             self._save(trainer, module)
 
+    @override
     def on_train_end(self, trainer: Trainer, module: Pretraining) -> None:
         self._save(trainer, module)
 
+    @override
     def on_exception(self, trainer: Trainer, module: Pretraining, exception: BaseException) -> None:
         # In the middle of a step batch norm has moved and the weights have not: then the last file stands.
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
@@ -144,11 +147,12 @@ class Interrupt(Callback):
         if self._main:
             signal.signal(signal.SIGINT, self._before)
 
+    @override
     def on_train_batch_end(self, *_: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, *_: object) -> None:
         self._asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from geossl.errors import TrainingError
 
-
 _MIN_BATCH = 4  # images; fewer span too few directions to tell
 
 
@@ -40,7 +39,7 @@ class Health:
 class HealthMonitor:
     """Stops a training that has collapsed: ``patience`` bad observations in a row."""
 
-    def __init__(self, *, patience: int = 5, min_std: float = 0.01, min_rank: float = 1.5) -> None:
+    def __init__(self, *, patience: int = 5, min_std: float = 0.05, min_rank: float = 1.5) -> None:
         self.patience = patience
         self.min_std = min_std
         self.min_rank = min_rank

@@ -6,7 +6,7 @@ import csv
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
@@ -28,11 +28,13 @@ class History(Callback):
         self.progress = progress
         self._since = (0, 0.0)  # step and time of the last row
 
+    @override
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:
         self._since = (module.step, time.perf_counter())
         if trainer.is_global_zero:
             self._keep(module.step)
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Mapping[str, Any], index: int
     ) -> None:

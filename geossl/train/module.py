@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, override
 
 import torch
 from lightning.pytorch import LightningModule
@@ -73,6 +73,7 @@ class Pretraining(LightningModule):
         # one clock for all ranks: with different learning rates their weights would part
         return self.trainer.strategy.broadcast(max(done, self.seconds / (60 * self.settings.minutes)))
 
+    @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             [p for p in self.method.parameters() if p.requires_grad],
@@ -81,10 +82,12 @@ class Pretraining(LightningModule):
             fused=True,
         )
 
+    @override
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         # Lightning's own refuses a fused optimiser under autocast, for the sake of fp16's scaler; there is none here
         torch.nn.utils.clip_grad_norm_(self.method.parameters(), _CLIP)
 
+    @override
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         image = batch["image"]
         dates, bands = (2 if self.method.wants_pairs else 1), len(self.normalize.mean)
@@ -96,16 +99,19 @@ class Pretraining(LightningModule):
             )
         return batch | {"image": self.normalize(image, batch["valid"])}
 
+    @override
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         torch.manual_seed(step_seed(self.settings.seed, self.global_rank, self.step))
         rate = learning_rate(self.done(self.step), self.settings.learning_rate, self.settings.warmup)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
+    @override
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         losses = self.method(batch)
         return {"loss": losses.total, "views": [view.detach() for view in losses.views]}
 
+    @override
     def on_train_batch_end(self, outputs: Any, batch: Mapping[str, Any], batch_idx: int) -> None:
         self.method.after_step(self.step, self.max_steps)
         self.trainer.should_stop = self.done(self.step) >= 1

@@ -22,7 +22,8 @@ class PretrainSettings(BaseModel):
     batch_size: int = Field(64, ge=2, description="Chips in one step, on each device.")
     chip: int = Field(128, ge=16, description="Side of a chip, in pixels.")
     blocks: Literal["all", "train"] = Field(
-        "all", description="Which blocks of the split the chips come from: all (held-out ones without their labels), or train."
+        "all",
+        description="Which blocks of the split the chips come from: all (held-out ones without their labels), or train.",
     )
     min_clear: float = Field(0.5, ge=0, le=1, description="Smallest share of clear pixels in a chip.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")

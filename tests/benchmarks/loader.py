@@ -95,7 +95,12 @@ def _ours(folder: Path, collection: Collection) -> Callable[[], float]:
 
     index = build_index(collection, SIZE)
     loader = ChipLoader(ChipReader(collection, ChunkCache(folder / "cache"), WORKERS), index, BATCH)
-    return lambda: rate(EPOCHS * len(index), lambda: [_exhaust(loader) for _ in range(EPOCHS)])
+
+    def epochs() -> None:
+        for _ in range(EPOCHS):
+            _exhaust(loader)
+
+    return lambda: rate(EPOCHS * len(index), epochs)
 
 
 def _exhaust(batches: Iterable[Any]) -> None:
@@ -109,7 +114,7 @@ def _chunk_files(folder: Path, collection: Collection, index: ChipIndex) -> list
     for chip in range(len(index)):
         tile_id = index.tile_ids[index.tile[chip]]
         cy, cx = int(index.row[chip]) // SIZE, int(index.col[chip]) // SIZE
-        paths = []
+        paths: list[Path] = []
         for array, chunk in ((collection.image(tile_id), (0, 0, cy, cx)), (collection.quality(tile_id), (0, cy, cx))):
             stored = StoredArray.of(array)
             data = asyncio.run(stored.get(stored.key(*chunk)))

@@ -18,7 +18,7 @@ from geossl.imagery.clouds import is_clear
 def test_clear_shares_are_those_of_the_pixels(collection: Collection) -> None:
     index = build_index(collection, 512, min_clear=0.0)
     for i in range(len(index)):
-        quality = collection.quality(index.tile_ids[index.tile[i]])[index.step[i]]
+        quality = np.asarray(collection.quality(index.tile_ids[index.tile[i]])[index.step[i]])
         assert index.clear[i] == pytest.approx(is_clear(quality).mean(), abs=1e-6)
     assert len(index) == 6
     assert sorted(set(index.clear.tolist())) != [1.0]  # the cube has clouds
@@ -81,7 +81,7 @@ def windows_with(counts: list[int]) -> ChipIndex:
     """An index whose n-th window has counts[n] steps."""
     n = len(counts)
     col = np.repeat(np.arange(n), counts).astype(np.int32)
-    step = np.concatenate([np.arange(k) for k in counts] or [[]]).astype(np.int32)
+    step = np.array([step for k in counts for step in range(k)], np.int32)
     zeros = np.zeros(len(col), np.int32)
     return ChipIndex(("x0y0",), 1, zeros, step, zeros, col, zeros.astype(np.float32), step.astype("datetime64[ns]"))
 

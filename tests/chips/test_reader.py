@@ -55,7 +55,7 @@ def test_any_window_reads_as_through_zarr(
     reader = ChipReader(collection, ChunkCache(tmp_path), threads)
     for _ in range(2):  # the second time out of the cache
         read = reader.read(index, rows)
-        for row in rows:
+        for row in range(len(index)):
             image, quality = expected(collection, index, row)
             np.testing.assert_array_equal(read.image[row], image)
             np.testing.assert_array_equal(read.quality[row], quality)

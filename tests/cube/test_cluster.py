@@ -57,7 +57,7 @@ def _die_once(mark: Path) -> str:
 
 
 def test_an_existing_scheduler_is_used_and_left_running(client: Client) -> None:
-    with dask_client(ClusterSettings(scheduler=client.scheduler.address)) as second:
+    with dask_client(ClusterSettings(scheduler=client.scheduler_info()["address"])) as second:
         assert second.submit(sum, (1, 2)).result() == 3
     assert client.submit(sum, (3, 4)).result() == 7
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+import hashlib
+import http.server
 import pickle
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import icechunk
@@ -10,11 +16,11 @@ import numpy as np
 import pytest
 import zarr
 
-from geossl.cube import layout
+from geossl.cube import layout, repository
 from geossl.cube.ingest import ingest
 from geossl.cube.repository import Cube
 from geossl.cube.settings import IngestSettings
-from geossl.cube.storage import local_folder, open_storage
+from geossl.cube.storage import local_folder, open_storage, require_ordered_commits
 from geossl.errors import StoreError
 
 from .conftest import GRID, SENSOR, SceneMaker
@@ -87,6 +93,30 @@ def test_a_tag_means_one_snapshot(cube: Cube) -> None:
         cube.tag("run-2", "nonsense")
 
 
+def test_cleaning_keeps_what_is_tagged(cube: Cube, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cube.transact(lambda session: _add(session, "one"))
+    second = cube.transact(lambda session: _add(session, "two"))
+    third = cube.transact(lambda session: _add(session, "three"))
+    cube.tag("map-1", first)
+    # what is young may belong to a writer that has not committed yet
+    assert cube.clean(keep=dt.timedelta(0)) == 0
+    monkeypatch.setattr(repository, "LONGEST_INGEST", dt.timedelta(0))
+    assert cube.clean(keep=dt.timedelta(0)) > 0
+    again = Cube.open(cube.uri)
+    assert again.view("map-1").collections() == ["one"]
+    assert again.view().snapshot == third
+    assert len(again.view().collections()) == 3
+    with pytest.raises(StoreError, match="no snapshot"):
+        again.view(second).collections()
+
+
+def test_a_writer_older_than_the_oldest_garbage_does_not_commit(cube: Cube, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "LONGEST_INGEST", dt.timedelta(0))
+    with pytest.raises(StoreError, match="took longer"):
+        cube.transact(lambda session: _add(session, "slow"))
+    assert cube.view().collections() == []
+
+
 def test_an_error_commits_nothing(cube: Cube) -> None:
     def fails(session: icechunk.Session) -> str:
         _add(session, "half")
@@ -134,6 +164,66 @@ def test_a_flipped_bit_is_noticed(cube: Cube, make_scene: SceneMaker) -> None:
 def test_addresses_that_cannot_be(uri: str, message: str) -> None:
     with pytest.raises(StoreError, match=message):
         open_storage(uri)
+
+
+@pytest.mark.parametrize(
+    ("honours", "ignored"),
+    [
+        ({"If-Match", "If-None-Match"}, None),
+        ({"If-None-Match"}, "ignores If-Match"),
+        (set(), "ignores If-None-Match and If-Match"),
+    ],
+)
+def test_a_bucket_that_would_lose_commits_is_refused(
+    honours: set[str], ignored: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a server that knows just enough of S3, and honours some conditions or none."""
+    with s3_server(honours) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        require_ordered_commits.cache_clear()
+        with pytest.raises(StoreError, match=ignored) if ignored else contextlib.nullcontext():
+            require_ordered_commits("s3://bucket/some/cube")
+
+
+@contextlib.contextmanager
+def s3_server(honours: set[str]) -> Iterator[str]:
+    objects: dict[str, str] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            there = objects.get(self.path)
+            asked = {name: self.headers[name] for name in honours if self.headers[name] is not None}
+            refused = ("If-None-Match" in asked and there) or asked.get("If-Match", there) != there
+            if not refused:
+                objects[self.path] = f'"{hashlib.md5(body).hexdigest()}"'
+            self.answer(412 if refused else 200)
+
+        def do_DELETE(self) -> None:
+            del objects[self.path]
+            self.answer(204)
+
+        def answer(self, status: int) -> None:
+            self.send_response(status)
+            if self.path in objects:
+                self.send_header("ETag", objects[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+    assert objects == {}
 
 
 def test_local_addresses(tmp_path: Path) -> None:

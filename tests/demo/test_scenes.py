@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rio_cogeo.cogeo import cog_validate
 
-from geossl.bands import sensor
-from geossl.demo.sensor import observe
+from geossl.demo.landscape import LandscapeInfo
+from geossl.demo.sensor import SENSOR, observe
 from geossl.demo.sky import build_sky, sun
 from geossl.demo.spectra import BANDS
 from geossl.demo.world import World
+from geossl.imagery.folder import FolderSettings
+from geossl.imagery.scene import Rejected, Scene
+from geossl.imagery.sources import open_source
 
 LATITUDE = -9.0
 
@@ -47,7 +50,7 @@ def test_items_are_valid_stac(scenes: dict[str, Path]) -> None:
         assert item.id == path.stem
         assert set(item.assets) == {*BANDS, "scl"}
         assert item.properties["proj:code"] == "EPSG:32722"
-        for band in sensor("sentinel-2-l2a").subset(BANDS).bands:
+        for band in SENSOR.bands:
             eo = item.assets[band.name].extra_fields["eo:bands"][0]
             assert (eo["name"], eo["common_name"], eo["center_wavelength"]) == (
                 band.name,
@@ -70,7 +73,7 @@ def test_assets_are_cogs_that_lie_where_the_item_says(scenes: dict[str, Path]) -
             assert file.crs.to_epsg() == 32722
             assert list(file.transform)[:6] == asset.extra_fields["proj:transform"]
             assert list(file.shape) == asset.extra_fields["proj:shape"]
-            gsd = 20 if key == "scl" else sensor("sentinel-2-l2a").band(key).gsd
+            gsd = 20 if key == "scl" else SENSOR.band(key).gsd
             assert file.res == (gsd, gsd)
             with rasterio.open(scenes["before"].parent / "B02.tif") as ten:
                 assert file.bounds == ten.bounds
@@ -97,6 +100,17 @@ def test_the_offset_is_declared_and_undone(world: World, scenes: dict[str, Path]
     assert medians[0] == pytest.approx(medians[1], rel=0.06)
     assert 0.2 < medians[0] < 0.4
     assert raw[1] - raw[0] > 800
+
+
+def test_the_folder_source_undoes_the_offset(landscape: LandscapeInfo) -> None:
+    found = list(open_source(FolderSettings(path="scenes"), landscape.folder).scenes(SENSOR))
+    assert not [scene for scene in found if isinstance(scene, Rejected)]
+    shifts = {scene.id: scene.shift for scene in found if isinstance(scene, Scene)}
+    assert shifts == {
+        path.stem: 0 if day < date(2022, 1, 25) else -1000
+        for path, day in zip(landscape.scenes, landscape.dates, strict=True)
+    }
+    assert {scene.quality_kind for scene in found if isinstance(scene, Scene)} == {"scl"}
 
 
 def test_one_orbit_sees_only_a_part(scenes: dict[str, Path]) -> None:

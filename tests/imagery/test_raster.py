@@ -104,13 +104,21 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(tmp_path: Path) -
 def test_footprint_is_in_degrees_and_cut_at_the_antimeridian(tmp_path: Path, write: Callable[..., str]) -> None:
     west = write(tmp_path / "west.tif", FIELD, transform=from_origin(500_000, 100_000, 10_000, 10_000))
     with open_raster(west, "scene s") as dataset:
-        polygon = footprint(geobox(dataset, "scene s"))
+        polygon = footprint(geobox(dataset, "scene s"), "scene s")
     assert polygon["type"] == "Polygon"
     corner = rasterio.warp.transform("EPSG:32622", "EPSG:4326", [500_000], [100_000])
     assert tuple(polygon["coordinates"][0][0]) == pytest.approx((corner[0][0], corner[1][0]), abs=1e-6)
     across = write(tmp_path / "across.tif", FIELD, crs="EPSG:32660", transform=from_origin(800_000, 0, 20_000, 20_000))
     with open_raster(across, "scene s") as dataset:
-        assert footprint(geobox(dataset, "scene s"))["type"] == "MultiPolygon"
+        assert footprint(geobox(dataset, "scene s"), "scene s")["type"] == "MultiPolygon"
+
+
+@pytest.mark.parametrize("crs", ['LOCAL_CS["a building site",UNIT["metre",1]]', "IAU_2015:30100"])
+def test_places_that_are_not_on_earth_are_refused(tmp_path: Path, write: Callable[..., str], crs: str) -> None:
+    with open_raster(write(tmp_path / "a.tif", FIELD, crs=crs), "scene s") as dataset:
+        box = geobox(dataset, "scene s")
+    with pytest.raises(SceneError, match="scene s: its coordinate system cannot be placed on Earth"):
+        footprint(box, "scene s")
 
 
 def test_a_rotated_raster_keeps_its_rotation(tmp_path: Path, write: Callable[..., str]) -> None:

@@ -79,7 +79,7 @@ class PointwiseTask:
     def predict(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         self.seen.append(image.shape)
         assert image.shape[1:-2] == ((2,) if self.dates == 1 else (2, 2))
-        assert valid.shape == (image.shape[0], *image.shape[-2:])
+        assert valid.shape == (image.shape[0], *image.shape[1:-3], *image.shape[-2:])
         values = image.astype(np.float32) / 1000
         red, nir = (values[:, 0], values[:, 1]) if self.dates == 1 else (values[:, 1, 0], values[:, 0, 0])
         if self.radius:

@@ -76,10 +76,12 @@ def smooth(seed=0, shape=(700, 400), sigma=6.0):
 @given(
     hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.sampled_from([1, 2, 255])),
     st.integers(-8, 0),
+    st.integers(1, 200),
 )
-def test_strips_give_the_polygons_of_the_whole_raster(codes, row):
-    # rows around 0 are a border between tiles, hence between strips
-    with tempfile.TemporaryDirectory() as name:
+def test_strips_give_the_polygons_of_the_whole_raster(codes, row, strip_pixels):
+    # rows around 0 are a border between tiles, hence between strips too
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patches, "_STRIP_PIXELS", strip_pixels)
         classes, confidence, records, extent = area(Path(name), codes, row=row, col=0)
         parts = patches.stream_patches(classes, confidence, records, extent, (1, 2), 1)
         found = patches.Patches.none()

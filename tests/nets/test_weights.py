@@ -45,7 +45,9 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, name: str) -> None:
     assert read == saved
     assert dataclasses.replace(read, id="", weights="") == card
     assert not loaded.training
-    assert all(torch.equal(a, b) for a, b in zip(encoder.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(encoder.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
     assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["card.json", "encoder.safetensors"]
 
 

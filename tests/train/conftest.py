@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.train.synthetic import run
+from .synthetic import run
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from geossl.errors import TrainingError
 from geossl.nets.weights import load_encoder
 from geossl.train.launch import placement, threads
 from geossl.train.module import learning_rate
-from tests.train.synthetic import SENSOR, STATISTICS, Places, run
+
+from .synthetic import SENSOR, STATISTICS, Places, run
 
 
 def test_the_encoder_file_says_how_it_came_about(undisturbed: Path) -> None:

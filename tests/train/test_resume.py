@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -12,13 +11,8 @@ from typing import Any
 import pytest
 
 from geossl.nets.weights import load_card
-from tests.train.synthetic import Places, run
 
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    """The history without what the clock says."""
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "chips_per_s"} for row in csv.DictReader(file)]
+from .synthetic import Places, rows, run
 
 
 def require_same(folder: Path, undisturbed: Path) -> None:
@@ -71,9 +65,10 @@ def test_cut_off_in_the_middle_of_a_step(tmp_path: Path, undisturbed: Path, monk
             raise KeyboardInterrupt
         return losses
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Simclr, "forward", cut)
+    monkeypatch.setattr(Simclr, "forward", cut)
+    with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
+    monkeypatch.undo()
     loader = Places()
     run(tmp_path, loader)
     require_same(tmp_path, undisturbed)
@@ -118,8 +113,8 @@ def test_sigterm_leaves_a_checkpoint_and_says_so_in_the_exit_status(tmp_path: Pa
 
 
 def test_killed_without_warning(tmp_path: Path, undisturbed: Path) -> None:
-    script = "import sys; from pathlib import Path; from tests.train.synthetic import run, tell; run(Path(sys.argv[1]), progress=tell)"
-    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    command = [sys.executable, "-m", "tests.train.synthetic", str(tmp_path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     assert child.stdout is not None
     for line in child.stdout:
         if int(line) >= 7:
@@ -150,9 +145,9 @@ def test_other_settings_start_anew(tmp_path: Path) -> None:
     assert [int(row["step"]) for row in rows(tmp_path)] == [10, 15]
 
 
-def test_more_minutes_and_other_threads_go_on(tmp_path: Path) -> None:
-    run(tmp_path, minutes=1e-6)
-    assert not rows(tmp_path)
-    loader = Places()
-    run(tmp_path, loader, minutes=5.0, threads=2)
-    assert loader.handed_out == [(epoch, number) for epoch in (1, 2) for number in range(5)]
+def test_more_minutes_go_on_where_the_clock_stopped_it(tmp_path: Path) -> None:
+    first, second = Places(), Places()
+    assert run(tmp_path, first, minutes=1e-6).id
+    run(tmp_path, second, minutes=5.0)
+    assert first.handed_out == [(0, 0)]
+    assert second.handed_out == [divmod(n, 5) for n in range(1, 15)]

@@ -1,0 +1,211 @@
+"""The pictures of a project's report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.windows import Window
+
+from geossl.augment import Normalize
+from geossl.bands import Statistics
+from geossl.chips.index import build_index
+from geossl.chips.loader import ChipLoader
+from geossl.chips.reader import ChipReader
+from geossl.cube.collection import Collection
+from geossl.downstream.data import TaskData
+from geossl.features import embed
+from geossl.imagery.clouds import Quality
+from geossl.legend import Legend
+from geossl.nets.weights import load_encoder
+from geossl.project.overview import Overview, overview, scene_steps
+from geossl.report.pictures import quicklook
+from geossl.report.records import (
+    CaptionedPicture,
+    ChangeExample,
+    ClassMap,
+    CloudMask,
+    Neighbours,
+    Outline,
+    Picture,
+    ScenePicture,
+)
+
+MOST_SCENES = 12
+"""Scenes shown; of more, as many spread evenly over time."""
+
+MAP_SIDE = 960
+EXAMPLE_SIDE = 160
+"""Pixels on the ground grid around a change example."""
+
+MARGIN = 40
+"""Pixels of surroundings that a change example shows at least."""
+
+_CHIPS = 512
+"""Chips among which neighbours are sought."""
+
+
+def scene_pictures(scenes: Collection, statistics: Statistics) -> list[ScenePicture]:
+    """Quicklooks of scenes spread evenly over time."""
+    steps = scene_steps(scenes)
+    chosen = np.unique(np.linspace(0, len(steps) - 1, min(MOST_SCENES, len(steps))).round().astype(int))
+    pictures = []
+    for scene in (list(steps)[i] for i in chosen):
+        tiles = steps[scene]
+        clear = float(np.mean([scenes.clear_fraction(tile_id)[step] for tile_id, step in tiles.items()]))
+        tile_id, step = next(iter(tiles.items()))
+        when = _datetime(scenes.times(tile_id)[step])
+        small = overview(scenes, tiles, side=320)
+        pictures.append(ScenePicture(scene, when, clear, quicklook(small.image, scenes.sensor, statistics)))
+    return pictures
+
+
+def composite_pictures(images: Collection, statistics: Statistics) -> list[CaptionedPicture]:
+    """The newest composites, at most three."""
+    found = []
+    for name, tiles in list(scene_steps(images).items())[-3:]:
+        picture = quicklook(overview(images, tiles).image, images.sensor, statistics)
+        found.append(CaptionedPicture(name, picture, "median of all clear observations"))
+    return found
+
+
+def cloud_mask(scenes: Collection, statistics: Statistics) -> CloudMask | None:
+    """The scene whose cloud cover is the most telling (nearest to a third); None where none has clouds."""
+    steps = scene_steps(scenes)
+    clear = {
+        scene: float(np.mean([scenes.clear_fraction(tile_id)[step] for tile_id, step in tiles.items()]))
+        for scene, tiles in steps.items()
+    }
+    for scene in sorted(clear, key=lambda scene: abs(clear[scene] - 2 / 3)):
+        view = overview(scenes, steps[scene])
+        layers = {
+            "cloud": _has(view, Quality.CLOUD | Quality.CIRRUS),
+            "shadow": _has(view, Quality.SHADOW),
+            "snow": _has(view, Quality.SNOW),
+        }
+        shown = {name: mask for name, mask in layers.items() if mask.any()}
+        if shown:
+            return CloudMask(scene, quicklook(view.image, scenes.sensor, statistics), shown)
+    return None
+
+
+def neighbours(scenes: Collection, encoder_folder: Path, *, queries: int = 4, matches: int = 5) -> list[Neighbours]:
+    """Chips of the newest clear scenes, each with those that the encoder finds most like it."""
+    encoder, card = load_encoder(encoder_folder)
+    size = int(card.settings.get("chip", 128))
+    index = build_index(scenes, size, min_clear=0.95)
+    if len(index) <= matches + 1:
+        return []
+    newest = np.argsort(index.time, kind="stable")[-4 * _CHIPS :]
+    rng = np.random.default_rng(0)
+    index = index.select(np.sort(rng.choice(newest, min(_CHIPS, len(newest)), replace=False)))
+    loader = ChipLoader(ChipReader(scenes), index, 32, shuffle=False)
+    pictures: list[Picture] = []
+
+    def shown() -> Iterator[dict[str, object]]:
+        for batch in loader:
+            pictures.extend(quicklook(image, card.sensor, card.statistics) for image in batch["image"].numpy())
+            yield dict(batch)
+
+    vectors = embed(encoder, shown(), Normalize.from_statistics(card.statistics))
+    vectors -= vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
+    found = []
+    for query in _spread(vectors, queries):
+        likeness = vectors @ vectors[query]
+        # the same ground at another date would be no find
+        same = (
+            (index.tile == index.tile[query])
+            & (np.abs(index.row - index.row[query]) < size)
+            & (np.abs(index.col - index.col[query]) < size)
+        )
+        likeness[same] = -np.inf
+        best = np.argsort(-likeness)[:matches]
+        found.append(Neighbours(pictures[query], [pictures[i] for i in best], [float(likeness[i]) for i in best]))
+    return found
+
+
+def class_map(path: Path, title: str, legend: Legend) -> ClassMap:
+    """A published map, thinned out from its overviews."""
+    with rasterio.open(path) as raster:
+        factor = max(1, -(-max(raster.shape) // MAP_SIDE))
+        shape = raster.height // factor, raster.width // factor
+        codes = raster.read(1, out_shape=shape, resampling=Resampling.nearest)
+        area = abs(raster.transform.a * raster.transform.e) * raster.height * raster.width / codes.size
+    return ClassMap(title, codes, legend, pixel_area=area)
+
+
+def change_examples(
+    data: TaskData, polygons: Path, statistics: Statistics, *, most: int = 3
+) -> list[ChangeExample]:
+    """The largest changes found, before and after, with their outlines and the labelled ones."""
+    frame = pyogrio.read_dataframe(polygons)
+    if frame.empty:
+        return []
+    collection, grid = data.collection, data.collection.grid
+    frame = frame.to_crs(grid.crs).nlargest(most, "area_ha").reset_index(drop=True)
+    examples = []
+    for number in range(len(frame)):
+        centre = frame.geometry[number].representative_point()
+        col = round((centre.x - grid.origin[0]) / grid.resolution)
+        row = round((grid.origin[1] - centre.y) / grid.resolution)
+        tile_id = grid[col // grid.tile_size, row // grid.tile_size].id
+        steps = data.steps(tile_id) if tile_id in collection.tile_ids else None
+        if steps is None:
+            continue
+        tile = collection.tile(tile_id)
+        top, left = tile.pixel_origin
+        west, south, east, north = frame.geometry[number].bounds
+        side = int(max(EXAMPLE_SIDE, (east - west) / grid.resolution + 2 * MARGIN, (north - south) / grid.resolution + 2 * MARGIN))
+        side = min(side, grid.tile_size)
+        y = int(np.clip(row - top - side // 2, 0, grid.tile_size - side))
+        x = int(np.clip(col - left - side // 2, 0, grid.tile_size - side))
+        window = Window(x, y, side, side)
+        before, after = (
+            quicklook(np.asarray(collection.image(tile_id)[step, :, y : y + side, x : x + side]), data.sensor, statistics)
+            for step in steps
+        )
+        times = collection.times(tile_id)
+        origin = grid.origin[0] + (left + x) * grid.resolution, grid.origin[1] - (top + y) * grid.resolution
+        examples.append(
+            ChangeExample(
+                title=f"{frame.area_ha[number]:.1f} ha at {centre.x:.0f} E, {centre.y:.0f} N",
+                before=before,
+                after=after,
+                before_date=_datetime(times[steps[0]]).date(),
+                after_date=_datetime(times[steps[1]]).date(),
+                found=list(_outlines(frame, origin, grid.resolution, window)),
+            )
+        )
+    return examples
+
+
+def _outlines(frame: object, origin: tuple[float, float], resolution: float, window: Window) -> Iterator[Outline]:
+    for shape in frame.geometry:  # type: ignore[attr-defined]  # geopandas ships no types
+        for part in getattr(shape, "geoms", [shape]):
+            ring = [((x - origin[0]) / resolution, (origin[1] - y) / resolution) for x, y in part.exterior.coords]
+            if any(0 <= x <= window.width and 0 <= y <= window.height for x, y in ring):
+                yield ring
+
+
+def _spread(vectors: np.ndarray, count: int) -> list[int]:
+    """Rows far from one another: the first at random, then always the farthest (Gonzalez 1985)."""
+    chosen = [0]
+    nearest = vectors @ vectors[0]
+    while len(chosen) < min(count, len(vectors)):
+        chosen.append(int(nearest.argmin()))
+        nearest = np.maximum(nearest, vectors @ vectors[chosen[-1]])
+    return chosen
+
+
+def _has(view: Overview, flags: int) -> np.ndarray:
+    return (view.quality & int(flags)) != 0
+
+
+def _datetime(time: np.datetime64) -> datetime:
+    return datetime.fromtimestamp(int(time.astype("datetime64[s]").astype(int)), tz=UTC)

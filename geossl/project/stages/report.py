@@ -1,0 +1,187 @@
+"""`geossl report`: one page of pictures and figures that needs no network."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import geossl
+from geossl.cube.scenes import quarantined
+from geossl.downstream.evaluate import PRETRAINED
+from geossl.downstream.floors import RANDOM, SCRATCH
+from geossl.errors import StoreError
+from geossl.nets.weights import load_card
+from geossl.progress import Progress
+from geossl.project import pictures
+from geossl.project.project import Project, StageResult
+from geossl.project.settings import ChangeTask
+from geossl.project.state import Record, fingerprint
+from geossl.report.page import build_report
+from geossl.report.records import (
+    ChangeExample,
+    ClassMap,
+    Comparison,
+    Confusion,
+    ReportData,
+    Score,
+    SetAside,
+    StageTime,
+    TrainingCurves,
+)
+
+_PACKAGES = ("torch", "lightning", "timm", "zarr", "icechunk", "dask", "rasterio", "numpy")
+
+
+def run(project: Project, progress: Progress) -> StageResult:
+    """Write the report from what exists; what does not exist yet is left out, and said."""
+    records = [record for record in project.state.records() if record.stage != "report"]
+    key = fingerprint(records=[(record.stage, record.key, record.finished) for record in records], version=geossl.__version__)
+    if project.state.fresh("report", key) is not None and project.report_file.exists():
+        return StageResult("report", skipped=True)
+    with project.state.recording("report", key):
+        build_report(_gather(project, records, progress), project.report_file)
+    return StageResult("report", [str(project.report_file.relative_to(project.root))])
+
+
+def _gather(project: Project, records: list[Record], progress: Progress) -> ReportData:
+    parts = 6
+    view = project.cube().view()
+    scenes = project.scenes()
+    statistics = scenes.statistics
+    if statistics is None:
+        raise StoreError(f"collection {scenes.name!r} has no statistics yet", "run `geossl stats` first")
+    progress("report", 0, parts)
+    images = project.task_images()
+    scene_pictures = pictures.scene_pictures(scenes, statistics)
+    progress("report", 1, parts)
+    composites = [] if project.composite_name is None else pictures.composite_pictures(images, statistics)
+    clouds = pictures.cloud_mask(scenes, statistics)
+    progress("report", 2, parts)
+    trained = project.state.get("pretrain") is not None
+    neighbours = pictures.neighbours(scenes, project.encoder_folder()) if trained else []
+    progress("report", 3, parts)
+    maps = list(_maps(project))
+    progress("report", 4, parts)
+    changes = list(_changes(project))
+    progress("report", 5, parts)
+    headline, comparisons = _comparisons(project)
+    data = ReportData(
+        project=project.settings.name,
+        region=_region(project),
+        created=datetime.now(UTC),
+        snapshot=view.snapshot,
+        headline=headline,
+        comparisons=comparisons,
+        scenes=scene_pictures,
+        composites=composites,
+        clouds=clouds,
+        training=[_curves(project.encoder_folder())] if trained else [],
+        neighbours=neighbours,
+        scores=_scores(project),
+        confusions=list(_confusions(project)),
+        maps=maps,
+        changes=changes,
+        times=[StageTime(record.stage, record.seconds) for record in records],
+        set_aside=[SetAside(i.source, i.reason, i.remedy) for i in quarantined(view, scenes.name)],
+        versions={
+            "geossl": geossl.__version__,
+            "Python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        absent={} if trained else {"training": "no encoder was pretrained yet"},
+    )
+    progress("report", parts, parts)
+    return data
+
+
+def _region(project: Project) -> str:
+    scenes = project.scenes()
+    boxes = [scenes.tile(tile_id).extent.to_crs("EPSG:4326").boundingbox for tile_id in scenes.tile_ids]
+    west, south = min(box.left for box in boxes), min(box.bottom for box in boxes)
+    east, north = max(box.right for box in boxes), max(box.top for box in boxes)
+    grid = scenes.grid
+    return (
+        f"{west:.3f}, {south:.3f} to {east:.3f}, {north:.3f} degrees; {grid.crs}, {grid.resolution:g} m, "
+        f"{len(boxes)} tiles of {grid.tile_size} pixels; {scenes.sensor.title or scenes.sensor.name}"
+    )
+
+
+def _curves(folder: Path) -> TrainingCurves:
+    """The history of a training; an empty cell is not a number."""
+    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = {"loss": "loss", "std": "feature std", "rank": "effective rank", "uniformity": "uniformity", "alignment": "alignment"}
+    series = {
+        title: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name, title in shown.items()
+    }
+    card = load_card(folder)
+    known = {title: values for title, values in series.items() if np.isfinite(values).any()}
+    return TrainingCurves(card.id, np.array([int(row["step"]) for row in rows]), known, _verdict(card.health))
+
+
+def _verdict(health: Any) -> str:
+    return f"healthy: effective rank {health['rank']:.1f}, feature std {health['std']:.2f}" if health else ""
+
+
+def _task_records(project: Project) -> Iterator[tuple[str, Record]]:
+    for name in ("evaluate", *(f"finetune.{task}" for task in project.settings.tasks)):
+        if (record := project.state.get(name)) is not None:
+            yield name, record
+
+
+def _scores(project: Project) -> list[Score]:
+    return [Score(**row, floor=not row["model"].startswith((PRETRAINED, f"LDA, {PRETRAINED}", f"kNN-5, {PRETRAINED}"))) for row in project.scores()]
+
+
+def _comparisons(project: Project) -> tuple[list[Comparison], list[Comparison]]:
+    """Pretrained against not pretrained with all else alike, by each task's first metric; then everything else."""
+    names = {field.name for field in fields(Comparison)}
+    headline, others = [], []
+    for _, record in _task_records(project):
+        rows = record.result.get("differences", [])
+        for row in rows:
+            if row["metric"] != rows[0]["metric"]:
+                continue
+            alike = row["against"] in (RANDOM, SCRATCH) or row["against"] == row["model"].replace(PRETRAINED, "random encoder")
+            (headline if alike else others).append(Comparison(**{k: v for k, v in row.items() if k in names}))
+    return headline, others
+
+
+def _confusions(project: Project) -> Iterator[Confusion]:
+    view = project.cube().view()
+    for stage, record in _task_records(project):
+        if stage == "evaluate":
+            continue
+        for found in record.result.get("confusions", []):
+            if found["model"] == PRETRAINED:
+                names = view.labels(found["task"]).legend.names
+                yield Confusion(found["task"], found["model"], names, np.array(found["matrix"]))
+
+
+def _published(project: Project) -> Iterator[tuple[str, Path]]:
+    for name in project.settings.tasks:
+        if (record := project.state.get(f"map.{name}")) is not None:
+            yield name, project.maps / str(record.result["release"])
+
+
+def _maps(project: Project) -> Iterator[ClassMap]:
+    view = project.cube().view()
+    for name, folder in _published(project):
+        yield pictures.class_map(folder / f"{name}.tif", name, view.labels(name).legend)
+
+
+def _changes(project: Project) -> Iterator[ChangeExample]:
+    for name, folder in _published(project):
+        if isinstance(project.settings.tasks[name], ChangeTask):
+            data = project.task_data(name)
+            statistics = data.collection.statistics or project.scenes().statistics
+            assert statistics is not None
+            yield from pictures.change_examples(data, folder / f"{name}-polygons.gpkg", statistics)

@@ -1,0 +1,1 @@
+"""Tests of the training, over a tiny synthetic loader."""
