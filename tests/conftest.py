@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import icechunk
@@ -64,16 +65,74 @@ def tiny_cube(tmp_path_factory: pytest.TempPathFactory) -> Cube:
                     image[..., :40], quality[:, :40] = -32768, 1
                 fractions = layout.chunk_fractions(quality == 0)
                 time = np.datetime64(f"2024-0{month + 3}-10T13:40")
-                layout.append_step(group, layout.Step(f"scene-{month}", time, f"sum-{month}", fractions), image, quality)
+                layout.append_step(
+                    group, layout.Step(f"scene-{month}", time, f"sum-{month}", fractions), image, quality
+                )
                 clear.append(image[:, quality == 0])
             codes = np.digitize(field[2], (-0.5, 0.5)).astype(np.uint8) + 1
             codes[:64, :64] = NO_LABEL
             layout.create_label_tile(labels, tile, codes)
         pixels = np.concatenate(clear, axis=1)
-        of_bands = (pixels.mean(1), pixels.std(1), pixels.min(1), pixels.max(1), *np.percentile(pixels, (2, 98), axis=1))
+        of_bands = (
+            pixels.mean(1),
+            pixels.std(1),
+            pixels.min(1),
+            pixels.max(1),
+            *np.percentile(pixels, (2, 98), axis=1),
+        )
         columns = [tuple(map(float, values)) for values in of_bands]
         layout.set_statistics(collection, bands.Statistics((pixels.shape[1],) * 4, *columns))
         return "a tiny cube"
 
     cube.transact(fill)
     return cube
+
+
+SMALL_PROJECT = """\
+name: small
+store: store
+grid: { tile: 256 }
+cluster: { workers: 2 }
+sensor: { name: sentinel-2-l2a, bands: [B02, B03, B04, B08, B11] }
+sources:
+  - { kind: folder, path: imagery/scenes }
+composite: { months: 6 }
+split: { block: 32, buffer: 4, fractions: [0.5, 0.2, 0.3] }
+pretrain:
+  method: { name: simclr, pairs: season }
+  encoder: { name: unet-tiny }
+  epochs: 2
+  chip: 32
+  batch_size: 32
+evaluate: { labels: [60], draws: 2 }
+tasks:
+  landcover:
+    kind: landcover
+    date: 2022-10-01
+    labels: { path: imagery/labels/landcover.gpkg, column: class }
+    settings: { labels: 200, finetune: { steps: 10, window: 64, windows: 64 } }
+  clearing:
+    kind: change
+    before: 2021-10-01
+    after: 2022-10-01
+    labels: { path: imagery/labels/clearings.gpkg, date_column: date }
+    settings: { labels: 200, finetune: { steps: 10, window: 64, windows: 64 } }
+map: { minimum_ha: 0.1 }
+"""
+
+
+@pytest.fixture(scope="session")
+def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small project on a generated landscape; nothing of it has run yet.
+
+    Tests of several rooms share it, so they may bring it forward (`run_all`), never break it.
+    """
+    from geossl.demo.landscape import LandscapeSettings, write_landscape
+
+    folder = tmp_path_factory.mktemp("small")
+    dates = [
+        dt.date.fromisoformat(day) for day in ("2021-08-07", "2021-09-26", "2022-07-18", "2022-09-01", "2022-10-21")
+    ]
+    write_landscape(folder / "imagery", LandscapeSettings(size=512, dates=tuple(dates)))
+    (folder / "geossl.yaml").write_text(SMALL_PROJECT)
+    return folder

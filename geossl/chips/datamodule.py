@@ -38,7 +38,7 @@ class ChipDataModule(lightning.LightningDataModule):
     paired:
         Pairs of two steps of one place.
     min_clear:
-        Least clear share of the chunks that a chip lies in.
+        Least clear share of a chip.
     seed:
         Decides the order of training.
     cache, threads:
@@ -103,6 +103,7 @@ class ChipDataModule(lightning.LightningDataModule):
             subsets=(subset,),
             partly=self.labels is not None,
         )
+        index = index.select(self.reader.clear(index) >= self.min_clear)
         layer = None
         if self.labels is not None:
             layer = LabelLayer(self.labels, self.split, (subset,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +19,9 @@ from geossl.chips.split import TRAIN, Split
 from geossl.cube.collection import Collection
 from geossl.errors import SettingsError
 from geossl.grid import CHUNK
+
+READS = 16
+"""Tiles whose records are asked of the store at the same time; a bucket answers late, not slowly."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,22 +106,28 @@ def build_index(
     row, col = (o.ravel() for o in np.meshgrid(offsets, offsets, indexing="ij"))
 
     tile_ids = tuple(collection.tile_ids)
-    parts: list[tuple[NDArray[Any], ...]] = []
+    allowed = {}
     for number, tile_id in enumerate(tile_ids):
-        allowed = np.ones(row.size, bool)
+        wholly = some = np.ones(row.size, bool)
         if split is not None:
             wholly, some = split.window_subsets(collection.tile(tile_id), row, col, size, tuple(subsets))
-            allowed = some if partly else wholly
-        if not allowed.any():
-            continue
-        clear = np.einsum("rj,tjk,ck->trc", share, collection.chunk_clear(tile_id), share).reshape(-1, row.size)
-        # shares add up to 1 only to float precision
-        usable = (clear >= min_clear - 1e-6) & (clear > 0) & allowed
-        if steps is not None:
-            usable[~np.isin(np.arange(len(usable)), steps)] = False
-        step, window = np.nonzero(usable)
-        times = collection.times(tile_id)[step]
-        parts.append((np.full(step.size, number), step, row[window], col[window], clear[step, window], times))
+        if (some if partly else wholly).any():
+            allowed[number] = some if partly else wholly
+
+    def records(number: int) -> tuple[NDArray[np.float32], NDArray[np.datetime64]]:
+        return collection.chunk_clear(tile_ids[number]), collection.times(tile_ids[number])
+
+    parts: list[tuple[NDArray[Any], ...]] = []
+    with ThreadPoolExecutor(READS) as threads:
+        for (number, windows), (chunk_clear, times) in zip(allowed.items(), threads.map(records, allowed), strict=True):
+            clear = np.einsum("rj,tjk,ck->trc", share, chunk_clear, share).reshape(-1, row.size)
+            # shares add up to 1 only to float precision
+            usable = (clear >= min_clear - 1e-6) & (clear > 0) & windows
+            if steps is not None:
+                usable[~np.isin(np.arange(len(usable)), steps)] = False
+            step, window = np.nonzero(usable)
+            tile = np.full(step.size, number)
+            parts.append((tile, step, row[window], col[window], clear[step, window], times[step]))
     return ChipIndex(tile_ids, size, *_columns(parts))
 
 

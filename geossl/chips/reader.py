@@ -14,7 +14,7 @@ import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,13 @@ from geossl.chips.index import ChipIndex
 from geossl.cube.collection import Collection
 from geossl.errors import StoreError
 from geossl.grid import CHUNK
+from geossl.imagery.clouds import is_clear
 
 IN_FLIGHT = 32
 """Most chunks that are asked of the store at the same time."""
+
+_FLAGS_AT_ONCE = 2048
+"""Chips whose quality flags are held in memory together."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,6 @@ class ChipBuffers:
     """(…, C, S, S) stored numbers."""
     quality: NDArray[np.uint8]
     """(…, S, S) flags of :class:`geossl.imagery.clouds.Quality`."""
-
-    def flat(self) -> Self:
-        """Views with one leading axis."""
-        image = self.image.reshape(-1, *self.image.shape[-3:])
-        return type(self)(image, self.quality.reshape(-1, *self.quality.shape[-2:]))
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,19 @@ class _Job:
     """One chunk, and where its pixels go: (chip, rows and columns of the chip, of the chunk)."""
 
     tile: _TileChunks
-    tile_id: str
     step: int
     window: tuple[int, int]
     places: list[tuple[int, tuple[slice, slice], tuple[slice, slice]]]
 
-    def arrays(self) -> list[tuple[StoredArray, str]]:
-        """The arrays to read, each with the key of the chunk."""
-        image, quality = self.tile.image, self.tile.quality
-        return [
-            (image, image.key(self.step, 0, *self.window)),
-            (quality, quality.key(self.step, *self.window)),
-        ]
+    def array(self, name: str) -> tuple[StoredArray, str]:
+        """The array ``image`` or ``quality``, and the key of the chunk in it."""
+        if name == "image":
+            return self.tile.image, self.tile.image.key(self.step, 0, *self.window)
+        return self.tile.quality, self.tile.quality.key(self.step, *self.window)
+
+
+_Targets = dict[str, NDArray[Any]]
+"""Array name → (N, …, S, S), where the pixels of N chips go."""
 
 
 class ChipReader:
@@ -104,7 +104,7 @@ class ChipReader:
         return ChipBuffers(image, np.empty((*shape, size, size), np.uint8))
 
     def read(self, index: ChipIndex, rows: NDArray[np.integer[Any]], out: ChipBuffers | None = None) -> ChipBuffers:
-        """Read these rows of the index, of any shape (…), into ``out`` or new buffers.
+        """Read these rows of the index, of any shape (…), into ``out`` (C-contiguous) or new buffers.
 
         Raises
         ------
@@ -113,14 +113,31 @@ class ChipReader:
         """
         if out is None:
             out = self.buffers(rows.shape, index.size)
-        flat = out.flat()
-        jobs = self._plan(index, rows.ravel())
+        image = out.image.reshape(-1, *out.image.shape[-3:])
+        quality = out.quality.reshape(-1, *out.quality.shape[-2:])
+        self._read(index, rows.ravel(), {"image": image, "quality": quality})
+        return out
+
+    def clear(self, index: ChipIndex) -> NDArray[np.float32]:
+        """(N,) clear share of each chip itself, where the index knows only that of whole chunks.
+
+        Reads quality flags, and only of chunks that are neither all clear nor all unclear.
+        """
+        share = index.clear.copy()
+        mixed = np.flatnonzero((share > 0) & (share < 1))
+        for rows in np.array_split(mixed, -(-len(mixed) // _FLAGS_AT_ONCE) or 1):
+            quality = np.empty((len(rows), index.size, index.size), np.uint8)
+            self._read(index, rows, {"quality": quality})
+            share[rows] = is_clear(quality).mean(axis=(1, 2))
+        return share
+
+    def _read(self, index: ChipIndex, rows: NDArray[np.integer[Any]], targets: _Targets) -> None:
+        jobs = self._plan(index, rows)
         if self.cache is not None:
-            done = list(self._threads.map(lambda job: self._from_cache(job, flat), jobs))
+            done = list(self._threads.map(lambda job: self._from_cache(job, targets), jobs))
             jobs = [job for job, found in zip(jobs, done, strict=True) if not found]
         if jobs:
-            self._fetcher.submit(asyncio.run, self._from_store(jobs, flat)).result()
-        return out
+            self._fetcher.submit(asyncio.run, self._from_store(jobs, targets)).result()
 
     def _plan(self, index: ChipIndex, rows: NDArray[np.integer[Any]]) -> list[_Job]:
         places = defaultdict(list)
@@ -129,11 +146,10 @@ class ChipReader:
             for cy, chip_rows, chunk_rows in _pieces(row, index.size):
                 for cx, chip_cols, chunk_cols in _pieces(col, index.size):
                     places[tile, step, cy, cx].append((chip, (chip_rows, chip_cols), (chunk_rows, chunk_cols)))
-        jobs = []
-        for (tile, step, cy, cx), where in places.items():
-            tile_id = index.tile_ids[tile]
-            jobs.append(_Job(self._tile(tile_id), tile_id, step, (cy, cx), where))
-        return jobs
+        return [
+            _Job(self._tile(index.tile_ids[tile]), step, (cy, cx), where)
+            for (tile, step, cy, cx), where in places.items()
+        ]
 
     def _look_up(self, tile_id: str) -> _TileChunks:
         scenes, revisions = self.collection.scene_ids(tile_id), self.collection.revisions(tile_id)
@@ -147,49 +163,49 @@ class ChipReader:
         where = [self._cube, array.path, job.tile.versions[job.step], *map(str, job.window)]
         return "/".join(where)
 
-    def _from_cache(self, job: _Job, out: ChipBuffers) -> bool:
+    def _from_cache(self, job: _Job, targets: _Targets) -> bool:
         assert self.cache is not None
-        found = [self.cache.get(self._cache_key(job, array)) for array, _ in job.arrays()]
+        found = [self.cache.get(self._cache_key(job, job.array(name)[0])) for name in targets]
         if None in found:
             return False
         try:
-            self._place(job, found, out)
+            self._place(job, found, targets)
         except StoreError:  # a damaged copy; the store has the original
             return False
         return True
 
-    async def _from_store(self, jobs: list[_Job], out: ChipBuffers) -> None:
+    async def _from_store(self, jobs: list[_Job], targets: _Targets) -> None:
         gate = asyncio.Semaphore(IN_FLIGHT)
         loop = asyncio.get_running_loop()
 
         async def one(job: _Job) -> None:
             async with gate:
-                found = await asyncio.gather(*(array.get(key) for array, key in job.arrays()))
-                await loop.run_in_executor(self._threads, self._finish, job, found, out)
+                found = await asyncio.gather(*(array.get(key) for array, key in map(job.array, targets)))
+                await loop.run_in_executor(self._threads, self._finish, job, found, targets)
 
         await asyncio.gather(*map(one, jobs))
 
-    def _finish(self, job: _Job, found: list[bytes | None], out: ChipBuffers) -> None:
-        self._place(job, found, out)
+    def _finish(self, job: _Job, found: list[bytes | None], targets: _Targets) -> None:
+        self._place(job, found, targets)
         if self.cache is not None:
-            for (array, _), data in zip(job.arrays(), found, strict=True):
+            for name, data in zip(targets, found, strict=True):
                 # no bytes say: nothing but the fill value
-                self.cache.put(self._cache_key(job, array), data or b"")
+                self.cache.put(self._cache_key(job, job.array(name)[0]), data or b"")
 
-    def _place(self, job: _Job, found: list[bytes | None], out: ChipBuffers) -> None:
+    def _place(self, job: _Job, found: list[bytes | None], targets: _Targets) -> None:
         """Decode a chunk of each array and copy its pixels to every chip that wants some."""
-        for (array, key), data, target in zip(job.arrays(), found, (out.image, out.quality), strict=True):
+        for (name, target), data in zip(targets.items(), found, strict=True):
+            array, key = job.array(name)
             chip, _, (rows, cols) = job.places[0]
             whole = rows == cols == slice(0, CHUNK) and target.shape[-1] == CHUNK
-            chunk = target[chip] if whole else self._scratch_for(array)
+            chunk = target[chip] if whole else self._scratch_for(name, array)
             array.decode(key, data or None, chunk)
             for chip, to, source in job.places[whole:]:
                 target[chip][..., *to] = chunk[..., *source]
 
-    def _scratch_for(self, array: StoredArray) -> NDArray[Any]:
+    def _scratch_for(self, name: str, array: StoredArray) -> NDArray[Any]:
         """This thread's buffer for one chunk of an array, without its time axis."""
         buffers: dict[Any, NDArray[Any]] = self._scratch.__dict__
-        name = array.path.rpartition("/")[2]
         if name not in buffers:
             buffers[name] = np.empty(array.chunk_shape[1:], array.dtype)
         return buffers[name]

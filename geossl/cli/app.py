@@ -42,7 +42,9 @@ only what is not done yet.""",
 ProjectFile = Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")]
 Overrides = Annotated[
     list[str] | None,
-    Parameter(["--set", "-s"], help="Override one setting, as in `--set pretrain.epochs=20`. May be repeated.", negative=""),
+    Parameter(
+        ["--set", "-s"], help="Override one setting, as in `--set pretrain.epochs=20`. May be repeated.", negative=""
+    ),
 ]
 
 _HERE = Path("geossl.yaml")

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geossl.bands import Sensor
 from geossl.chips.split import TRAIN, VAL, Split
 from geossl.cube.collection import Collection, Labels
+from geossl.downstream.images import DatedImages
 from geossl.errors import LabelError
-from geossl.imagery.clouds import is_clear
 from geossl.legend import NO_LABEL, Legend
 
 CORE = 128
@@ -94,7 +93,7 @@ class Window:
     """(D, S, S)"""
 
 
-class TaskData:
+class TaskData(DatedImages):
     """A collection's images and a label layer on one split.
 
     Parameters
@@ -113,36 +112,15 @@ class TaskData:
             )
         if dates is None:
             dates = (labels.before, labels.after) if labels.task == "change" else (None,)
-        self.collection = collection
+        super().__init__(collection, dates)
         self.labels = labels
         self.split = split
-        self.dates = tuple(dates)
         with_labels = set(labels.tile_ids)
-        self.tile_ids = [tile_id for tile_id in collection.tile_ids if tile_id in with_labels]
+        self.tile_ids = [tile_id for tile_id in self.tile_ids if tile_id in with_labels]
 
     @property
     def legend(self) -> Legend:
         return self.labels.legend
-
-    @property
-    def sensor(self) -> Sensor:
-        return self.collection.sensor
-
-    def steps(self, tile_id: str) -> tuple[int, ...] | None:
-        """The step of each wanted date, or None where the tile has no clear pixel or not a step for each.
-
-        It is the nearest among the steps at least half as clear as the tile's clearest.
-        """
-        clear, times = self.collection.clear_fraction(tile_id), self.collection.times(tile_id)
-        usable = np.flatnonzero((clear >= 0.5 * clear.max(initial=0)) & (clear > 0))
-        if not usable.size:
-            return None
-        chosen = []
-        for date in self.dates:
-            wanted = times[usable].max() if date is None else np.datetime64(date, "ns")
-            away = np.abs(times[usable] - wanted)
-            chosen.append(int(usable[np.lexsort((-clear[usable], away))[0]]))
-        return tuple(chosen) if len(set(chosen)) == len(chosen) else None
 
     def ground(self, tile_id: str) -> Ground | None:
         """Labels and subsets of a tile; None where its images are missing."""
@@ -150,7 +128,7 @@ class TaskData:
             return None
         tile = self.collection.tile(tile_id)
         label = self.legend.to_index(self.labels.read(tile_id))
-        label[~self._valid(tile_id, steps).all(axis=0)] = NO_LABEL
+        label[~self.valid(tile_id, steps).all(axis=0)] = NO_LABEL
         return Ground(tile_id, label, self.split.subset_mask(tile), self.split.block_id(tile))
 
     def grounds(self) -> Iterator[tuple[int, Ground]]:
@@ -158,17 +136,6 @@ class TaskData:
         for position, tile_id in enumerate(self.tile_ids):
             if (ground := self.ground(tile_id)) is not None:
                 yield position, ground
-
-    def images(self, tile_id: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """(D, C, H, W) stored numbers and (D, H, W) validity of a tile that has a step for every date."""
-        steps = self.steps(tile_id)
-        assert steps is not None
-        image = self.collection.image(tile_id)
-        return np.stack([np.asarray(image[step]) for step in steps]), self._valid(tile_id, steps)
-
-    def _valid(self, tile_id: str, steps: tuple[int, ...]) -> NDArray[np.bool_]:
-        quality = self.collection.quality(tile_id)
-        return np.stack([is_clear(np.asarray(quality[step])) for step in steps])
 
     def counts(self, subset: int) -> NDArray[np.int64]:
         """(K,) labelled pixels of every class in a subset."""

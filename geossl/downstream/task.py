@@ -27,7 +27,7 @@ from geossl.augment import Normalize
 from geossl.bands import Sensor, Statistics
 from geossl.downstream.data import CONTEXT
 from geossl.downstream.finetune import device
-from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork
+from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork, UnlabelledNetwork
 from geossl.errors import GeosslError, StoreError
 from geossl.legend import Legend
 from geossl.nets.encoder import build_encoder
@@ -36,7 +36,7 @@ from geossl.nets.settings import EncoderSettings
 FORMAT = 1
 WEIGHTS, CARD = "model.safetensors", "card.json"
 
-Head = Literal["dense", "lda", "logistic"]
+Head = Literal["dense", "lda", "logistic", "unlabelled"]
 FeatureSet = Literal["encoder", "statistics", "encoder + statistics"]
 
 
@@ -60,8 +60,9 @@ class TaskCard:
     snapshot: str
     """The cube snapshot with its images and labels."""
     settings: Mapping[str, Any]
-    validation: float
-    """Its score on validation blocks (cross-validated for a closed-form head): macro F1, or average precision."""
+    validation: float | None
+    """Its score on validation blocks (cross-validated for a closed-form head): macro F1, or average precision;
+    None where nothing was labelled."""
     temperature: float = 1.0
     """What logits are divided by."""
     threshold: float = 0.0
@@ -188,6 +189,8 @@ def build_network(card: TaskCard) -> nn.Module:
     """The network that a card describes, with weights still to be loaded."""
     classes, bands = len(card.legend), len(card.sensor.bands)
     encoder = build_encoder(card.architecture, bands)
+    if card.head == "unlabelled":
+        return UnlabelledNetwork(encoder, card.sensor)
     if card.head != "dense":
         with_statistics = card.features != "encoder"
         return LinearNetwork(

@@ -16,7 +16,8 @@ class MapSettings(BaseModel):
     overlap: int | None = Field(
         default=None,
         ge=0,
-        description="pixels over which neighbouring windows are blended; null: at least an eighth of the window",
+        description="pixels over which neighbouring windows are blended; null: at least an eighth of the window, "
+        "and such that windows are a multiple of 32 pixels apart, which suits networks that pool",
     )
     batch: int = Field(default=8, gt=0, description="windows predicted at once")
     minimum_ha: float = Field(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -65,49 +65,52 @@ class Mae(Method):
 
         The patches with the lowest noise stay visible.
         """
-        target = patchify(image, self.patch)  # (B, L, p·p·C)
-        weight = patchify(valid.unsqueeze(1).to(target.dtype), self.patch)  # (B, L, p·p)
-        usable = weight.mean(dim=2) >= _MIN_VALID
-        weight = weight.repeat_interleave(image.shape[1], dim=2)
+        pixels = patchify(image, self.patch)  # (B, L, p·p, C)
+        weight = patchify(valid.unsqueeze(1).to(image.dtype), self.patch)  # (B, L, p·p, 1)
+        usable = weight.mean(dim=(2, 3)) >= _MIN_VALID  # (B, L)
 
         order = (noise + ~usable).argsort(dim=1)  # what is mostly invalid is hidden first
-        restore = order.argsort(dim=1)
         visible = max(1, int(noise.shape[1] * (1 - self.settings.mask_ratio)))
-        hidden = restore >= visible  # (B, L) in row order: False keep, True remove
+        keep, hide = order[:, :visible], order[:, visible:]  # (B, V), (B, M)
 
         tokens, cls = self.encoder.embed(image)
-        seen = tokens.gather(1, order[:, :visible, None].expand(-1, -1, tokens.shape[2]))
-        latent = self.encoder.transform(torch.cat([cls, seen], dim=1))
-        prediction = self._decode(latent, restore, (image.shape[-2] // self.patch, image.shape[-1] // self.patch))
+        latent = self.encoder.transform(torch.cat([cls, _take(tokens, keep)], dim=1))
+        grid = image.shape[-2] // self.patch, image.shape[-1] // self.patch
+        prediction = self._decode(latent, keep, hide, grid)
 
-        squares = weight * (prediction.float() - normalize_patches(target, weight)) ** 2
-        a_patch = squares.sum(dim=2) / weight.sum(dim=2).clamp(min=1)
-        counted = (hidden & usable).to(a_patch.dtype)
-        total = (a_patch * counted).sum() / counted.sum().clamp(min=1)
+        pixels, weight, counted = _take(pixels, hide), _take(weight, hide), _take(usable, hide)
+        squares = weight * (prediction.float().view_as(pixels) - normalize_patches(pixels, weight)) ** 2
+        of_patch = squares.sum(dim=(2, 3)) / (weight.sum(dim=(2, 3)) * image.shape[1]).clamp(min=1)
+        total = (of_patch * counted).sum() / counted.sum().clamp(min=1)
         return Losses(total, (latent[:, 1:].mean(dim=1),))
 
-    def _decode(self, latent: Tensor, restore: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Class and visible tokens (B, 1 + V, D) → every patch in row order, (B, L, p·p·C)."""
+    def _decode(self, latent: Tensor, keep: Tensor, hide: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Class and visible tokens (B, 1 + V, D) → the hidden patches (B, M, p·p·C), in the order of ``hide``.
+
+        Blocks do not care about the order of tokens, so none is restored: each brings its position.
+        """
         x = self.enter(latent)
-        fill = self.mask_token.to(x.dtype).expand(x.shape[0], restore.shape[1] - x.shape[1] + 1, -1)
-        patches = torch.cat([x[:, 1:], fill], dim=1)
-        patches = patches.gather(1, restore[:, :, None].expand(-1, -1, x.shape[2]))
-        positions = build_sincos2d_pos_embed(list(grid), dim=x.shape[2], device=x.device)
-        x = torch.cat([x[:, :1], patches + positions.to(x.dtype)], dim=1)
-        return self.predict(self.norm(self.blocks(x)))[:, 1:]
+        positions = build_sincos2d_pos_embed(list(grid), dim=x.shape[2], device=x.device).to(x.dtype)
+        x = torch.cat([x[:, :1], x[:, 1:] + positions[keep], self.mask_token.to(x.dtype) + positions[hide]], dim=1)
+        return self.predict(self.norm(self.blocks(x)[:, 1 + keep.shape[1] :]))
 
 
 def patchify(image: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) → (B, L, patch·patch·C): patches in row order, and within each its pixels, bands last."""
+    """(B, C, H, W) → (B, L, patch·patch, C): patches in row order, and the pixels of each too."""
     batch, bands, height, width = image.shape
     rows, columns = height // patch, width // patch
     x = image.reshape(batch, bands, rows, patch, columns, patch)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, patch * patch * bands)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, patch * patch, bands)
 
 
-def normalize_patches(target: Tensor, weight: Tensor) -> Tensor:
-    """Each patch (B, L, P) with mean 0 and variance 1 over its values of weight 1."""
-    count = weight.sum(dim=2, keepdim=True)
-    centred = target - (target * weight).sum(dim=2, keepdim=True) / count.clamp(min=1)
-    variance = (centred**2 * weight).sum(dim=2, keepdim=True) / (count - 1).clamp(min=1)
+def normalize_patches(pixels: Tensor, weight: Tensor) -> Tensor:
+    """Each patch (B, M, P, C) with mean 0 and variance 1 over its pixels of ``weight`` 1, (B, M, P, 1)."""
+    count = weight.sum(dim=(2, 3), keepdim=True) * pixels.shape[3]
+    centred = pixels - (pixels * weight).sum(dim=(2, 3), keepdim=True) / count.clamp(min=1)
+    variance = (centred**2 * weight).sum(dim=(2, 3), keepdim=True) / (count - 1).clamp(min=1)
     return centred / (variance + 1e-6).sqrt()
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` (B, N) of ``x`` (B, L, …), image by image."""
+    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]

@@ -14,10 +14,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from geossl.errors import SettingsError
@@ -104,7 +105,8 @@ class VitEncoder(Encoder):
         """Maps after evenly spaced blocks, all with stride ``patch`` and through the final norm."""
         depth = len(self.backbone.blocks)
         indices = [depth * (i + 1) // _VIT_MAPS - 1 for i in range(_VIT_MAPS)]
-        return tuple(self.backbone.forward_intermediates(image, indices=indices, norm=True, intermediates_only=True))
+        maps = self.backbone.forward_intermediates(image, indices=indices, norm=True, intermediates_only=True)
+        return tuple(cast(list[Tensor], maps))
 
     def embed(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Patch tokens with their positions, (B, L, D) in row order, and the class token (B, 1, D)."""
@@ -147,7 +149,7 @@ def build_encoder(settings: EncoderSettings, bands: int) -> Encoder:
         return Encoder(settings, bands, ContractingPath(bands, widths), widths, strides, receptive_field(layers))
     if name.startswith("vit-"):
         return _build_vit(settings, bands)
-    net = timm.create_model(name.replace("-", "_"), features_only=True, in_chans=bands)
+    net: Any = timm.create_model(name.replace("-", "_"), features_only=True, in_chans=bands)
     info = net.feature_info
     return Encoder(settings, bands, net, info.channels(), info.reduction(), receptive_field(_TIMM_LAYERS[name]))
 
@@ -183,7 +185,7 @@ def _build_vit(settings: EncoderSettings, bands: int) -> VitEncoder:
             f"encoder {settings.name}: an image of {image} px is no multiple of its patch, {settings.patch} px",
             "choose a patch that divides the image (or chip) side",
         )
-    net = timm.create_model(
+    net: Any = timm.create_model(
         f"{settings.name.replace('-', '_')}_patch16_224",
         in_chans=bands,
         num_classes=0,

@@ -106,10 +106,9 @@ def _locate(data: CommentedMap, loc: Sequence[str | int]) -> tuple[tuple[str | i
     line: int | None = None
     location: list[str | int] = []
     for position, key in enumerate(loc):
-        if isinstance(node, Mapping) and key in node:
-            line = _line(node, key)
-            node = node[key]
-        elif isinstance(node, list) and isinstance(key, int) and key < len(node):
+        if (isinstance(node, Mapping) and key in node) or (
+            isinstance(node, list) and isinstance(key, int) and key < len(node)
+        ):
             line = _line(node, key)
             node = node[key]
         elif position < len(loc) - 1 or not isinstance(node, Mapping):

@@ -18,7 +18,7 @@ from geossl.chips.index import build_index
 from geossl.chips.loader import ChipLoader
 from geossl.chips.reader import ChipReader
 from geossl.cube.collection import Collection
-from geossl.downstream.data import TaskData
+from geossl.downstream.images import DatedImages
 from geossl.features import embed
 from geossl.imagery.clouds import Quality
 from geossl.legend import Legend
@@ -140,9 +140,7 @@ def class_map(path: Path, title: str, legend: Legend) -> ClassMap:
     return ClassMap(title, codes, legend, pixel_area=area)
 
 
-def change_examples(
-    data: TaskData, polygons: Path, statistics: Statistics, *, most: int = 3
-) -> list[ChangeExample]:
+def change_examples(data: DatedImages, polygons: Path, statistics: Statistics, *, most: int = 3) -> list[ChangeExample]:
     """The largest changes found, before and after, with their outlines and the labelled ones."""
     frame = pyogrio.read_dataframe(polygons)
     if frame.empty:
@@ -161,13 +159,21 @@ def change_examples(
         tile = collection.tile(tile_id)
         top, left = tile.pixel_origin
         west, south, east, north = frame.geometry[number].bounds
-        side = int(max(EXAMPLE_SIDE, (east - west) / grid.resolution + 2 * MARGIN, (north - south) / grid.resolution + 2 * MARGIN))
+        side = int(
+            max(
+                EXAMPLE_SIDE,
+                (east - west) / grid.resolution + 2 * MARGIN,
+                (north - south) / grid.resolution + 2 * MARGIN,
+            )
+        )
         side = min(side, grid.tile_size)
         y = int(np.clip(row - top - side // 2, 0, grid.tile_size - side))
         x = int(np.clip(col - left - side // 2, 0, grid.tile_size - side))
         window = Window(x, y, side, side)
         before, after = (
-            quicklook(np.asarray(collection.image(tile_id)[step, :, y : y + side, x : x + side]), data.sensor, statistics)
+            quicklook(
+                np.asarray(collection.image(tile_id)[step, :, y : y + side, x : x + side]), data.sensor, statistics
+            )
             for step in steps
         )
         times = collection.times(tile_id)

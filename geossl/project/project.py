@@ -16,6 +16,7 @@ from geossl.cube.collection import Collection
 from geossl.cube.composite import composite_name
 from geossl.cube.repository import Cube
 from geossl.downstream.data import TaskData
+from geossl.downstream.images import DatedImages
 from geossl.errors import SceneError, SettingsError, StoreError
 from geossl.grid import Grid
 from geossl.imagery.scene import Scene
@@ -24,6 +25,7 @@ from geossl.project.grid import choose_grid
 from geossl.project.load import load_settings
 from geossl.project.settings import ChangeTask, ProjectSettings
 from geossl.project.state import State, content, fingerprint
+from geossl.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Project:
         record = self.state.get("pretrain")
         if record is None:
             raise StoreError(
-                f"project {self.settings.name!r} has no encoder yet", "run `geossl ingest`, `stats` and `pretrain` first"
+                f"project {self.settings.name!r} has no encoder yet",
+                "run `geossl ingest`, `stats` and `pretrain` first",
             )
         return self.encoders / str(record.result["encoder"])
 
@@ -98,18 +101,24 @@ class Project:
         """Folder of all trained tasks, by task name and model id."""
         return self.store / "tasks"
 
+    @cached_property
+    def registry(self) -> Registry:
+        """The versions of every task's model; the champion makes the maps."""
+        return Registry(self.store)
+
     @property
     def maps(self) -> Path:
         """Folder of all published maps; the root of their STAC catalogue."""
         return self.store / "maps"
 
-    def task_data(self, name: str) -> TaskData:
-        """The images, labels and split of one task."""
+    def task_data(self, name: str) -> TaskData | DatedImages:
+        """The images of one task, with its labels and split where it has labels."""
         task = self.settings.tasks[name]
         images = self.task_images()
-        labels = self.cube().view(images.snapshot).labels(name)
         dates = (task.before, task.after) if isinstance(task, ChangeTask) else (task.date,)
-        return TaskData(images, labels, self.split, dates)
+        if task.labels is None:
+            return DatedImages(images, dates)
+        return TaskData(images, self.cube().view(images.snapshot).labels(name), self.split, dates)
 
     def task_key(self, name: str) -> str:
         """Names everything that a task's model and scores follow from, but for the encoder."""
@@ -211,4 +220,3 @@ class Project:
             "the first readable scene decides the grid, and there is none",
             "look at the reasons with `geossl scenes --quarantined`, or ask `gdalinfo` about a file",
         )
-

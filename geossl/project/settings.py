@@ -75,7 +75,13 @@ class SensorSettings(_Settings):
             )
             return Sensor(self.name, bands, radiometry)
         sensor = shipped.sensor(self.name)
-        own = {"dtype": self.dtype, "scale": self.scale, "offset": self.offset, "nodata": self.nodata, "unit": self.unit}
+        own = {
+            "dtype": self.dtype,
+            "scale": self.scale,
+            "offset": self.offset,
+            "nodata": self.nodata,
+            "unit": self.unit,
+        }
         changes = {key: value for key, value in own.items() if value is not None}
         if changes:
             radiometry = Radiometry(**({k: getattr(sensor.radiometry, k) for k in own} | changes))
@@ -96,7 +102,9 @@ class ChangeTask(_Settings):
     """A map of what changed between two dates."""
 
     kind: Literal["change"]
-    labels: LabelSettings
+    labels: LabelSettings | None = Field(
+        None, description="null: clearings are told by the encoder and by loss of vegetation, without scores"
+    )
     before: dt.date = Field(description="date of the earlier image (the nearest is taken)")
     after: dt.date = Field(description="date of the later image")
     settings: ChangeSettings = Field(default_factory=ChangeSettings)

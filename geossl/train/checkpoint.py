@@ -10,7 +10,6 @@ does not survive an interruption at an epoch's last batch.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import signal
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, override
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from geossl.errors import TrainingError
@@ -86,44 +85,45 @@ class Checkpoint(Callback):
         What :func:`load` found, to go on from.
     """
 
-    def __init__(self, path: Path, loader: ChipBatches, saved: Mapping[str, Any] | None) -> None:
+    def __init__(self, run: Pretraining, path: Path, loader: ChipBatches, saved: Mapping[str, Any] | None) -> None:
+        self.run = run
         self.path = path
         self.loader = loader
         self.saved = saved
         self._time = time.monotonic()
 
     @override
-    def on_fit_start(self, trainer: Trainer, module: Pretraining) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.saved is not None:
             trainer.optimizers[0].load_state_dict(self.saved["optimizer"])
             self.saved = None
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, module: Pretraining, *_: Any) -> None:
-        if module.step % module.batches == 0 or time.monotonic() - self._time > SAVE_EVERY:
-            self._save(trainer, module)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
+        if self.run.step % self.run.batches == 0 or time.monotonic() - self._time > SAVE_EVERY:
+            self._save(trainer)
 
     @override
-    def on_train_end(self, trainer: Trainer, module: Pretraining) -> None:
-        self._save(trainer, module)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
 
     @override
-    def on_exception(self, trainer: Trainer, module: Pretraining, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # In the middle of a step batch norm has moved and the weights have not: then the last file stands.
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         # A run that has collapsed is not worth keeping.
-        if batches.ready == batches.processed and module.step and not isinstance(exception, TrainingError):
-            self._save(trainer, module)
+        if batches.ready == batches.processed and self.run.step and not isinstance(exception, TrainingError):
+            self._save(trainer)
 
-    def _save(self, trainer: Trainer, module: Pretraining) -> None:
+    def _save(self, trainer: Trainer) -> None:
         self._time = time.monotonic()
         if trainer.is_global_zero:
             aside = self.path.with_suffix(".partial")
             content = {
-                "step": module.step,
-                "seconds": module.seconds,
-                "health": dataclasses.asdict(module.health) if module.health else None,
-                "method": module.method.state_dict(),
+                "step": self.run.step,
+                "seconds": self.run.seconds,
+                "health": self.run.health.to_dict() if self.run.health else None,
+                "method": self.run.method.state_dict(),
                 "optimizer": trainer.optimizers[0].state_dict(),
                 "loader": self.loader.state_dict(),
             }
@@ -148,7 +148,7 @@ class Interrupt(Callback):
             signal.signal(signal.SIGINT, self._before)
 
     @override
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
 

@@ -97,9 +97,9 @@ def pretrain(
         trainer = Trainer(
             max_epochs=1,  # one pass over what is left
             callbacks=[
-                History(folder / "history.csv", HealthMonitor(), progress),
+                History(module, folder / "history.csv", HealthMonitor(), progress),
                 interrupt,
-                Checkpoint(checkpoint, loader, saved),
+                Checkpoint(module, checkpoint, loader, saved),
             ],
             logger=False,
             enable_checkpointing=False,

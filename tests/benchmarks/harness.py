@@ -106,7 +106,7 @@ def bench(
     return register
 
 
-def rate(count: int, work: Callable[[], object]) -> float:
+def rate(count: float, work: Callable[[], object]) -> float:
     """How many of ``count`` things a second ``work`` gets done."""
     start = time.perf_counter()
     work()

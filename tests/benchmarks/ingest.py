@@ -16,9 +16,9 @@ import numpy as np
 import pystac
 import rasterio
 import shapely
+import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import box
 
 from geossl.cluster import ClusterSettings, dask_client
 from geossl.cube.ingest import ingest
@@ -31,6 +31,7 @@ from .pixels import GRID, SENSOR, TILES, landscape, tile
 
 SCENES = 2
 SIDE = GRID.tile_size * TILES
+GROUND = GeoBox((SIDE, SIDE), tile(0, 0).transform, GRID.crs)
 
 
 @bench(
@@ -40,13 +41,12 @@ SIDE = GRID.tile_size * TILES
     better="higher",
 )
 def ingest_vs_odc_stac(folder: Path) -> Iterator[Sides]:
-    """From Items of COGs to a store on local disk."""
+    """From Items of COGs to a store on local disk; the last round's stores are compared."""
     import odc.stac
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     items = [write_scene(folder, number) for number in range(SCENES)]
     million = SCENES * len(SENSOR.bands) * SIDE * SIDE / 1e6
-    ground = GeoBox((SIDE, SIDE), tile(0, 0).transform, GRID.crs)
 
     with dask_client(ClusterSettings(workers=2)) as client:
 
@@ -60,7 +60,7 @@ def ingest_vs_odc_stac(folder: Path) -> Iterator[Sides]:
             loaded = odc.stac.load(
                 items,
                 bands=SENSOR.band_names,
-                geobox=ground,
+                geobox=GROUND,
                 dtype=SENSOR.radiometry.dtype,
                 chunks={"time": 1, "x": GRID.tile_size, "y": GRID.tile_size},
             )
@@ -83,19 +83,22 @@ def ingest_vs_odc_stac(folder: Path) -> Iterator[Sides]:
             return rate(million, reference)
 
         yield Sides(measure_ours, measure_reference)
+    stored = Cube.open(str(folder / "cube")).view().collection("scenes").image(tile(1, 1).id)[:]
+    theirs = zarr.open_array(folder / "zarr", path="image", mode="r")
+    size = GRID.tile_size
+    np.testing.assert_array_equal(stored, theirs[:, :, size:, size:])
 
 
 def write_scene(folder: Path, number: int) -> pystac.Item:
     """One scene of COGs, one file a band, and the Item that describes it."""
     image = landscape(SIDE, seed=number)
-    transform = tile(0, 0).transform
-    outline = box(*rasterio.transform.array_bounds(SIDE, SIDE, transform), GRID.crs).to_crs("EPSG:4326").geom
+    outline = GROUND.geographic_extent.geom
     item = pystac.Item(
         f"scene-{number}",
         shapely.geometry.mapping(outline),
         list(outline.bounds),
         datetime(2024, 6, 1, tzinfo=UTC) + timedelta(days=number),
-        {"proj:code": GRID.crs, "proj:shape": [SIDE, SIDE], "proj:transform": list(transform)[:6]},
+        {"proj:code": GRID.crs, "proj:shape": [SIDE, SIDE], "proj:transform": list(GROUND.affine)[:6]},
         stac_extensions=["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
     )
     for band, pixels in zip(SENSOR.bands, image, strict=True):
@@ -114,7 +117,7 @@ def write_cog(path: Path, pixels: NDArray[np.int16]) -> None:
         "height": SIDE,
         "width": SIDE,
         "crs": GRID.crs,
-        "transform": tile(0, 0).transform,
+        "transform": GROUND.affine,
         "nodata": SENSOR.radiometry.nodata,
         "compress": "deflate",
         "predictor": "yes",

@@ -18,6 +18,7 @@ from geossl.chips.reader import ChipReader
 from geossl.cube.collection import Collection
 from geossl.cube.repository import Cube
 from geossl.errors import StoreError
+from geossl.imagery.clouds import is_clear
 
 
 def at(collection: Collection, size: int, places: list[tuple[int, int, int, int]]) -> ChipIndex:
@@ -70,6 +71,16 @@ def test_rows_may_be_pairs_and_buffers_are_filled_in_place(collection: Collectio
     assert out.image.shape == (3, 2, 4, 128, 128)
     np.testing.assert_array_equal(out.image[1, 1], out.image[0, 0])
     np.testing.assert_array_equal(out.image[2, 1], expected(collection, index, 41)[0])
+
+
+@pytest.mark.parametrize("size", [64, 100, 512])
+def test_the_clear_share_of_chips_is_exact(collection: Collection, size: int) -> None:
+    index = build_index(collection, size, min_clear=0.0)
+    share = ChipReader(collection).clear(index)
+    expected_share = [is_clear(expected(collection, index, row)[1]).mean() for row in range(len(index))]
+    np.testing.assert_allclose(share, expected_share, atol=1e-6)
+    # what whole chunks cannot say: some chips of half-clear chunks show nothing at all
+    assert (share[index.clear > 0.5] == 0).any() == (size < 200)
 
 
 def test_each_chunk_is_fetched_once_a_batch(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 HEAVY = ("torch", "dask", "rasterio", "xarray", "zarr", "prefect", "geopandas", "numpy")
 
 
@@ -34,10 +32,9 @@ def test_a_mistake_is_one_message_without_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("verb", ["stats", "pretrain", "evaluate", "finetune", "map", "report"])
-def test_a_stage_before_its_time_names_the_one_to_run(tmp_path: Path, verb: str) -> None:
+def test_a_stage_before_its_time_names_the_one_to_run(tmp_path: Path) -> None:
     assert _geossl("init", folder=tmp_path).returncode == 0
-    result = _geossl(verb, folder=tmp_path)
+    result = _geossl("stats", folder=tmp_path)
     assert result.returncode == 1
     assert "geossl ingest" in result.stderr
     assert "Traceback" not in result.stderr

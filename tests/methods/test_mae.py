@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import Tensor
 
 from geossl.errors import SettingsError
@@ -25,6 +25,8 @@ def mae() -> Mae:
 def paper(mae: Mae, images: Tensor, noise: Tensor, ratio: float) -> Tensor:
     """The loss as models_mae.py of the paper's authors computes it, one line a step, with our weights."""
     vit = mae.encoder.backbone
+    assert vit.pos_embed is not None
+    assert vit.cls_token is not None
     # patch embedding with positions, without the class token
     x = vit.patch_embed.proj(images).flatten(2).transpose(1, 2)
     x = x + vit.pos_embed[:, 1:]
@@ -83,19 +85,20 @@ def test_the_loss_is_the_papers(mae: Mae, ratio: float) -> None:
 def test_patches_are_in_row_order() -> None:
     image = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)
     patches = patchify(image, 2)
-    assert patches.shape == (1, 6, 8)
-    assert patches[0, 1].tolist() == [2, 26, 3, 27, 8, 32, 9, 33]
-    assert patches[0, 3].tolist() == [12, 36, 13, 37, 18, 42, 19, 43]
+    assert patches.shape == (1, 6, 4, 2)
+    assert patches[0, 1].flatten().tolist() == [2, 26, 3, 27, 8, 32, 9, 33]
+    assert patches[0, 3].flatten().tolist() == [12, 36, 13, 37, 18, 42, 19, 43]
 
 
 def test_targets_are_normalised_over_valid_pixels_alone() -> None:
     rng = np.random.default_rng(0)
-    target, weight = rng.normal(5, 3, (2, 3, 20)), (rng.random((2, 3, 20)) > 0.4).astype(float)
+    target, weight = rng.normal(5, 3, (2, 3, 20, 4)), (rng.random((2, 3, 20, 1)) > 0.4).astype(float)
     got = normalize_patches(torch.tensor(target), torch.tensor(weight)).numpy()
     for index in np.ndindex(2, 3):
-        values = target[index][weight[index] > 0]
+        seen = weight[index][:, 0] > 0
+        values = target[index][seen]
         want = (values - values.mean()) / np.sqrt(values.var(ddof=1) + 1e-6)
-        np.testing.assert_allclose(got[index][weight[index] > 0], want, atol=1e-9)
+        np.testing.assert_allclose(got[index][seen], want, atol=1e-9)
 
 
 def test_what_lies_under_invalid_pixels_does_not_matter(mae: Mae) -> None:
@@ -130,7 +133,7 @@ def paper_restricted(mae: Mae, image: Tensor, keep: list[int], score: list[int])
     x[:, keep] = latent[:, 1:]
     x = x + build_sincos2d_pos_embed([4, 4], dim=x.shape[2])
     prediction = mae.predict(mae.norm(mae.blocks(torch.cat([latent[:, :1], x], dim=1))))[:, 1:]
-    target = patchify(image, PATCH)
+    target = patchify(image, PATCH).flatten(2)
     target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
     return ((prediction - target) ** 2).mean(-1)[:, score].mean()
 

@@ -38,4 +38,6 @@ def _landscape(folder: Path, state: State, progress: Progress) -> StageResult:
         return StageResult("landscape", skipped=True)
     with state.recording("landscape", key):
         info = write_landscape(folder / "imagery", settings, progress)
-    return StageResult("landscape", [f"{len(info.scenes)} scenes of {settings.size} × {settings.size} pixels generated"])
+    return StageResult(
+        "landscape", [f"{len(info.scenes)} scenes of {settings.size} × {settings.size} pixels generated"]
+    )

@@ -127,7 +127,9 @@ def _project(path: Path) -> Iterator[Finding]:
     except GeosslError as error:
         yield Finding("project file", error.what, error.remedy or "mend it", serious=True)
         return
-    yield Finding("project file", f"{project.settings.name}: {len(project.sensor.bands)} bands of {project.sensor.name}")
+    yield Finding(
+        "project file", f"{project.settings.name}: {len(project.sensor.bands)} bands of {project.sensor.name}"
+    )
     if not (project.store / "cube").exists():
         yield Finding("cube", "none yet", "geossl ingest")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from geossl.downstream.data import TaskData
 from geossl.downstream.evaluate import Evaluation, evaluate_encoder
 from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
@@ -37,9 +38,9 @@ def run(project: Project, progress: Progress) -> StageResult:
     kept = _Scores([], [], [])
     with project.state.recording("evaluate", key) as result:
         for name in tasks:
-            found = evaluate_encoder(
-                project.task_data(name), encoder, card, project.settings.evaluate, name=name, progress=progress
-            )
+            data = project.task_data(name)
+            assert isinstance(data, TaskData), "land-cover tasks have labels"
+            found = evaluate_encoder(data, encoder, card, project.settings.evaluate, name=name, progress=progress)
             for field, rows in keep(found, name).items():
                 getattr(kept, field).extend(rows)
         result.update(vars(kept), encoder=card.id)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from geossl.downstream import change, landcover
-from geossl.downstream.evaluate import evaluate_task
-from geossl.downstream.task import TrainedTask, save_task
+from typing import Any
+
+from geossl.downstream import change, landcover, unlabelled
+from geossl.downstream.data import TaskData
+from geossl.downstream.evaluate import PRETRAINED, evaluate_task
+from geossl.downstream.task import save_task
 from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
@@ -33,15 +36,23 @@ def _task(project: Project, name: str, progress: Progress) -> list[str]:
     encoder, card = load_encoder(folder)
     data = project.task_data(name)
     with project.state.recording(f"finetune.{name}", key) as result:
-        if isinstance(task, LandcoverTask):
-            fitted: TrainedTask = landcover.fit(data, encoder, card, task.settings, progress=progress)
+        kept: dict[str, list[dict[str, Any]]] = {}
+        if not isinstance(data, TaskData):
+            fitted = unlabelled.fit(data, encoder, card, progress=progress)
         else:
-            fitted = change.fit(data, encoder, card, task.settings, progress=progress)
-        found = evaluate_task(
-            data, fitted, card, task.settings, project.settings.evaluate, name=name, progress=progress
-        )
-        kept = keep(found, name)
-        model = save_task(project.tasks / name / fitted.id, fitted)
-        project.cube().tag(f"task-{name}-{model.id}", data.collection.snapshot)
-        result.update(kept, model=model.id, encoder=card.id, notes=list(model.card.notes))
-    return [f"{name}: {model.id}", *model.card.notes, *summary(kept["scores"], kept["differences"])]
+            if isinstance(task, LandcoverTask):
+                fitted = landcover.fit(data, encoder, card, task.settings, progress=progress)
+            else:
+                fitted = change.fit(data, encoder, card, task.settings, progress=progress)
+            found = evaluate_task(
+                data, fitted, card, task.settings, project.settings.evaluate, name=name, progress=progress
+            )
+            kept = keep(found, name)
+        home = project.tasks / name / fitted.id
+        save_task(home, fitted)
+        project.cube().tag(f"task-{name}-{fitted.id}", data.collection.snapshot)
+        scores = [row for row in kept.get("scores", []) if row["model"] == PRETRAINED]
+        version = project.registry.register(name, home, scores=scores, card={"id": fitted.id, "encoder": card.id})
+        project.registry.promote(name, version.number, why="fine-tuned by hand")
+        result.update(kept, model=fitted.id, encoder=card.id, notes=list(fitted.card.notes))
+    return [f"{name}: {fitted.id}", *fitted.card.notes, *summary(kept.get("scores", []), kept.get("differences", []))]

@@ -25,7 +25,9 @@ def run(project: Project, progress: Progress) -> StageResult:
     """
     found = _find(project, progress)
     key = fingerprint(
-        scenes=[(item.id, item.checksum()) if isinstance(item, Scene) else (item.source, item.reason) for item in found],
+        scenes=[
+            (item.id, item.checksum()) if isinstance(item, Scene) else (item.source, item.reason) for item in found
+        ],
         sensor=project.sensor.to_dict(),
         grid=project.settings.grid,
         area=project.settings.dump()["area"],
@@ -79,7 +81,9 @@ def _ingest(project: Project, found: list[Scene | Rejected], progress: Progress)
 
 
 def _lines(report: IngestReport) -> list[str]:
-    lines = [f"{len(report.ingested)} scenes ingested ({report.bytes / 1e6:.0f} MB), {len(report.already)} there already"]
+    lines = [
+        f"{len(report.ingested)} scenes ingested ({report.bytes / 1e6:.0f} MB), {len(report.already)} there already"
+    ]
     lines += [f"set aside: {item.source}: {item.reason}" for item in report.set_aside]
     return lines
 
@@ -88,12 +92,18 @@ def _labels(project: Project, progress: Progress) -> list[str]:
     """Bring each task's label layer up to date; one line per layer that changed."""
     lines = []
     for number, (name, task) in enumerate(project.settings.tasks.items(), 1):
+        if task.labels is None:
+            continue
         path = project.root / task.labels.path
         changed = path.stat().st_mtime_ns if path.exists() else None
         scenes = project.scenes()
         dates = (task.before, task.after) if isinstance(task, ChangeTask) else (None, None)
         key = fingerprint(
-            labels=task.labels, dates=[str(date) for date in dates], changed=changed, grid=scenes.grid.to_dict(), tiles=scenes.tile_ids
+            labels=task.labels,
+            dates=[str(date) for date in dates],
+            changed=changed,
+            grid=scenes.grid.to_dict(),
+            tiles=scenes.tile_ids,
         )
         if project.state.fresh(f"labels.{name}", key) is not None:
             continue

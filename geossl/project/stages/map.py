@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from geossl.cube.collection import Collection
-from geossl.downstream.data import TaskData
+from geossl.downstream.images import DatedImages
 from geossl.downstream.task import TrainedTask, load_task
 from geossl.errors import StoreError
 from geossl.maps.predict import predict_map
@@ -30,10 +29,12 @@ def run(project: Project, progress: Progress) -> StageResult:
 
 
 def _map(project: Project, name: str, progress: Progress) -> list[str]:
-    record = project.state.get(f"finetune.{name}")
-    if record is None:
-        raise StoreError(f"task {name!r} has no model yet", "run `geossl ingest`, `stats`, `pretrain` and `finetune` first")
-    folder = project.tasks / name / str(record.result["model"])
+    champion = project.registry.find(name, "champion")
+    if champion is None:
+        raise StoreError(
+            f"task {name!r} has no model yet", "run `geossl ingest`, `stats`, `pretrain` and `finetune` first"
+        )
+    folder = project.store / champion.folder
     images = project.task_images()
     key = fingerprint(model=folder.name, images=content(images), settings=project.settings.map)
     done = project.state.fresh(f"map.{name}", key)
@@ -41,7 +42,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         return []
     task = load_task(folder)
     with project.state.recording(f"map.{name}", key) as result:
-        steps = _steps(project.task_data(name), images)
+        steps = _steps(project.task_data(name))
         report = predict_map(
             task, images, steps, tiles_folder(project.maps, name), settings=project.settings.map, progress=progress
         )
@@ -59,6 +60,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         project.cube().tag(f"map-{name}-{release.id}", images.snapshot)
         result.update(
             release=str(release.folder.relative_to(project.maps)),
+            legend=task.legend.to_dict(),
             computed=list(report.computed),
             seam=None if report.seam is None else asdict(report.seam),
         )
@@ -70,9 +72,9 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
     ]
 
 
-def _steps(data: TaskData, images: Collection) -> dict[str, Sequence[int]]:
+def _steps(data: DatedImages) -> dict[str, Sequence[int]]:
     """The steps to map of every tile that has one for each date."""
-    found = {tile_id: data.steps(tile_id) for tile_id in images.tile_ids}
+    found = {tile_id: data.steps(tile_id) for tile_id in data.collection.tile_ids}
     return {tile_id: steps for tile_id, steps in found.items() if steps is not None}
 
 

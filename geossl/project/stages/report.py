@@ -18,6 +18,7 @@ from geossl.cube.scenes import quarantined
 from geossl.downstream.evaluate import PRETRAINED
 from geossl.downstream.floors import RANDOM, SCRATCH
 from geossl.errors import StoreError
+from geossl.legend import Legend
 from geossl.nets.weights import load_card
 from geossl.progress import Progress
 from geossl.project import pictures
@@ -43,7 +44,9 @@ _PACKAGES = ("torch", "lightning", "timm", "zarr", "icechunk", "dask", "rasterio
 def run(project: Project, progress: Progress) -> StageResult:
     """Write the report from what exists; what does not exist yet is left out, and said."""
     records = [record for record in project.state.records() if record.stage != "report"]
-    key = fingerprint(records=[(record.stage, record.key, record.finished) for record in records], version=geossl.__version__)
+    key = fingerprint(
+        records=[(record.stage, record.key, record.finished) for record in records], version=geossl.__version__
+    )
     if project.state.fresh("report", key) is not None and project.report_file.exists():
         return StageResult("report", skipped=True)
     with project.state.recording("report", key):
@@ -118,7 +121,13 @@ def _curves(folder: Path) -> TrainingCurves:
     """The history of a training; an empty cell is not a number."""
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    shown = {"loss": "loss", "std": "feature std", "rank": "effective rank", "uniformity": "uniformity", "alignment": "alignment"}
+    shown = {
+        "loss": "loss",
+        "std": "feature std",
+        "rank": "effective rank",
+        "uniformity": "uniformity",
+        "alignment": "alignment",
+    }
     series = {
         title: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name, title in shown.items()
     }
@@ -138,7 +147,10 @@ def _task_records(project: Project) -> Iterator[tuple[str, Record]]:
 
 
 def _scores(project: Project) -> list[Score]:
-    return [Score(**row, floor=not row["model"].startswith((PRETRAINED, f"LDA, {PRETRAINED}", f"kNN-5, {PRETRAINED}"))) for row in project.scores()]
+    return [
+        Score(**row, floor=not row["model"].startswith((PRETRAINED, f"LDA, {PRETRAINED}", f"kNN-5, {PRETRAINED}")))
+        for row in project.scores()
+    ]
 
 
 def _comparisons(project: Project) -> tuple[list[Comparison], list[Comparison]]:
@@ -150,7 +162,9 @@ def _comparisons(project: Project) -> tuple[list[Comparison], list[Comparison]]:
         for row in rows:
             if row["metric"] != rows[0]["metric"]:
                 continue
-            alike = row["against"] in (RANDOM, SCRATCH) or row["against"] == row["model"].replace(PRETRAINED, "random encoder")
+            alike = row["against"] in (RANDOM, SCRATCH) or row["against"] == row["model"].replace(
+                PRETRAINED, "random encoder"
+            )
             (headline if alike else others).append(Comparison(**{k: v for k, v in row.items() if k in names}))
     return headline, others
 
@@ -166,20 +180,19 @@ def _confusions(project: Project) -> Iterator[Confusion]:
                 yield Confusion(found["task"], found["model"], names, np.array(found["matrix"]))
 
 
-def _published(project: Project) -> Iterator[tuple[str, Path]]:
+def _published(project: Project) -> Iterator[tuple[str, Record, Path]]:
     for name in project.settings.tasks:
         if (record := project.state.get(f"map.{name}")) is not None:
-            yield name, project.maps / str(record.result["release"])
+            yield name, record, project.maps / str(record.result["release"])
 
 
 def _maps(project: Project) -> Iterator[ClassMap]:
-    view = project.cube().view()
-    for name, folder in _published(project):
-        yield pictures.class_map(folder / f"{name}.tif", name, view.labels(name).legend)
+    for name, record, folder in _published(project):
+        yield pictures.class_map(folder / f"{name}.tif", name, Legend.from_dict(record.result["legend"]))
 
 
 def _changes(project: Project) -> Iterator[ChangeExample]:
-    for name, folder in _published(project):
+    for name, _, folder in _published(project):
         if isinstance(project.settings.tasks[name], ChangeTask):
             data = project.task_data(name)
             statistics = data.collection.statistics or project.scenes().statistics

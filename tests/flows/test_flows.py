@@ -1,0 +1,46 @@
+"""The flows on a real Prefect server, over a project that is done: each stage is a task that has nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+from geossl.progress import silent
+from geossl.project.project import Project
+from geossl.project.stages.run import ORDER, run_all
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.mark.usefixtures("server")
+def test_the_main_job_as_a_flow_skips_what_is_done(small_project: Path) -> None:
+    from flows.main import renew
+
+    run_all(Project.load(small_project), silent)
+    results = renew(small_project)
+    assert [result.stage for result in results] == list(ORDER)
+    assert all(result.skipped for result in results)
+
+
+@pytest.mark.usefixtures("server")
+def test_deploying_twice_leaves_one_of_each(small_project: Path) -> None:
+    from flows.deploy import deploy
+
+    list(deploy(small_project, pool="test-pool"))
+    list(deploy(small_project, pool="test-pool"))
+    with get_client(sync_client=True) as client:
+        found = {deployment.name: deployment for deployment in client.read_deployments()}
+        automations = [a.name for a in client.read_automations()] if hasattr(client, "read_automations") else []
+    name = Project.load(small_project).settings.name
+    assert set(found) == {f"{name}-ingest", f"{name}-renew"}
+    assert found[f"{name}-ingest"].work_pool_name == "test-pool"
+    assert found[f"{name}-ingest"].schedules[0].schedule.interval.total_seconds() == 3600
+    assert len(automations) == len(set(automations))

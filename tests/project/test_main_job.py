@@ -1,0 +1,134 @@
+"""The main job from scenes to report, on a small generated landscape, by the stages themselves."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+from rio_cogeo.cogeo import cog_validate
+
+from geossl.errors import SceneError, StoreError
+from geossl.progress import silent
+from geossl.project.project import Project
+from geossl.project.stages.run import ORDER, STAGES, run_all
+from geossl.project.stages.scenes import quarantine_table, scene_table
+from geossl.project.stages.status import status
+
+
+@pytest.fixture(scope="module")
+def project(small_project: Path) -> Project:
+    project = Project.load(small_project)
+    run_all(project, silent)
+    return project
+
+
+def test_a_second_run_does_nothing(project: Project) -> None:
+    snapshot = project.cube().snapshot()
+    assert [result.stage for result in run_all(project, silent) if not result.skipped] == []
+    assert project.cube().snapshot() == snapshot
+
+
+def test_every_scene_is_in_the_cube_once(project: Project) -> None:
+    scenes = project.scenes()
+    items = list((project.root / "imagery" / "scenes").glob("*/*.json"))
+    for tile_id in scenes.tile_ids:
+        ids = scenes.scene_ids(tile_id)
+        assert len(ids) == len(set(ids)) <= len(items)
+    assert scene_table(project).row_count == len(items) == status(project).scenes
+
+
+def test_score_rows_have_every_floor_and_lie_between_0_and_1(project: Project) -> None:
+    rows = project.scores()
+    assert all(set(row) == {"task", "split", "labels", "model", "metric", "mean", "low", "high"} for row in rows)
+    assert all(0 <= row["mean"] <= 1 for row in rows)
+    landcover = {row["model"] for row in rows if row["task"] == "landcover"}
+    assert {"pretrained", "majority class", "random forest, pixel", "random encoder, same head"} <= landcover
+    clearing = {row["model"] for row in rows if row["task"] == "clearing"}
+    assert {"pretrained", "CVA", "CVA, 5×5 means", "same network from scratch"} <= clearing
+
+
+@pytest.mark.parametrize("task", ["landcover", "clearing"])
+def test_maps_are_valid_cogs_that_gis_tools_can_read(project: Project, task: str) -> None:
+    folder = project.maps / task / "latest"
+    valid, errors, _ = cog_validate(folder / f"{task}.tif", strict=True, quiet=True)
+    assert valid, errors
+    legend = project.cube().view().labels(task).legend
+    with rasterio.open(folder / f"{task}.tif") as raster:
+        assert raster.crs.to_string() == project.grid().crs
+        assert {code: raster.colormap(1)[code] for code in legend.codes} == {
+            code: color for code, color in legend.colormap().items() if code in legend.codes
+        }
+        assert set(np.unique(raster.read(1))) <= {*legend.codes, 255}
+    polygons = pyogrio.read_dataframe(folder / f"{task}-polygons.gpkg")
+    assert {"area_ha", "date_from", "date_to"} <= set(polygons.columns)
+
+
+def test_the_encoder_kept_its_history(project: Project) -> None:
+    with (project.encoder_folder() / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert all(np.isfinite(float(row["loss"])) for row in rows)
+
+
+def test_the_report_needs_no_other_file(project: Project) -> None:
+    page = project.report_file.read_text(encoding="utf-8")
+    assert [url for url in re.findall(r"""(?:src|href)=["']([^"'#]+)""", page) if not url.startswith("data:")] == []
+    for stage in ("ingest", "stats", "pretrain", "evaluate"):
+        assert stage in page
+
+
+def test_new_imagery_is_ingested_alone_and_makes_the_encoder_stale(project: Project, tmp_path: Path) -> None:
+    root = tmp_path / "later"
+    shutil.copytree(project.root, root, symlinks=True)
+    late = max((root / "imagery" / "scenes").iterdir())
+    held = tmp_path / late.name
+    shutil.move(late, held)
+    shutil.rmtree(root / "store")
+    later = Project.load(root)
+    STAGES["ingest"](later, silent)
+    before = {tile: later.scenes().scene_ids(tile) for tile in later.scenes().tile_ids}
+    shutil.move(held, late)
+    result = STAGES["ingest"](later, silent)
+    assert "1 scenes ingested" in result.lines[0]
+    for tile, ids in before.items():
+        assert later.scenes().scene_ids(tile)[: len(ids)] == ids
+
+
+def test_a_bad_scene_is_set_aside_and_the_others_are_ingested(project: Project, tmp_path: Path) -> None:
+    root = tmp_path / "bad"
+    shutil.copytree(project.root / "imagery", root / "imagery")
+    shutil.copy(project.root / "geossl.yaml", root)
+    first, second, *_ = sorted((root / "imagery" / "scenes").iterdir())
+    truncated = first / "B04.tif"
+    truncated.write_bytes(truncated.read_bytes()[:5000])
+    (second / "B03.tif").write_text("<html>not found</html>")
+    bad = Project.load(root)
+    result = STAGES["ingest"](bad, silent)
+    assert result.set_aside == 2
+    assert any("B04.tif" in line for line in result.lines), result.lines
+    assert any("B03.tif" in line for line in result.lines), result.lines
+    assert quarantine_table(bad).row_count == 2
+    present = {scene for tile in bad.scenes().tile_ids for scene in bad.scenes().scene_ids(tile)}
+    assert present.isdisjoint({first.name, second.name})
+    assert len(present) == len(list((root / "imagery" / "scenes").iterdir())) - 2
+
+
+def test_stages_before_their_time_name_the_one_to_run(project: Project, tmp_path: Path) -> None:
+    empty = dataclasses.replace(project, root=tmp_path)
+    for verb in ORDER[1:]:
+        with pytest.raises(StoreError, match="geossl ingest"):
+            STAGES[verb](empty, silent)
+
+
+def test_no_scene_at_all_says_where_it_looked(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "imagery" / "scenes").mkdir(parents=True)
+    shutil.copy(project.root / "geossl.yaml", tmp_path)
+    with pytest.raises(SceneError, match="imagery/scenes"):
+        STAGES["ingest"](Project.load(tmp_path), silent)
