@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from prefect import Flow
 from prefect import deploy as register
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound
+from prefect.types.entrypoint import EntrypointType
 
 from flows.events import INGESTED, resource_id
 from flows.main import ingest, renew
@@ -26,24 +29,25 @@ def deployments(project_file: Path, project: str) -> list[RunnerDeployment]:
 
     Flows are named by module, so a worker needs only geossl installed, not a checkout.
     """
-    parameters = {"project_file": str(project_file)}
-    common = {
-        "parameters": parameters,
-        "tags": ["geossl", project],
-        "entrypoint_type": EntrypointType.MODULE_PATH,
-        # two runs of one project would wait for each other's lock anyway
-        "concurrency_limit": 1,
-    }
     wake = DeploymentEventTrigger(
         name=f"{project}: new imagery",
         expect={INGESTED},
         match={"prefect.resource.id": resource_id(project)},
-        parameters=parameters,
+        parameters={"project_file": str(project_file)},
     )
-    return [
-        ingest.to_deployment(f"{project}-ingest", interval=INGEST_EVERY, **common),
-        renew.to_deployment(f"{project}-renew", triggers=[wake], **common),
-    ]
+
+    def deployment(flow: Flow[Any, Any], name: str, **when: Any) -> RunnerDeployment:
+        return RunnerDeployment.from_flow(
+            flow,
+            name=f"{project}-{name}",
+            parameters={"project_file": str(project_file)},
+            tags=["geossl", project],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            concurrency_limit=1,  # two runs of one project would only wait for each other's lock
+            **when,
+        )
+
+    return [deployment(ingest, "ingest", interval=INGEST_EVERY), deployment(renew, "renew", triggers=[wake])]
 
 
 def deploy(project_file: Path, *, pool: str) -> Iterator[str]:

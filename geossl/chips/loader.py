@@ -137,12 +137,11 @@ class ChipLoader:
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
         rows = self.rows(epoch)
-        todo = iter(range(first, self._length))
         # one thread: the reader has its own, and batches have to be in order
         with ThreadPoolExecutor(1, "geossl-batch") as ahead:
             waiting: deque[Future[Batch]] = deque()
             try:
-                for number in todo:
+                for number in range(first, self._length):
                     waiting.append(ahead.submit(self._load, rows[self._slice(number)]))
                     if len(waiting) > PREFETCH:
                         yield self._hand_out(waiting)

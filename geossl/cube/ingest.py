@@ -101,10 +101,11 @@ def ingest(
         rejected = [item for item in batch if isinstance(item, Rejected)]
         found = [item for item in batch if isinstance(item, Scene)]
         known = _known_checksums(cube, collection, sensor, grid)
-        inspect = functools.partial(_inspect, sensor=sensor, grid=grid, area=area, known=known)
+        inspect = functools.partial(_inspect, sensor=sensor, grid=grid, area=area)
+        results = dict(run(inspect, [(scene, known.get(scene.id)) for scene in found], client))
         candidates = []
-        for position, result in sorted(run(inspect, found, client), key=lambda item: item[0]):
-            scene = found[position]
+        for position, scene in enumerate(found):
+            result = results[position]
             if isinstance(result, GeosslError):
                 rejected.append(Rejected(scene.id, result.what, result.remedy))
             elif scene.id not in seen:
@@ -140,11 +141,13 @@ def _known_checksums(cube: Cube, collection: str, sensor: Sensor, grid: Grid) ->
 
 
 def _inspect(
-    scene: Scene, sensor: Sensor, grid: Grid, area: Geometry | None, known: dict[str, str]
+    task: tuple[Scene, str | None], sensor: Sensor, grid: Grid, area: Geometry | None
 ) -> Candidate | GeosslError:
+    """Runs on workers, for a scene and the checksum that the collection knows of it."""
+    scene, known = task
     try:
         checksum = scene.checksum()
-        if known.get(scene.id) != checksum:
+        if known != checksum:
             check_scene(scene, sensor)
         tiles = tiles_of(scene, grid, area)
         if not tiles:

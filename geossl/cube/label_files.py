@@ -11,6 +11,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import rasterio
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -136,6 +137,9 @@ def read_vector(path: Path, layer: str | None, crs: str) -> geopandas.GeoDataFra
         The file or layer cannot be read, or has no coordinate system.
     """
     try:
+        layers = pyogrio.list_layers(path)[:, 0].tolist()
+        if layer is None and len(layers) > 1:
+            raise LabelError(f"{path} has several layers", f"set `layer` to one of {', '.join(layers)}")
         frame = geopandas.read_file(path, layer=layer)
     except (DataSourceError, DataLayerError) as error:
         raise LabelError(f"labels cannot be read from {path}: {error}") from error

@@ -37,11 +37,11 @@ def open_storage(uri: str) -> icechunk.Storage:
         raise StoreError(f"the address {uri} has no bucket or no path", "write it as s3://bucket/path")
     match parts.scheme:
         case "s3":
-            endpoint = _s3_endpoint()
+            endpoint = os.environ.get("AWS_ENDPOINT_URL")
             return icechunk.s3_storage(
                 bucket=parts.netloc,
                 prefix=path,
-                region=_s3_region(),
+                region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
                 endpoint_url=endpoint,
                 allow_http=bool(endpoint and endpoint.startswith("http://")),
                 # servers other than Amazon's seldom serve a host name per bucket
@@ -78,12 +78,10 @@ def require_ordered_commits(uri: str) -> None:
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
     from obstore.store import S3Store
 
-    endpoint = _s3_endpoint()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")  # which, like region and credentials, obstore reads by itself
     store = S3Store(
         parts.netloc,
         prefix=parts.path.strip("/"),
-        region=_s3_region(),
-        endpoint=endpoint,
         virtual_hosted_style_request=endpoint is None,
         client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
     )
@@ -98,7 +96,7 @@ def require_ordered_commits(uri: str) -> None:
             pass
         obstore.put(store, path, b"3", mode="overwrite")
         try:
-            obstore.put(store, path, b"4", mode={"e_tag": first["e_tag"], "version": first["version"]})
+            obstore.put(store, path, b"4", mode={"e_tag": first["e_tag"]})
             ignored.append("If-Match")
         except PreconditionError:
             pass
@@ -110,11 +108,3 @@ def require_ordered_commits(uri: str) -> None:
             f"the server of {uri} ignores {' and '.join(ignored)}: of two writers at once, one would be lost silently",
             "use a server with conditional writes (Amazon S3, Ceph, MinIO have them), or a local folder",
         )
-
-
-def _s3_endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-
-
-def _s3_region() -> str | None:
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

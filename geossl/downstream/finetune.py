@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from geossl.train.launch import fast_bf16
 
 VALIDATE_EVERY = 25
 """Steps between validations."""
+
+WARM_UP = 0.1
+"""Share of a training in which the learning rate rises."""
 
 Score = Callable[[NDArray[np.uint8], NDArray[np.float32]], float]
 """From true positions (N,) and logits (N, K) to what early stopping maximises."""
@@ -109,10 +113,7 @@ def finetune(
         taken = [p for p in encoder.parameters() if p.requires_grad]
         groups.append((taken, settings.learning_rate * settings.encoder_rate))
     optimizer = torch.optim.AdamW([{"params": each} for each, _ in groups], weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [rate for _, rate in groups], total_steps=settings.steps, pct_start=0.1
-    )
-    end = time.monotonic() + 60 * settings.minutes if settings.minutes else np.inf
+    start = time.monotonic()
     best = Trained(-np.inf, 0, *predict_chips(network, normalize, validation))
     weights = copy.deepcopy(network.state_dict())
     waited = 0
@@ -121,6 +122,11 @@ def finetune(
         network.train()
         # a frozen encoder keeps its batch statistics as well
         encoder.train(not frozen)
+        done = (step - 1) / settings.steps
+        if settings.minutes:
+            done = max(done, (time.monotonic() - start) / 60 / settings.minutes)
+        for group, (_, rate) in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] = rate * schedule(done)
         image, valid, label = (part.to(where) for part in next(batches))
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
@@ -128,9 +134,8 @@ def finetune(
         balanced_loss(logits, label).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
         progress("fine-tune", step, settings.steps)
-        out_of_time = time.monotonic() > end
+        out_of_time = done >= 1
         if step % VALIDATE_EVERY == 0 or step == settings.steps or out_of_time:
             truth, logits_there = predict_chips(network, normalize, validation)
             reached = score(truth, logits_there)
@@ -144,6 +149,13 @@ def finetune(
     network.eval().cpu().to(memory_format=torch.contiguous_format)
     normalize.cpu()
     return best
+
+
+def schedule(done: float) -> float:
+    """Learning rate as a share of its peak, from the share of the training that is done: warm-up, then a cosine."""
+    if done < WARM_UP:
+        return (done + 0.01) / (WARM_UP + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - WARM_UP) / (1 - WARM_UP))))
 
 
 def predict_chips(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,11 +103,11 @@ def fit(
     )
 
 
-def _sample(images: DatedImages, seed: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+def _sample(images: DatedImages, seed: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Up to :data:`SAMPLE` windows (N, 2, C, S, S) spread over the tiles, and where each date was seen."""
     rng = np.random.default_rng(seed)
     tiles: Sequence[str] = [tile_id for tile_id in images.collection.tile_ids if images.steps(tile_id) is not None]
-    found = []
+    found: list[tuple[NDArray[Any], NDArray[np.bool_]]] = []
     for tile_id in tiles:
         image, valid = images.images(tile_id)
         here = list(windows(image, valid, valid.all(axis=0)))

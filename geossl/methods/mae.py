@@ -113,4 +113,4 @@ def normalize_patches(pixels: Tensor, weight: Tensor) -> Tensor:
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Rows ``index`` (B, N) of ``x`` (B, L, …), image by image."""
-    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]
+    return x.take_along_dim(index.view(*index.shape, *[1] * (x.ndim - 2)), dim=1)

@@ -110,7 +110,7 @@ def _locate(data: CommentedMap, loc: Sequence[str | int]) -> tuple[tuple[str | i
             isinstance(node, list) and isinstance(key, int) and key < len(node)
         ):
             line = _line(node, key)
-            node = node[key]
+            node = node[key]  # type: ignore[index]  # narrowed above, one kind of key for each kind of node
         elif position < len(loc) - 1 or not isinstance(node, Mapping):
             continue  # a union tag
         location.append(key)

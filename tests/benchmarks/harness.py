@@ -154,4 +154,6 @@ def report(results: list[Result], out: Path) -> None:
     """Print the table and write ``bench.json``."""
     Console(width=160).print(table(results))
     target = out / "bench.json"
-    target.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n", encoding="utf-8")
+    target.write_text(
+        json.dumps([result.to_dict() for result in results], indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

@@ -104,13 +104,12 @@ def test_zion_in_xarray_is_zion_in_rasterio(cube: Cube, shared_data: Path) -> No
     for tile_id in view.collection("zion").tile_ids:
         dataset = xarray.open_zarr(view.session.store, group=f"zion/{tile_id}", consolidated=False)
         assert dataset.rio.crs.to_epsg() == 32612
-        box = dataset.rio.bounds()
+        box, image = dataset.rio.bounds(), dataset.image.values
         for position, name in enumerate(("b2", "b3", "b4", "b5")):
             with rasterio.open(folder / f"landsat_{name}.tif") as file:
                 window = rasterio.windows.from_bounds(*box, file.transform).round_offsets().round_lengths()
                 read = file.read(1, window=window, boundless=True, masked=True).filled(0)
             assert dataset.band.values[position] == sensor.band_names[position]
-            found = dataset.image.values[0, position]
-            np.testing.assert_array_equal(np.nan_to_num(found), read)
-            covered += int(np.isfinite(found).sum())
+            np.testing.assert_array_equal(np.nan_to_num(image[0, position]), read)
+            covered += int(np.isfinite(image[0, position]).sum())
     assert covered > 4 * 1_000_000

@@ -126,6 +126,12 @@ def test_mistakes_are_named(imagery: Cube, tmp_path: Path) -> None:
     bare.with_suffix(".prj").unlink()
     with pytest.raises(LabelError, match="no coordinate system"):
         add(imagery, bare, column="cover")
+    for layer in ("first", "second"):
+        geopandas.read_file(good).to_file(tmp_path / "many.gpkg", layer=layer)
+    with pytest.raises(LabelError, match=r"several layers[^→]*→ set `layer` to one of first, second"):
+        add(imagery, tmp_path / "many.gpkg", column="cover")
+    with pytest.raises(LabelError, match="cannot be read"):
+        add(imagery, tmp_path / "many.gpkg", layer="third", column="cover")
     away = write(tmp_path / "c.gpkg", [square(-900, 0, 9)], cover=["wood"])
     with pytest.raises(LabelError, match=r"no label of .* lies on the imagery"):
         add(imagery, away, column="cover", classes=classes(forest=("wood",), water=("lake",)))

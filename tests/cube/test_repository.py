@@ -203,16 +203,20 @@ def s3_server(honours: set[str]) -> Iterator[str]:
                 objects[self.path] = f'"{hashlib.md5(body).hexdigest()}"'
             self.answer(412 if refused else 200)
 
-        def do_DELETE(self) -> None:
-            del objects[self.path]
-            self.answer(204)
+        def do_POST(self) -> None:
+            """Delete, in bulk."""
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            key = body.partition("<Key>")[2].partition("</Key>")[0]
+            del objects[f"/bucket/{key}"]
+            self.answer(200, f"<DeleteResult><Deleted><Key>{key}</Key></Deleted></DeleteResult>")
 
-        def answer(self, status: int) -> None:
+        def answer(self, status: int, body: str = "") -> None:
             self.send_response(status)
             if self.path in objects:
                 self.send_header("ETag", objects[self.path])
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body.encode())
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -220,9 +224,11 @@ def s3_server(honours: set[str]) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
     assert objects == {}
 
 

@@ -13,7 +13,8 @@ from geossl.legend import CHANGE
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
 from geossl.nets.settings import EncoderSettings
-from tests.downstream.landscape import SENSOR, clearings, landcover, make_data
+
+from .landscape import SENSOR, clearings, landcover, make_data
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def landcover_data(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
 
 @pytest.fixture(scope="session")
 def change_data(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
-    data = make_data(tmp_path_factory.mktemp("change"), clearings, CHANGE)
+    data = make_data(tmp_path_factory.mktemp("change"), clearings, CHANGE, tiles=1)
     assert data.dates == (dt.date(2020, 6, 15), dt.date(2022, 6, 15))
     return data
 

@@ -25,7 +25,7 @@ SENSOR = Sensor(
 LEGEND = Legend(tuple(LandClass(c, n, "#00ff00") for c, n in ((10, "water"), (20, "grass"), (30, "forest"))))
 GRID = Grid("EPSG:32622", 10, 256)
 SPLIT = Split(SplitSettings(block=32, buffer=4, seed=1))
-QUICK = FinetuneSettings(steps=50, window=64, batch_size=4, learning_rate=5e-3)
+QUICK = FinetuneSettings(steps=40, window=64, batch_size=4, learning_rate=5e-3)
 
 Paint = Callable[[int, int], tuple[list[NDArray[Any]], NDArray[np.uint8]]]
 """From a tile's ix and a seed to its images (C, H, W), one a date, and its label codes (H, W)."""
@@ -51,8 +51,8 @@ def clearings(ix: int, seed: int) -> tuple[list[NDArray[Any]], NDArray[np.uint8]
     """Some squares change between the dates, while a haze brightens all of the second."""
     rng = np.random.default_rng((seed, ix))
     cleared = patches(rng, 6) == 0
-    before = rng.normal(500, 50, (2, 256, 256))
-    after = before + rng.normal(80, 40, (2, 256, 256)) + cleared * np.array([250, -250])[:, None, None]
+    before = rng.normal(500, 110, (2, 256, 256))
+    after = before + rng.normal(80, 110, (2, 256, 256)) + cleared * np.array([250, -250])[:, None, None]
     return [before.astype(np.int16), after.astype(np.int16)], cleared.astype(np.uint8)
 
 

@@ -22,8 +22,9 @@ from geossl.legend import CHANGE
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.scores import average_precision_of, f1
-from tests.downstream import landscape
-from tests.downstream.landscape import GRID, QUICK, SPLIT, make_data
+
+from . import landscape
+from .landscape import GRID, QUICK, SPLIT, make_data
 
 SETTINGS = ChangeSettings(finetune=QUICK)
 

@@ -17,7 +17,8 @@ from geossl.cube.repository import Cube
 from geossl.downstream.data import CONTEXT, CORE, TaskData, quotas, windows
 from geossl.errors import LabelError
 from geossl.legend import NO_LABEL
-from tests.downstream.landscape import LEGEND, SPLIT, landcover, make_data
+
+from .landscape import LEGEND, SPLIT, landcover, make_data
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 300))

@@ -19,7 +19,8 @@ from geossl.downstream.settings import ChangeSettings, EvaluateSettings, Landcov
 from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
-from tests.downstream.landscape import QUICK
+
+from .landscape import QUICK
 
 
 def score(evaluation: Evaluation, model: str, metric: str) -> dict[str, Any]:

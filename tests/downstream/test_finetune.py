@@ -12,13 +12,14 @@ from scipy.special import softmax
 from geossl.augment import Normalize
 from geossl.chips.split import TRAIN, VAL
 from geossl.downstream.data import TaskData
-from geossl.downstream.finetune import balanced_loss, finetune, labelled_chips, predict_chips, temperature
+from geossl.downstream.finetune import balanced_loss, finetune, labelled_chips, predict_chips, schedule, temperature
 from geossl.downstream.landcover import score
 from geossl.downstream.networks import LandcoverNetwork
 from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
-from tests.downstream.landscape import QUICK
+
+from .landscape import QUICK
 
 
 def test_loss_weighs_classes_not_pixels() -> None:
@@ -38,7 +39,8 @@ def test_loss_of_no_label_is_zero() -> None:
     loss = balanced_loss(logits, torch.full((1, 2, 2), NO_LABEL, dtype=torch.uint8))
     loss.backward()
     assert loss == 0
-    assert (logits.grad == 0).all()
+    assert logits.grad is not None
+    assert not logits.grad.any()
 
 
 @pytest.mark.parametrize("sure", [0.5, 1.0, 4.0])
@@ -69,6 +71,23 @@ def test_training_keeps_the_best_weights_and_learns(landcover_data: TaskData, en
     assert trained.score > max(0.8, before)
     assert score(truth, logits) == pytest.approx(trained.score, abs=0.02)
     assert (truth == trained.truth).all()
+
+
+def test_learning_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
+    rates = [schedule(done) for done in np.linspace(0, 1, 101)]
+    assert 0 < rates[0] < 0.2
+    assert np.argmax(rates) == 10
+    assert max(rates) == pytest.approx(1)
+    assert rates[-1] == pytest.approx(0)
+    assert schedule(1.5) == pytest.approx(0)
+
+
+def test_a_time_limit_ends_the_training(landcover_data: TaskData, encoder: Encoder, card: Card) -> None:
+    network = LandcoverNetwork(copy.deepcopy(encoder), 3)
+    train, judges = labelled_chips(landcover_data, QUICK, labels=30, seed=0)
+    settings = QUICK.model_copy(update={"steps": 1_000_000, "minutes": 1e-4})
+    normalize = Normalize.from_statistics(card.statistics)
+    assert finetune(network, network.encoder, normalize, train, judges, score, settings, seed=0).step <= 25
 
 
 def test_a_frozen_encoder_stays_bit_for_bit(landcover_data: TaskData, encoder: Encoder, card: Card) -> None:

@@ -24,8 +24,9 @@ from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.scores import accuracy, macro_f1
-from tests.downstream import landscape
-from tests.downstream.landscape import GRID, LEGEND, QUICK, SPLIT, make_data
+
+from . import landscape
+from .landscape import GRID, LEGEND, QUICK, SPLIT, make_data
 
 FEW = LandcoverSettings(mode="few", labels=150)
 FINETUNE = LandcoverSettings(mode="finetune", labels=300, finetune=QUICK)
@@ -42,6 +43,7 @@ def test_held_out_ground_is_mapped(
     weights = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     task = landcover.fit(landcover_data, encoder, card, settings)
     assert macro_f1(held_out(landcover_data, task)) > 0.85
+    assert task.card.validation is not None
     assert task.card.validation > 0.8
     assert sum(task.card.labels.values()) == settings.labels
     assert task.card.snapshot == landcover_data.collection.snapshot
@@ -94,7 +96,7 @@ def test_candidates_are_chosen_by_what_helps(tmp_path: Path, card: Card, encoder
     """An encoder that says nothing loses against statistics; the card then names no encoder."""
     data = make_data(tmp_path, landscape.landcover)
     dumb = type(encoder)(encoder.settings, 2, torch.nn.Identity(), [2], [1], 1)
-    dumb.backbone.forward = lambda image: [torch.zeros_like(image)]  # type: ignore[method-assign]
+    dumb.backbone.forward = lambda image: [torch.zeros_like(image)]
     task = landcover.fit(data, dumb, card, FEW, candidates=(("encoder", "lda"), ("statistics", "lda")))
     assert task.card.features == "statistics"
     assert task.card.encoder == ""

@@ -20,7 +20,8 @@ from geossl.features import hypercolumns
 from geossl.legend import CHANGE, Legend
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
-from tests.downstream.landscape import LEGEND
+
+from .landscape import LEGEND
 
 
 def a_card(card: Card, legend: Legend, **changes: Any) -> TaskCard:
@@ -126,7 +127,7 @@ def test_damaged_folders_say_so(task: TrainedTask, tmp_path: Path) -> None:
     save_task(tmp_path, task)
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    with pytest.raises(StoreError, match="is not the file that card.json describes"):
+    with pytest.raises(StoreError, match=r"is not the file that card\.json describes"):
         load_task(tmp_path)
     newer = task.card.to_dict() | {"format": 99}
     (tmp_path / "card.json").write_text(json.dumps(newer))

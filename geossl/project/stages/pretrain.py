@@ -47,8 +47,11 @@ def run(project: Project, progress: Progress) -> StageResult:
         split=project.split if settings.blocks == "train" else None,
         subsets=(TRAIN,),
     )
+    reader = ChipReader(scenes, ChunkCache(default_folder()))
+    # the index knows how clear a stored chunk is; a chip of it can still be all cloud
+    index = index.select(reader.clear(index) >= settings.min_clear)
     loader = ChipLoader(
-        ChipReader(scenes, ChunkCache(default_folder())),
+        reader,
         index,
         settings.batch_size,
         paired=settings.method.wants_pairs,

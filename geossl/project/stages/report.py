@@ -156,7 +156,8 @@ def _scores(project: Project) -> list[Score]:
 def _comparisons(project: Project) -> tuple[list[Comparison], list[Comparison]]:
     """Pretrained against not pretrained with all else alike, by each task's first metric; then everything else."""
     names = {field.name for field in fields(Comparison)}
-    headline, others = [], []
+    headline: list[Comparison] = []
+    others: list[Comparison] = []
     for _, record in _task_records(project):
         rows = record.result.get("differences", [])
         for row in rows:

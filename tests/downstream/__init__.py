@@ -1,0 +1,1 @@
+"""Learning from labels, scoring, and what a trained task promises."""
