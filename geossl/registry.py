@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import fcntl
 import json
 import logging
 import math
@@ -28,8 +27,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+from filelock import FileLock
 
 from geossl.errors import StoreError
+from geossl.files import write_json
 from geossl.scores import METRICS, MINIMUM_BLOCKS, Counts, Interval, average_precision_of, paired_bootstrap
 
 Alias = Literal["champion", "challenger", "previous", "anchor"]
@@ -256,8 +257,7 @@ class Registry:
     def _changing(self, task: str) -> Iterator[None]:
         """One process at a time changes a registry; then the mirror follows."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.folder / ".lock"):
             yield
             try:
                 _mirror(_mlflow(self.folder / "mlflow.db"), self, task)
@@ -275,10 +275,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, _finite(content))
 
 
 def _finite(content: Any) -> Any:

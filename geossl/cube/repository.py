@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 
 import icechunk
 import zarr
+from filelock import FileLock
 
 from geossl.cube import layout
 from geossl.cube.collection import Collection, Labels
@@ -282,6 +282,5 @@ def _lock(uri: str) -> Iterator[None]:
         return
     path = Path(f"{folder}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(path):
         yield

@@ -102,7 +102,8 @@ class Wave:
         self.ingested, self.already, self.set_aside = [], [], list(self.rejected)
         self.tiles = self.bytes = self.saturated = 0
         planned, lengths = self._plan(zarr.open_group(session.store, mode="r+"))
-        self._run(session, planned)
+        if planned:
+            self._run(session, planned)
         good = []
         for plan in planned:
             if objection := plan.objection():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
+
+IN_FLIGHT = 1000
+"""How many tasks the scheduler is given at a time; hundreds of thousands stall it."""
 
 
 def run[T, R](function: Callable[[T], R], tasks: Sequence[T], client: Client | None) -> Iterator[tuple[int, R]]:
@@ -21,11 +25,20 @@ def run[T, R](function: Callable[[T], R], tasks: Sequence[T], client: Client | N
         return
     from distributed import as_completed
 
-    futures = client.map(function, tasks, pure=False)
-    position = {future.key: index for index, future in enumerate(futures)}
+    waiting = enumerate(tasks)
+    position: dict[Future[R], int] = {}
+    completed = as_completed(with_results=True)
+
+    def submit(number: int) -> None:
+        for index, task in itertools.islice(waiting, number):
+            future = client.submit(function, task, pure=False)
+            position[future] = index
+            completed.add(future)
+
     try:
-        for future, result in as_completed(futures, with_results=True):
-            yield position[future.key], result
-            future.release()
+        submit(IN_FLIGHT)
+        for future, result in completed:
+            submit(1)
+            yield position.pop(future), result
     finally:
-        client.cancel(futures)
+        client.cancel(list(position))

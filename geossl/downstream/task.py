@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from geossl.downstream.data import CONTEXT
 from geossl.downstream.finetune import device
 from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork, UnlabelledNetwork
 from geossl.errors import GeosslError, StoreError
+from geossl.files import write_bytes
 from geossl.legend import Legend
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
@@ -206,8 +206,8 @@ def save_task(folder: Path, task: TrainedTask) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
-    _write(folder / WEIGHTS, _weights(task.network))
-    _write(folder / CARD, (json.dumps(task.card.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(folder / WEIGHTS, _weights(task.network))
+    write_bytes(folder / CARD, (json.dumps(task.card.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def load_task(folder: Path) -> TrainedTask:
@@ -245,12 +245,3 @@ def _weights(network: nn.Module) -> bytes:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

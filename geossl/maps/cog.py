@@ -16,9 +16,9 @@ from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
 from geossl.errors import GeosslError
+from geossl.files import aside
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL, Legend
-from geossl.maps.files import aside
 from geossl.maps.tiles import TileFolder, TileRecord
 from geossl.progress import Progress, silent
 

@@ -17,9 +17,9 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
+from geossl.files import aside
 from geossl.legend import Legend
 from geossl.maps.cog import CONFIDENCE_SCALE, Extent
-from geossl.maps.files import aside
 from geossl.maps.patches import Patches, stream_patches
 from geossl.maps.tiles import TileRecord
 from geossl.progress import Progress, silent

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geossl.files import aside, write_json
 from geossl.grid import Grid
 from geossl.legend import Legend
 from geossl.maps.cog import Extent, write_classes, write_confidence
-from geossl.maps.files import aside, write_json
 from geossl.maps.polygons import write_polygons
 from geossl.maps.predict import MapReport
 from geossl.maps.quicklook import write_quicklook

@@ -9,8 +9,8 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
+from geossl.files import aside
 from geossl.legend import Legend
-from geossl.maps.files import aside
 
 
 def render(codes: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:

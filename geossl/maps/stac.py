@@ -19,9 +19,9 @@ from rasterio.warp import transform_bounds, transform_geom
 from shapely.geometry import box, mapping
 
 import geossl
+from geossl.files import write_json
 from geossl.legend import NO_LABEL, Legend
 from geossl.maps.cog import CONFIDENCE_SCALE, Extent
-from geossl.maps.files import write_json
 from geossl.maps.tiles import TileRecord
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"

@@ -16,9 +16,9 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from geossl.files import aside, write_json
 from geossl.grid import Tile
 from geossl.legend import NO_LABEL
-from geossl.maps.files import aside, write_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from geossl.errors import StoreError
+from geossl.files import write_bytes
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
 
@@ -34,8 +34,8 @@ def save_encoder(folder: Path, encoder: Encoder, card: Card) -> Card:
     short = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
     card = dataclasses.replace(card, id=f"{card.method}-{card.architecture.name}-{short}")
     (folder / CARD).unlink(missing_ok=True)
-    _write(folder / WEIGHTS, weights)
-    _write(folder / CARD, (json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(folder / WEIGHTS, weights)
+    write_bytes(folder / CARD, (json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
     return card
 
 
@@ -79,12 +79,3 @@ def load_encoder(folder: Path) -> tuple[Encoder, Card]:
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         raise StoreError(f"{path} cannot be loaded: {error}", again) from error
     return encoder.eval(), card
-
-
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -21,7 +21,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 
 from geossl.cube.collection import Collection
-from geossl.project.files import read_json, write_json
+from geossl.files import read_json, write_json
 
 
 def fingerprint(**inputs: Any) -> str:

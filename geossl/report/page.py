@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from geossl.files import write_text
 from geossl.report import charts, pictures
 from geossl.report.records import ClassMap, Confusion, Outline, ReportData, Score
 from geossl.report.verdict import metric_name, signed, verdict
@@ -48,10 +48,7 @@ def build_report(data: ReportData, path: Path) -> Path:
     The file is replaced in one step, so that a reader never sees half of it.
     """
     html = render(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, html)
     return path
 
 

@@ -12,7 +12,7 @@ import pytest
 from distributed import Client
 
 from geossl.cluster import ClusterSettings, dask_client
-from geossl.cube import statistics
+from geossl.cube import statistics, work
 from geossl.cube.composite import composite
 from geossl.cube.ingest import ingest
 from geossl.cube.repository import Cube
@@ -54,6 +54,20 @@ def _die_once(mark: Path) -> str:
         mark.touch()
         os._exit(1)
     return mark.name
+
+
+def test_many_tasks_are_handed_out_bit_by_bit(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "IN_FLIGHT", 3)
+    assert sorted(run(str, range(20), client)) == [(number, str(number)) for number in range(20)]
+
+
+def test_an_error_of_a_task_reaches_the_caller(client: Client) -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(run(_invert, [1, 0, 2], client))
+
+
+def _invert(number: int) -> float:
+    return 1 / number
 
 
 def test_an_existing_scheduler_is_used_and_left_running(client: Client) -> None:

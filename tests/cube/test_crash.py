@@ -95,11 +95,18 @@ def test_two_ingests_at_once_end_as_one_after_the_other(tmp_path: Path, scenes: 
 
 
 def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
-    """The lock spans plan and commit, between processes: a child finishes only after the block."""
+    """The lock holds between processes, and from the block's beginning to its end."""
     cube = Cube.create(str(tmp_path / "cube"))
-    code = f"from geossl.cube.repository import Cube\nwith Cube.open({cube.uri!r}).writing(): print('in')"
+    code = f"""if True:
+        from geossl.cube.repository import Cube
+        cube = Cube.open({cube.uri!r})
+        print("ready", flush=True)
+        with cube.writing():
+            print("in")"""
     with cube.writing():
-        child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE)
+        child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(timeout=4)
-    assert child.communicate(timeout=60)[0] == b"in\n"
+            child.wait(timeout=1)
+    assert child.communicate(timeout=60)[0] == "in\n"

@@ -53,7 +53,9 @@ def test_a_second_ingest_changes_nothing(cube: Cube, make_scene: SceneMaker) -> 
     # a tile without data is not read again either
     scenes = [make_scene(0), make_scene(1, nodata=(slice(None), slice(256, None)))]
     first = run(cube, scenes)
+    files = sorted(Path(cube.uri).rglob("*"))
     again = run(cube, scenes, wave=1)
+    assert sorted(Path(cube.uri).rglob("*")) == files
     assert again.already == ["scene-000", "scene-001"]
     assert (again.ingested, again.set_aside, again.tiles) == ([], [], 0)
     assert cube.snapshot() == first.snapshot == again.snapshot

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from geossl.bands import Statistics
+from geossl.downstream import change
 from geossl.downstream.data import TaskData
+from geossl.downstream.settings import ChangeSettings
+from geossl.downstream.task import TrainedTask
 from geossl.legend import CHANGE
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
 from geossl.nets.settings import EncoderSettings
 
-from .landscape import SENSOR, clearings, landcover, make_data
+from .landscape import QUICK, SENSOR, clearings, landcover, make_data
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,8 @@ def card() -> Card:
 def encoder(card: Card) -> Encoder:
     torch.manual_seed(3)
     return build_encoder(card.architecture, 2).eval()
+
+
+@pytest.fixture(scope="session")
+def change_task(change_data: TaskData, encoder: Encoder, card: Card) -> TrainedTask:
+    return change.fit(change_data, encoder, card, ChangeSettings(finetune=QUICK))

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from geossl.chips.split import TEST, TRAIN
-from geossl.downstream import change, landcover
+from geossl.downstream import landcover
 from geossl.downstream.data import TaskData
 from geossl.downstream.evaluate import PRETRAINED, Evaluation, evaluate_encoder, evaluate_task
 from geossl.downstream.floors import RANDOM, SCRATCH, random_encoder
 from geossl.downstream.heldout import Contender, count
 from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
+from geossl.downstream.task import TrainedTask
 from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
@@ -28,7 +29,7 @@ def score(evaluation: Evaluation, model: str, metric: str) -> dict[str, Any]:
     return row
 
 
-def red_over_nir(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+def red(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     return image[0].astype(np.float32)
 
 
@@ -41,7 +42,7 @@ def by_hand(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_counts_are_those_of_a_plain_loop_over_test_pixels(landcover_data: TaskData, every: int) -> None:
-    found = count(landcover_data, [Contender("rule", red_over_nir, by_hand)], every=every)["rule"]
+    found = count(landcover_data, [Contender("rule", red, by_hand)], every=every)["rule"]
     expected: dict[int, NDArray[np.int64]] = {}
     for _, ground in landcover_data.grounds():
         image = landcover_data.images(ground.tile_id)[0][0]
@@ -78,17 +79,16 @@ def test_landcover_is_scored_beside_every_floor(landcover_data: TaskData, encode
     json.dumps([evaluation.rows, evaluation.differences])
 
 
-def test_change_is_scored_beside_every_floor(change_data: TaskData, encoder: Encoder, card: Card) -> None:
-    settings = ChangeSettings(finetune=QUICK)
-    task = change.fit(change_data, encoder, card, settings)
-    evaluation = evaluate_task(change_data, task, card, settings, EvaluateSettings(every=3), name="clearings")
+def test_change_is_scored_beside_every_floor(change_data: TaskData, change_task: TrainedTask, card: Card) -> None:
+    settings = ChangeSettings(finetune=QUICK.model_copy(update={"steps": 5}))
+    evaluation = evaluate_task(change_data, change_task, card, settings, EvaluateSettings(every=3), name="clearings")
     assert list(evaluation.confusions) == [PRETRAINED, "majority class", "CVA", "CVA, 5×5 means", SCRATCH]
     precision = {model: score(evaluation, model, "average_precision")["mean"] for model in evaluation.confusions}
     matrix = evaluation.confusions[PRETRAINED]
     assert precision["majority class"] == pytest.approx(matrix[1].sum() / matrix.sum())
     # noise averages out over 5 × 5 pixels
     assert precision["majority class"] < precision["CVA"] < precision["CVA, 5×5 means"]
-    assert score(evaluation, "CVA", "f1")["mean"] > 0.8  # its threshold comes from validation blocks
+    assert score(evaluation, "CVA", "f1")["mean"] > 0.6  # its threshold comes from validation blocks
     assert score(evaluation, "majority class", "f1")["mean"] == 0
 
 

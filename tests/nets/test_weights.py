@@ -73,14 +73,14 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
 
 def test_a_writing_that_is_cut_off_leaves_no_wrong_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_encoder(tmp_path, *example())
-    write = weights._write
+    write = weights.write_bytes
 
     def cut(path: Path, content: bytes) -> None:
         if path.name == "card.json":
             raise KeyboardInterrupt
         write(path, content)
 
-    monkeypatch.setattr(weights, "_write", cut)
+    monkeypatch.setattr(weights, "write_bytes", cut)
     with pytest.raises(KeyboardInterrupt):
         save_encoder(tmp_path, *example(seed=1))
     with pytest.raises(StoreError, match="no encoder at"):

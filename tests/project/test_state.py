@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from geossl.project.files import read_json, write_json
+from geossl.files import read_json, write_json
 from geossl.project.state import State, fingerprint
 
 

@@ -144,3 +144,15 @@ print({"rasterio", "dask", "prefect", "torchgeo", "zarr"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.slow
+def test_two_ranks_write_one_encoder(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    command = [*torchrun, "-m", "tests.train.synthetic", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(step) for step in range(1, 16)]  # the first rank alone speaks
+    encoder, card = load_encoder(tmp_path)
+    assert card.health["std"] > 0.1
+    assert sum(p.numel() for p in encoder.parameters()) > 0

@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from geossl.demo.landscape import LandscapeSettings, write_landscape
+from geossl.files import write_json, write_text
 from geossl.progress import Progress
-from geossl.project.files import write_json, write_text
 from geossl.project.load import FILE_NAME
 from geossl.project.project import Project, StageResult
 from geossl.project.stages.run import run_all

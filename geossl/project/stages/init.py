@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from geossl.errors import SettingsError
-from geossl.project.files import write_text
+from geossl.files import write_text
 from geossl.project.load import FILE_NAME
 from geossl.project.settings import ProjectSettings
 
