@@ -77,7 +77,7 @@ def labelled_chips(data: TaskData, settings: FinetuneSettings, *, labels: int | 
     both = []
     for subset, share in ((TRAIN, 1), (VAL, 2)):
         only = None if labels is None else data.sample(labels // share, seed=seed, subset=subset)
-        limit = max(1, settings.windows // (1 if subset == TRAIN else 4))
+        limit = max(1, settings.windows // (1 if subset == TRAIN else 8))
         both.append(data.chips(subset, settings.window, limit=limit, seed=seed, only=only))
     return both[0], both[1]
 
@@ -114,7 +114,7 @@ def finetune(
         groups.append((taken, settings.learning_rate * settings.encoder_rate))
     optimizer = torch.optim.AdamW([{"params": each} for each, _ in groups], weight_decay=settings.weight_decay)
     start = time.monotonic()
-    best = Trained(-np.inf, 0, *predict_chips(network, normalize, validation))
+    best, best_step = -np.inf, 0
     weights = copy.deepcopy(network.state_dict())
     waited = 0
     batches = _batches(train, settings.batch_size, np.random.default_rng(seed))
@@ -137,18 +137,18 @@ def finetune(
         progress("fine-tune", step, settings.steps)
         out_of_time = done >= 1
         if step % VALIDATE_EVERY == 0 or step == settings.steps or out_of_time:
-            truth, logits_there = predict_chips(network, normalize, validation)
-            reached = score(truth, logits_there)
+            with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
+                reached = score(*predict_chips(network, normalize, validation))
             waited += 1
-            if reached > best.score:
-                best, waited = Trained(reached, step, truth, logits_there), 0
+            if reached > best:
+                best, best_step, waited = reached, step, 0
                 weights = copy.deepcopy(network.state_dict())
             if waited >= settings.patience or out_of_time:
                 break
     network.load_state_dict(weights)
     network.eval().cpu().to(memory_format=torch.contiguous_format)
-    normalize.cpu()
-    return best
+    truth, logits_there = predict_chips(network, normalize, validation)  # as exactly as it will be applied
+    return Trained(score(truth, logits_there), best_step, truth, logits_there)
 
 
 def schedule(done: float) -> float:

@@ -70,18 +70,20 @@ def landcover_floors(
     if task.card.head == "dense":
         head_only = settings.finetune.model_copy(update={"encoder_rate": 0.0})
         same = settings.model_copy(update={"mode": "finetune", "finetune": head_only})
-        frozen = landcover.fit(data, encoder, unlearnt, same)
+        frozen = landcover.fit(data, encoder, unlearnt, same, progress=progress)
     else:
         same = settings.model_copy(update={"mode": "few"})
         # a head that chose statistics alone is matched by its random twin with both
         features = "encoder + statistics" if task.card.features == "statistics" else task.card.features
-        frozen = landcover.fit(data, encoder, unlearnt, same, candidates=((features, task.card.head),))
+        frozen = landcover.fit(
+            data, encoder, unlearnt, same, candidates=((features, task.card.head),), progress=progress
+        )
     floors.append(contender(RANDOM, frozen))
     progress("floors", len(columns) + 1, len(columns) + 2)
     whole = settings.finetune.model_copy(update={"encoder_rate": 1.0})
     scratch = settings.model_copy(update={"mode": "finetune", "finetune": whole})
     if (data.counts(VAL) > 0).sum() >= 2:  # without them no network can be trained
-        floors.append(contender(SCRATCH, landcover.fit(data, encoder, unlearnt, scratch)))
+        floors.append(contender(SCRATCH, landcover.fit(data, encoder, unlearnt, scratch, progress=progress)))
     return floors
 
 
@@ -103,7 +105,7 @@ def change_floors(
     progress("floors", 2, 3)
     encoder, unlearnt = random_encoder(card, settings.seed)
     whole = settings.finetune.model_copy(update={"encoder_rate": 1.0})
-    scratch = change.fit(data, encoder, unlearnt, settings.model_copy(update={"finetune": whole}))
+    scratch = change.fit(data, encoder, unlearnt, settings.model_copy(update={"finetune": whole}), progress=progress)
     return [_majority(data, floors[0].describe), *floors, contender(SCRATCH, scratch)]
 
 
