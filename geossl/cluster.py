@@ -61,7 +61,7 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
             # without an address the scheduler's small HTTP server claims port 8787, which may be taken
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             memory_limit=settings.memory_limit,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):

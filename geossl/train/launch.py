@@ -22,13 +22,14 @@ def placement(precision: str) -> dict[str, Any]:
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available()
     bf16 = precision == "bf16" or (precision == "auto" and fast_bf16())
     return {
-        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
+        "accelerator": "cuda" if cuda else "cpu",
         "devices": here,
         "num_nodes": world // here,
         "strategy": "ddp" if world > 1 else "auto",
-        "sync_batchnorm": world > 1,
+        "sync_batchnorm": world > 1 and cuda,  # torch has it for GPUs alone
         "precision": "bf16-mixed" if bf16 else "32-true",
     }
 
@@ -54,13 +55,15 @@ def threads(count: int | None) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's remarks on devices and limits, and its deprecated calls, from the terminal."""
-    logger = logging.getLogger("lightning.pytorch")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # Lightning 2.6 calls this form; nobody who trains can do anything about it
             warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

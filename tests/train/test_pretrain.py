@@ -124,7 +124,8 @@ def test_placement_follows_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     there = placement("32")
-    assert (there["strategy"], there["devices"], there["num_nodes"], there["sync_batchnorm"]) == ("ddp", 4, 2, True)
+    assert (there["strategy"], there["devices"], there["num_nodes"]) == ("ddp", 4, 2)
+    assert there["sync_batchnorm"] == torch.cuda.is_available()
 
 
 def test_threads_are_given_back() -> None:
@@ -148,7 +149,7 @@ print({"rasterio", "dask", "prefect", "torchgeo", "zarr"} & set(sys.modules))
 
 @pytest.mark.slow
 def test_two_ranks_write_one_encoder(tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, "-m", "tests.train.synthetic", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
