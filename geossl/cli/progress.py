@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,9 @@ from rich.progress import (
 )
 
 from geossl.progress import Progress as Listener
+
+EVERY = 20.0
+"""Seconds between two lines of a log, at most."""
 
 
 @contextmanager
@@ -46,16 +50,16 @@ def bars(console: Console) -> Iterator[Listener]:
 
 
 class _Lines:
-    """For output that is not a terminal: a line at each quarter, so that a log shows life."""
+    """For output that is not a terminal: a line at each quarter and every so often, so that a log shows life."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.quarter: dict[str, int] = {}
+        self.said: dict[str, tuple[int, float]] = {}
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        if not total:
-            return
-        quarter = 4 * done // total
-        if quarter > self.quarter.get(what, 0 if done else -1):
-            self.quarter[what] = quarter
-            self.console.print(f"  {what}: {done}/{total}", highlight=False)
+        now = time.monotonic()
+        quarter = 4 * done // total if total else 0
+        before, when = self.said.get(what, (-1, -EVERY))
+        if quarter != before or now - when > EVERY:
+            self.said[what] = quarter, now
+            self.console.print(f"  {what}: {done}" + (f" of {total}" if total else ""), highlight=False)

@@ -9,6 +9,7 @@ import torch
 
 from geossl.bands import Statistics, sensor
 from geossl.errors import RadiometryError, StoreError
+from geossl.files import write_bytes
 from geossl.nets import weights
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
@@ -73,12 +74,11 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
 
 def test_a_writing_that_is_cut_off_leaves_no_wrong_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_encoder(tmp_path, *example())
-    write = weights.write_bytes
 
     def cut(path: Path, content: bytes) -> None:
         if path.name == "card.json":
             raise KeyboardInterrupt
-        write(path, content)
+        write_bytes(path, content)
 
     monkeypatch.setattr(weights, "write_bytes", cut)
     with pytest.raises(KeyboardInterrupt):
