@@ -23,6 +23,10 @@ from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
 
 PRETRAINED = "pretrained"
+"""The model under test where it looks through the pretrained encoder."""
+
+WITHOUT_ENCODER = "chosen model, without the encoder"
+"""The model under test where hand-made statistics alone did better on the training blocks: it says nothing of pretraining."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def evaluate_task(
     name:
         What the task is called in the rows.
     """
-    contenders = [contender(PRETRAINED, task)]
+    ours = PRETRAINED if task.card.encoder else WITHOUT_ENCODER
+    contenders = [contender(ours, task)]
     if settings.floors and isinstance(fitted_with, ChangeSettings):
         contenders += change_floors(data, card, fitted_with, progress=progress)
     elif settings.floors and isinstance(fitted_with, LandcoverSettings):
@@ -65,7 +70,7 @@ def evaluate_task(
     return _evaluation(
         task.card.task,
         {model: [c] for model, c in counts.items()},
-        {PRETRAINED: [other.name for other in contenders[1:]]},
+        {ours: [other.name for other in contenders[1:]]},
         task=name,
         split=split_name(data),
         labels=sum(task.card.labels.values()),

@@ -26,11 +26,17 @@ def choose_grid(wanted: GridSettings, scene: GeoBox) -> Grid:
     if crs == scene.crs and scene.axis_aligned and _is_square(scene):
         own = abs(scene.resolution.x)
         if wanted.resolution in ("auto", own):
-            return Grid(str(crs), own, wanted.tile, (scene.affine.c, scene.affine.f))
+            return Grid(crs_name(crs), own, wanted.tile, (scene.affine.c, scene.affine.f))
     if wanted.resolution != "auto":
-        return Grid(str(crs), wanted.resolution, wanted.tile)
+        return Grid(crs_name(crs), wanted.resolution, wanted.tile)
     there = scene.to_crs(crs)
-    return Grid(str(crs), float(f"{(abs(there.resolution.x) + abs(there.resolution.y)) / 2:.2g}"), wanted.tile)
+    return Grid(crs_name(crs), float(f"{(abs(there.resolution.x) + abs(there.resolution.y)) / 2:.2g}"), wanted.tile)
+
+
+def crs_name(crs: CRS) -> str:
+    """``EPSG:32622`` where the CRS has a number, else WKT."""
+    number = crs.to_epsg()
+    return str(crs) if number is None else f"EPSG:{number}"
 
 
 def _is_square(box: GeoBox) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from geossl.downstream import change, landcover, unlabelled
 from geossl.downstream.data import TaskData
-from geossl.downstream.evaluate import PRETRAINED, evaluate_task
+from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER, evaluate_task
 from geossl.downstream.task import save_task
 from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
@@ -51,7 +51,7 @@ def _task(project: Project, name: str, progress: Progress) -> list[str]:
         home = project.tasks / name / fitted.id
         save_task(home, fitted)
         project.cube().tag(f"task-{name}-{fitted.id}", data.collection.snapshot)
-        scores = [row for row in kept.get("scores", []) if row["model"] == PRETRAINED]
+        scores = [row for row in kept.get("scores", []) if row["model"] in (PRETRAINED, WITHOUT_ENCODER)]
         version = project.registry.register(name, home, scores=scores, card={"id": fitted.id, "encoder": card.id})
         project.registry.promote(name, version.number, why="fine-tuned by hand")
         result.update(kept, model=fitted.id, encoder=card.id, notes=list(fitted.card.notes))

@@ -15,8 +15,8 @@ import numpy as np
 
 import geossl
 from geossl.cube.scenes import quarantined
-from geossl.downstream.evaluate import PRETRAINED
-from geossl.downstream.floors import RANDOM, SCRATCH
+from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
+from geossl.downstream.floors import SCRATCH
 from geossl.errors import StoreError
 from geossl.legend import Legend
 from geossl.nets.weights import load_card
@@ -37,6 +37,9 @@ from geossl.report.records import (
     StageTime,
     TrainingCurves,
 )
+
+_TELLING = {(PRETRAINED, SCRATCH), (f"LDA, {PRETRAINED}", "LDA, random encoder")}
+"""Pairs of models that differ in pretraining alone: fine-tuned, and frozen."""
 
 _PACKAGES = ("torch", "lightning", "timm", "zarr", "icechunk", "dask", "rasterio", "numpy")
 
@@ -148,7 +151,7 @@ def _task_records(project: Project) -> Iterator[tuple[str, Record]]:
 
 def _scores(project: Project) -> list[Score]:
     return [
-        Score(**row, floor=not row["model"].startswith((PRETRAINED, f"LDA, {PRETRAINED}", f"kNN-5, {PRETRAINED}")))
+        Score(**row, floor=PRETRAINED not in row["model"] and row["model"] != WITHOUT_ENCODER)
         for row in project.scores()
     ]
 
@@ -163,10 +166,9 @@ def _comparisons(project: Project) -> tuple[list[Comparison], list[Comparison]]:
         for row in rows:
             if row["metric"] != rows[0]["metric"]:
                 continue
-            alike = row["against"] in (RANDOM, SCRATCH) or row["against"] == row["model"].replace(
-                PRETRAINED, "random encoder"
-            )
-            (headline if alike else others).append(Comparison(**{k: v for k, v in row.items() if k in names}))
+            most = row["labels"] == max(other["labels"] for other in rows)
+            telling = most and (row["model"], row["against"]) in _TELLING
+            (headline if telling else others).append(Comparison(**{k: v for k, v in row.items() if k in names}))
     return headline, others
 
 
@@ -176,7 +178,7 @@ def _confusions(project: Project) -> Iterator[Confusion]:
         if stage == "evaluate":
             continue
         for found in record.result.get("confusions", []):
-            if found["model"] == PRETRAINED:
+            if found["model"] in (PRETRAINED, WITHOUT_ENCODER):
                 names = view.labels(found["task"]).legend.names
                 yield Confusion(found["task"], found["model"], names, np.array(found["matrix"]))
 
