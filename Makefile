@@ -33,7 +33,7 @@ demo: env  ## run the whole main job on a generated landscape: maps and a report
 	$(BIN)/geossl demo --folder out/demo
 
 test: env  ## fast tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
 
 test-slow: env  ## tests that start real services or take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -25,6 +25,13 @@ TINY_LEGEND = Legend(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and all that share the small project, so that nothing is prepared twice."""
+    for item in items:
+        shared = "small_project" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("small project" if shared else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real imagery; tests that need it skip where it is absent."""
@@ -97,7 +104,7 @@ sensor: { name: sentinel-2-l2a, bands: [B02, B03, B04, B08, B11] }
 sources:
   - { kind: folder, path: imagery/scenes }
 composite: { months: 6 }
-split: { block: 32, buffer: 4, fractions: [0.5, 0.2, 0.3] }
+split: { block: 32, buffer: 4, fractions: [0.5, 0.2, 0.3], seed: 3 }
 pretrain:
   method: { name: simclr, pairs: season }
   encoder: { name: unet-tiny }

@@ -14,7 +14,8 @@ import pytest
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
-from geossl.errors import SceneError, StoreError
+from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
+from geossl.errors import SettingsError, StoreError
 from geossl.progress import silent
 from geossl.project.project import Project
 from geossl.project.stages.run import ORDER, STAGES, run_all
@@ -49,7 +50,13 @@ def test_score_rows_have_every_floor_and_lie_between_0_and_1(project: Project) -
     assert all(set(row) == {"task", "split", "labels", "model", "metric", "mean", "low", "high"} for row in rows)
     assert all(0 <= row["mean"] <= 1 for row in rows)
     landcover = {row["model"] for row in rows if row["task"] == "landcover"}
-    assert {"pretrained", "majority class", "random forest, pixel", "random encoder, same head"} <= landcover
+    assert {
+        "majority class",
+        "random forest, pixel",
+        "random encoder, same head",
+        "same network from scratch",
+    } <= landcover
+    assert landcover & {PRETRAINED, WITHOUT_ENCODER}
     clearing = {row["model"] for row in rows if row["task"] == "clearing"}
     assert {"pretrained", "CVA", "CVA, 5×5 means", "same network from scratch"} <= clearing
 
@@ -130,5 +137,5 @@ def test_stages_before_their_time_name_the_one_to_run(project: Project, tmp_path
 def test_no_scene_at_all_says_where_it_looked(project: Project, tmp_path: Path) -> None:
     (tmp_path / "imagery" / "scenes").mkdir(parents=True)
     shutil.copy(project.root / "geossl.yaml", tmp_path)
-    with pytest.raises(SceneError, match="imagery/scenes"):
+    with pytest.raises(SettingsError, match="imagery/scenes"):
         STAGES["ingest"](Project.load(tmp_path), silent)

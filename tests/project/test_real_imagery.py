@@ -9,6 +9,7 @@ import numpy as np
 import pyogrio
 import rasterio
 
+from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
 from geossl.imagery.clouds import Quality
 from geossl.progress import silent
 from geossl.project.project import Project
@@ -87,8 +88,8 @@ def test_zion_landcover_from_one_landsat_scene(shared_data: Path, tmp_path: Path
     assert results["ingest"].set_aside == 0
     scenes = project.scenes()
     assert {scene for tile in scenes.tile_ids for scene in scenes.scene_ids(tile)} == {"LC80380342015230LGN00"}
-    pretrained = {row["metric"]: row["mean"] for row in project.scores() if row["model"] == "pretrained"}
-    assert pretrained["macro_f1"] > 0.15  # eight classes: far from chance, and far from what neighbours would give
+    fitted = {row["metric"]: row["mean"] for row in project.scores() if row["model"] in (PRETRAINED, WITHOUT_ENCODER)}
+    assert fitted["macro_f1"] > 0.15  # eight classes: above chance; the majority class alone gives 0.09
     with (
         rasterio.open(source / "landsat_b2.tif") as band,
         rasterio.open(project.maps / "landcover/latest/landcover.tif") as map_,
@@ -118,7 +119,7 @@ def test_pucallpa_a_new_year_arrives_and_the_change_is_mapped(shared_data: Path,
     assert max(len(old.scene_ids(tile)) for tile in old.tile_ids) == 7  # the past still reads as it was
     polygons = pyogrio.read_dataframe(project.maps / "clearing/latest/clearing-polygons.gpkg")
     assert len(polygons) > 10
-    assert set(polygons["class"]) == {"clearing"}
+    assert set(polygons["class_name"]) == {"clearing"}
     assert polygons["area_ha"].min() >= 5
 
 
