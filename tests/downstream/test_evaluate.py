@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geossl.chips.split import TEST, TRAIN
 from geossl.downstream import landcover
 from geossl.downstream.data import TaskData
-from geossl.downstream.evaluate import PRETRAINED, Evaluation, evaluate_encoder, evaluate_task
+from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER, Evaluation, evaluate_encoder, evaluate_task
 from geossl.downstream.floors import RANDOM, SCRATCH, random_encoder
 from geossl.downstream.heldout import Contender, count
 from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
@@ -61,10 +61,11 @@ def test_landcover_is_scored_beside_every_floor(landcover_data: TaskData, encode
     evaluation = evaluate_task(landcover_data, task, card, settings, EvaluateSettings(every=3), name="cover")
     forests = [f"random forest, {f}" for f in ("pixel", "3×3 and 5×5 statistics", "multi-scale statistics")]
     floors = ["majority class", *forests, "LDA, multi-scale statistics", RANDOM, SCRATCH]
-    assert list(evaluation.confusions) == [PRETRAINED, *floors]
+    ours = PRETRAINED if task.card.encoder else WITHOUT_ENCODER
+    assert list(evaluation.confusions) == [ours, *floors]
     assert len({matrix.sum() for matrix in evaluation.confusions.values()}) == 1  # all on the same pixels
     truth = landcover_data.counts(TRAIN).argmax()
-    assert evaluation.confusions["majority class"][:, truth].sum() == evaluation.confusions[PRETRAINED].sum()
+    assert evaluation.confusions["majority class"][:, truth].sum() == evaluation.confusions[ours].sum()
     for row in evaluation.rows:
         assert (row["task"], row["split"], row["labels"]) == ("cover", "block-32 buffer-4 seed-1", 150)
         assert row["low"] <= row["mean"] <= row["high"]
@@ -74,7 +75,7 @@ def test_landcover_is_scored_beside_every_floor(landcover_data: TaskData, encode
         for other in ("majority class", SCRATCH)
     )
     assert over_majority["verdict"] == "gain"
-    expected = score(evaluation, PRETRAINED, "macro_f1")["mean"] - score(evaluation, SCRATCH, "macro_f1")["mean"]
+    expected = score(evaluation, ours, "macro_f1")["mean"] - score(evaluation, SCRATCH, "macro_f1")["mean"]
     assert over_scratch["mean"] == pytest.approx(expected)
     json.dumps([evaluation.rows, evaluation.differences])
 
@@ -96,7 +97,7 @@ def test_without_floors_only_the_model_is_scored(landcover_data: TaskData, encod
     settings = LandcoverSettings(mode="few", labels=60)
     task = landcover.fit(landcover_data, encoder, card, settings)
     evaluation = evaluate_task(landcover_data, task, card, settings, EvaluateSettings(floors=False), name="cover")
-    assert {row["model"] for row in evaluation.rows} == {PRETRAINED}
+    assert {row["model"] for row in evaluation.rows} == {PRETRAINED if task.card.encoder else WITHOUT_ENCODER}
     assert evaluation.differences == []
 
 
