@@ -62,9 +62,15 @@ def demo(folder: Annotated[Path, Parameter(["--folder", "-f"])] = Path("out/demo
     folder
         Where scenes, the project file, its store and the report go.
     """
+    from geossl.cli.summary import score_table, time_table
+    from geossl.project.project import Project
     from geossl.project.stages.demo import demo as stage
 
-    return _with_bars(lambda progress: stage(folder, progress))
+    code = _with_bars(lambda progress: stage(folder, progress), brief=True)
+    project, console = Project.load(folder), _console()
+    console.print(time_table(project), score_table(project))
+    console.print(f"\nLook at [bold]{folder / 'report.html'}[/bold]; the maps are below {folder / 'store' / 'maps'}.")
+    return code
 
 
 @app.command(group=_start)
@@ -241,7 +247,8 @@ def _stage(verb: Verb, project: Path, overrides: list[str] | None) -> int:
     return _with_bars(lambda progress: [STAGES[verb](_open(project, overrides), progress)])
 
 
-def _with_bars(work: Callable[[Progress], list[StageResult]]) -> int:
+def _with_bars(work: Callable[[Progress], list[StageResult]], *, brief: bool = False) -> int:
+    """Run stages under progress bars, then say what each did (``brief``: only which did anything)."""
     from geossl.cli.progress import bars
 
     console = _console()
@@ -250,7 +257,7 @@ def _with_bars(work: Callable[[Progress], list[StageResult]]) -> int:
     for result in results:
         mark = "–" if result.skipped else "✓"
         console.print(f"{mark} [bold]{result.stage}[/bold]" + ("  nothing to do" if result.skipped else ""))
-        for line in result.lines:
+        for line in [] if brief else result.lines:
             console.print(f"    {line}", highlight=False, markup=False)
     return SET_ASIDE if any(result.set_aside for result in results) else 0
 

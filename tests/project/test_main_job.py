@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
+from geossl.cli.summary import score_table, time_table
 from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
 from geossl.errors import SettingsError, StoreError
 from geossl.progress import silent
@@ -59,6 +60,11 @@ def test_score_rows_have_every_floor_and_lie_between_0_and_1(project: Project) -
     assert landcover & {PRETRAINED, WITHOUT_ENCODER}
     clearing = {row["model"] for row in rows if row["task"] == "clearing"}
     assert {"pretrained", "CVA", "CVA, 5×5 means", "same network from scratch"} <= clearing
+
+
+def test_the_closing_tables_name_every_task_and_stage(project: Project) -> None:
+    assert score_table(project).row_count == len(project.settings.tasks)
+    assert time_table(project).row_count == len(project.state.records()) + 1
 
 
 @pytest.mark.parametrize("task", ["landcover", "clearing"])
