@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 
 import icechunk
 import numpy as np
 import pytest
 import zarr
+from hypothesis import settings
 from scipy.ndimage import gaussian_filter
 
 from geossl import bands
@@ -16,6 +18,10 @@ from geossl.cube import layout
 from geossl.cube.repository import Cube
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL, LandClass, Legend
+
+# Speed is a benchmark, never a test; and continuous integration meets the same examples every time.
+settings.register_profile("geossl", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("geossl")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

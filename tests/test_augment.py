@@ -73,7 +73,8 @@ def test_pixels_and_mask_stay_together_under_crops(seed: int, crop: float, edge:
     torch.manual_seed(seed)
     whole, _ = Views(crop=crop)(image, torch.ones_like(valid))
     assert torch.equal(mask, whole[:, 0] - 1 <= edge - 1 + 1e-3)
-    torch.testing.assert_close(out[:, 0][mask], whole[:, 0][mask], atol=1e-3, rtol=0)
+    # a pixel counts as valid up to a thousandth of blended-in zeros, of values up to 16
+    torch.testing.assert_close(out[:, 0][mask], whole[:, 0][mask], atol=0.02, rtol=0)
 
 
 def test_crops_have_the_announced_area() -> None:
