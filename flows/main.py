@@ -14,7 +14,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.events import INGESTED, PUBLISHED, TRAINED, announce
 from geossl.project.project import Project, StageResult
-from geossl.project.stages.run import ORDER, STAGES
+from geossl.project.stages import run as stages
 
 
 def _task_run_name() -> str:
@@ -30,7 +30,7 @@ def stage(verb: str, project_file: Path, overrides: list[str]) -> StageResult:
         if total and done and done * 4 // total != (done - 1) * 4 // total:
             logger.info("%s: %d of %d", what, done, total)
 
-    result = STAGES[verb](Project.load(project_file, overrides), progress)
+    result = stages.stage(verb)(Project.load(project_file, overrides), progress)
     for line in result.lines:
         logger.info("%s", line)
     return result
@@ -70,7 +70,7 @@ def renew(project_file: Path, overrides: list[str] | None = None) -> list[StageR
     overrides:
         ``key.path=value`` settings that win over the file.
     """
-    results = [stage(verb, project_file, overrides or []) for verb in ORDER]
+    results = [stage(verb, project_file, overrides or []) for verb in stages.ORDER]
     project = Project.load(project_file, overrides or [])
     done = {result.stage for result in results if not result.skipped}
     for verb, event in (("ingest", INGESTED), ("pretrain", TRAINED), ("map", PUBLISHED)):

@@ -242,9 +242,9 @@ Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "re
 
 
 def _stage(verb: Verb, project: Path, overrides: list[str] | None) -> int:
-    from geossl.project.stages.run import STAGES
+    from geossl.project.stages.run import stage
 
-    return _with_bars(lambda progress: [STAGES[verb](_open(project, overrides), progress)])
+    return _with_bars(lambda progress: [stage(verb)(_open(project, overrides), progress)])
 
 
 def _with_bars(work: Callable[[Progress], list[StageResult]], *, brief: bool = False) -> int:

@@ -10,7 +10,6 @@ import numpy as np
 import pyogrio
 import rasterio
 from rasterio.enums import Resampling
-from rasterio.windows import Window
 
 from geossl.augment import Normalize
 from geossl.bands import Statistics
@@ -169,7 +168,6 @@ def change_examples(data: DatedImages, polygons: Path, statistics: Statistics, *
         side = min(side, grid.tile_size)
         y = int(np.clip(row - top - side // 2, 0, grid.tile_size - side))
         x = int(np.clip(col - left - side // 2, 0, grid.tile_size - side))
-        window = Window(x, y, side, side)
         before, after = (
             quicklook(
                 np.asarray(collection.image(tile_id)[step, :, y : y + side, x : x + side]), data.sensor, statistics
@@ -185,22 +183,22 @@ def change_examples(data: DatedImages, polygons: Path, statistics: Statistics, *
                 after=after,
                 before_date=_datetime(times[steps[0]]).date(),
                 after_date=_datetime(times[steps[1]]).date(),
-                found=list(_outlines(frame, origin, grid.resolution, window)),
+                found=list(_outlines(frame, origin, grid.resolution, side)),
             )
         )
     return examples
 
 
-def _outlines(frame: object, origin: tuple[float, float], resolution: float, window: Window) -> Iterator[Outline]:
+def _outlines(frame: object, origin: tuple[float, float], resolution: float, side: int) -> Iterator[Outline]:
     for shape in frame.geometry:  # type: ignore[attr-defined]  # geopandas ships no types
         for part in getattr(shape, "geoms", [shape]):
             ring = [((x - origin[0]) / resolution, (origin[1] - y) / resolution) for x, y in part.exterior.coords]
-            if any(0 <= x <= window.width and 0 <= y <= window.height for x, y in ring):
+            if any(0 <= x <= side and 0 <= y <= side for x, y in ring):
                 yield ring
 
 
 def _spread(vectors: np.ndarray, count: int) -> list[int]:
-    """Rows far from one another: the first at random, then always the farthest (Gonzalez 1985)."""
+    """Rows far from one another: the first of all, then always the farthest (Gonzalez 1985)."""
     chosen = [0]
     nearest = vectors @ vectors[0]
     while len(chosen) < min(count, len(vectors)):

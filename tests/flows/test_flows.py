@@ -38,9 +38,9 @@ def test_deploying_twice_leaves_one_of_each(small_project: Path) -> None:
     list(deploy(small_project, pool="test-pool"))
     with get_client(sync_client=True) as client:
         found = {deployment.name: deployment for deployment in client.read_deployments()}
-        automations = [a.name for a in client.read_automations()] if hasattr(client, "read_automations") else []
+        automations = [automation.name for automation in client.read_automations()]
     name = Project.load(small_project).settings.name
     assert set(found) == {f"{name}-ingest", f"{name}-renew"}
     assert found[f"{name}-ingest"].work_pool_name == "test-pool"
     assert found[f"{name}-ingest"].schedules[0].schedule.interval.total_seconds() == 3600
-    assert len(automations) == len(set(automations))
+    assert automations == [f"{name}: new imagery"]

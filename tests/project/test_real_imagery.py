@@ -13,7 +13,7 @@ from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
 from geossl.imagery.clouds import Quality
 from geossl.progress import silent
 from geossl.project.project import Project
-from geossl.project.stages.run import STAGES, run_all
+from geossl.project.stages.run import run_all, stage
 
 SMALL = """\
 pretrain: { encoder: { name: unet-tiny }, epochs: 1, chip: 64, batch_size: 32 }
@@ -109,12 +109,12 @@ def test_pucallpa_a_new_year_arrives_and_the_change_is_mapped(shared_data: Path,
         shutil.copyfile(years[year], landing / f"{year}.tif")
     project = _project(tmp_path, PUCALLPA + SMALL)
     for verb in ("ingest", "stats", "pretrain"):
-        STAGES[verb](project, silent)
+        stage(verb)(project, silent)
     before = project.cube().snapshot()
     shutil.copyfile(years["2020"], landing / "2020.tif")
-    assert STAGES["ingest"](project, silent).lines[0].startswith("1 scenes ingested")
+    assert stage("ingest")(project, silent).lines[0].startswith("1 scenes ingested")
     for verb in ("stats", "finetune", "map"):
-        STAGES[verb](project, silent)
+        stage(verb)(project, silent)
     old = project.cube().view(before).collection(project.sensor.name)
     assert max(len(old.scene_ids(tile)) for tile in old.tile_ids) == 7  # the past still reads as it was
     polygons = pyogrio.read_dataframe(project.maps / "clearing/latest/clearing-polygons.gpkg")
@@ -125,7 +125,7 @@ def test_pucallpa_a_new_year_arrives_and_the_change_is_mapped(shared_data: Path,
 
 def test_safe_is_harmonised_and_keeps_its_clouds(shared_data: Path, tmp_path: Path) -> None:
     project = _project(tmp_path, SAFE % (shared_data / "s2-safe-t29unu"))
-    STAGES["ingest"](project, silent)
+    stage("ingest")(project, silent)
     scenes = project.scenes()
     assert scenes.grid.resolution == 60
     product = next((shared_data / "s2-safe-t29unu").glob("*.SAFE"))

@@ -52,7 +52,7 @@ def _python() -> Iterator[Finding]:
     yield Finding(
         "system",
         f"{platform.system()} {platform.machine()}",
-        "locking and signals need Unix: use WSL2 (see the README)" if windows else "",
+        "not tried on Windows itself: use WSL2 (see the README)" if windows else "",
     )
 
 
@@ -87,7 +87,10 @@ def _torch() -> Iterator[Finding]:
     )
     advice = ""
     if cuda and not torch.cuda.is_available():
-        advice = "UV_TORCH_BACKEND=cpu make env (in a new .venv) takes about 1 GB on disk and a 0.2 GB download instead"
+        advice = (
+            "without a GPU, UV_TORCH_BACKEND=cpu make env (in a new .venv) downloads about 0.2 GB"
+            " instead of about 3 GB, and takes about 1 GB on disk"
+        )
     yield Finding("torch build", f"{'CUDA ' + cuda if cuda else 'CPU only'}, {size / _GB:.1f} GB on disk", advice)
 
 

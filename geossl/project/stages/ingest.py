@@ -25,9 +25,7 @@ def run(project: Project, progress: Progress) -> StageResult:
     """
     found = _find(project, progress)
     key = fingerprint(
-        scenes=[
-            (item.id, item.checksum()) if isinstance(item, Scene) else (item.source, item.reason) for item in found
-        ],
+        scenes=[_identity(item) for item in found],
         sensor=project.sensor.to_dict(),
         grid=project.settings.grid,
         area=project.settings.dump()["area"],
@@ -57,6 +55,16 @@ def _find(project: Project, progress: Progress) -> list[Scene | Rejected]:
             "put GeoTIFF, COG, JP2 or SAFE scenes there, or name another folder under `sources`",
         )
     return found
+
+
+def _identity(item: Scene | Rejected) -> tuple[str, str]:
+    """What names an input and changes with it; ingest itself sets aside what cannot be read."""
+    if isinstance(item, Rejected):
+        return item.source, item.reason
+    try:
+        return item.id, item.checksum()
+    except SceneError as error:
+        return item.id, error.what
 
 
 def _ingest(project: Project, found: list[Scene | Rejected], progress: Progress) -> IngestReport:
