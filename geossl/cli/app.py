@@ -160,7 +160,7 @@ def status(
     overrides: Overrides = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Say what exists, what is stale, and what to run next.
+    """Say what exists, when it was made, and how much disk it takes.
 
     Parameters
     ----------

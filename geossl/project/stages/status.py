@@ -1,4 +1,4 @@
-"""`geossl status`: what exists, and what to run next."""
+"""`geossl status`: what exists, and since when."""
 
 from __future__ import annotations
 
