@@ -79,5 +79,5 @@ def write_quarantine(root: zarr.Group, collection: str, entries: Mapping[str, tu
 def is_source_of(source: str, scene: Scene) -> bool:
     """Whether a set-aside source (scene id, file or folder) is where this scene comes from."""
     folder = source.rstrip("/") + "/"
-    assets = [*scene.bands.values(), *([scene.quality] if scene.quality else [])]
+    assets = [*scene.bands.values(), *scene.masks.values()]
     return source == scene.id or any(asset.href == source or asset.href.startswith(folder) for asset in assets)

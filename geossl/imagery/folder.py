@@ -143,7 +143,6 @@ class FolderSource:
         what = f"scene {name}, band {sensor.band_names[0]}"
         with open_raster(first.href, what) as dataset:
             box, crs = geobox(dataset, what), dataset.crs.to_string()
-        mask = next((kind for kind in MASKS if kind in assets), None)
         return Scene(
             id=name,
             sensor=sensor.name,
@@ -151,8 +150,7 @@ class FolderSource:
             footprint=footprint(box, what),
             crs=crs,
             bands={band: assets[band] for band in sensor.band_names},
-            quality=assets[mask] if mask else None,
-            quality_kind=mask,
+            masks={kind: assets[kind] for kind in MASKS if kind in assets},
             source_nodata=self.settings.nodata,
             properties={OWN + "physical": True} if self.settings.physical else {},
         )

@@ -56,15 +56,18 @@ def find_band(item: pystac.Item, band: Band) -> tuple[pystac.Asset, int] | None:
     return None
 
 
-def find_quality(item: pystac.Item) -> tuple[pystac.Asset, int, QualityKind] | None:
-    """The asset that is a provider's quality mask, its band index and its kind, or None."""
-    hits = [
-        (asset, int(asset.extra_fields.get(OWN + "index", 1)), kind)
-        for kind in get_args(QualityKind)
-        for key, asset in item.assets.items()
-        if (key.lower() == kind or key.lower().startswith(kind + "_")) and not key.lower().endswith("jp2")
-    ]
-    return min(hits, key=lambda hit: _gsd(hit[0]), default=None)
+def find_masks(item: pystac.Item) -> dict[QualityKind, tuple[pystac.Asset, int]]:
+    """The provider's quality masks by kind: the finest asset and the band index within its file."""
+    masks: dict[QualityKind, tuple[pystac.Asset, int]] = {}
+    for kind in get_args(QualityKind):
+        hits = [
+            (asset, int(asset.extra_fields.get(OWN + "index", 1)))
+            for key, asset in item.assets.items()
+            if (key.lower() == kind or key.lower().startswith(kind + "_")) and not key.lower().endswith("jp2")
+        ]
+        if hits:
+            masks[kind] = min(hits, key=lambda hit: _gsd(hit[0]))
+    return masks
 
 
 def shift(item: pystac.Item, asset: pystac.Asset, index: int, sensor: Sensor) -> int:

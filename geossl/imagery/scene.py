@@ -59,8 +59,8 @@ class Scene:
     """As the source states it; the files' own CRS is what pixels are read with."""
     bands: Mapping[str, Asset]
     """Sensor band name → where it is."""
-    quality: Asset | None = None
-    quality_kind: QualityKind | None = None
+    masks: Mapping[QualityKind, Asset] = field(default_factory=dict)
+    """The provider's quality masks, by their kind; their flags add up."""
     shift: int = 0
     """Exact integer added to every number that is not no-data (Sentinel-2 baseline ≥ 04.00: −1000)."""
     source_nodata: float | None = None
@@ -85,7 +85,7 @@ class Scene:
         Covers each band's place, file name, file size and first and last 64 KiB, and how the numbers are
         read. A remote file counts by its address and the item's ``updated`` property.
         """
-        reading = (self.shift, self.source_nodata, self.quality_kind, self.physical)
+        reading = (self.shift, self.source_nodata, tuple(self.masks), self.physical)
         digest = hashlib.blake2b(repr(reading).encode(), digest_size=16)
         files: dict[str, bytes] = {}
         for name, asset in self._assets():
@@ -135,7 +135,6 @@ class Scene:
                 f"name a sensor with the bands that are there, or only those you want of {sensor.name}",
             )
         hits = {name: hit for name, hit in found.items() if hit is not None}
-        quality = items.find_quality(item)
         consumed = {"datetime", "proj:code", "proj:wkt2", OWN + "sensor", OWN + "shift", OWN + "source_nodata"}
         epsg = item.properties.get("proj:epsg")
         return cls(
@@ -145,18 +144,16 @@ class Scene:
             footprint=item.geometry,
             crs=item.properties.get("proj:code") or (f"EPSG:{epsg}" if epsg else item.properties.get("proj:wkt2")),
             bands={name: Asset(asset.href, index) for name, (asset, index) in hits.items()},
-            quality=Asset(quality[0].href, quality[1]) if quality else None,
-            quality_kind=quality[2] if quality else None,
+            masks={kind: Asset(asset.href, index) for kind, (asset, index) in items.find_masks(item).items()},
             shift=_only(item, "shift", [items.shift(item, *hit, sensor) for hit in hits.values()]),
             source_nodata=_only(item, "no-data", [items.nodata(item, *hit) for hit in hits.values()]),
             properties={key: value for key, value in item.properties.items() if key not in consumed},
         )
 
     def _assets(self) -> Iterator[tuple[str, Asset]]:
-        """All assets by name, in band order, the quality mask last."""
+        """All assets by name, in band order, masks last."""
         yield from self.bands.items()
-        if self.quality and self.quality_kind:
-            yield self.quality_kind, self.quality
+        yield from self.masks.items()
 
     def _file_digest(self, name: str, href: str) -> bytes:
         if "://" in href:

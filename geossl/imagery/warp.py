@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
 from geossl.grid import Tile
-from geossl.imagery.clouds import FILL, FLAGS, Quality, QualityKind
+from geossl.imagery.clouds import FILL, FLAGS, Quality
 from geossl.imagery.radiometry import check_numbers, source_nodata, to_stored
 from geossl.imagery.raster import footprint, geobox, open_raster, reading
 from geossl.imagery.scene import Scene
@@ -76,7 +76,7 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
     """
     first: _Band | None = None
     with _Files() as files:
-        for name in (*sensor.band_names, *_mask_names(scene)):
+        for name in (*sensor.band_names, *scene.masks):
             band = _open_band(files, scene, sensor, name)
             _check_complete(band)
             if first is None:
@@ -126,7 +126,7 @@ def read_tile(
             out.saturated += int(clipped.sum())
             out.quality[~measured] |= np.uint8(Quality.NODATA)
             out.quality[clipped] |= np.uint8(Quality.SATURATED)
-        for kind in _mask_names(scene):
+        for kind in scene.masks:
             codes, _ = _read(_open_band(files, scene, sensor, kind), tile, Resampling.nearest)
             out.quality |= FLAGS[kind](codes)
     return None if (out.quality & np.uint8(Quality.NODATA)).all() else out
@@ -158,14 +158,10 @@ class _Band:
     """The file's number for no-data; None: every pixel was measured."""
 
 
-def _mask_names(scene: Scene) -> tuple[QualityKind, ...]:
-    return (scene.quality_kind,) if scene.quality and scene.quality_kind else ()
-
-
 def _open_band(files: _Files, scene: Scene, sensor: Sensor, name: str) -> _Band:
     what = f"scene {scene.id}, band {name}"
-    is_mask = name in _mask_names(scene)
-    asset = scene.quality if is_mask else scene.bands.get(name)
+    kind = next((kind for kind in scene.masks if kind == name), None)
+    asset = scene.bands.get(name) if kind is None else scene.masks[kind]
     if asset is None:
         raise SceneError(f"{what}: there is no such band", f"the scene has {', '.join(scene.bands)}")
     dataset = files.open(asset.href, what)
@@ -173,10 +169,10 @@ def _open_band(files: _Files, scene: Scene, sensor: Sensor, name: str) -> _Band:
         raise SceneError(f"{what}: {asset.href} has {dataset.count} band(s), not {asset.index}")
     dtype, tagged = dataset.dtypes[asset.index - 1], dataset.nodatavals[asset.index - 1]
     nodata: float | None
-    if is_mask and scene.quality_kind:
+    if kind is not None:
         if np.dtype(dtype).kind not in "ui":
             raise SceneError(f"{what}: {asset.href} holds {dtype}, a quality mask holds integers")
-        nodata = FILL[scene.quality_kind]
+        nodata = FILL[kind]
     else:
         check_numbers(scene, sensor, dtype, f"{what}: {asset.href}")
         if scene.source_nodata is None and MaskFlags.per_dataset in dataset.mask_flag_enums[asset.index - 1]:

@@ -110,8 +110,7 @@ def write_scene(
         outline,
         GRID.crs,
         {"B04": Asset(str(path), 1), "B08": Asset(str(path), 2)},
-        Asset(str(mask)),
-        "scl",
+        {"scl": Asset(str(mask))},
     )
 
 

@@ -133,7 +133,7 @@ def test_a_mended_scene_leaves_the_quarantine(cube: Cube, make_scene: SceneMaker
     bad = make_scene(0)
     path = Path(bad.bands["B04"].href)
     truncate(path)
-    run(cube, [bad, Rejected(str(path.with_name("x.tif")), "no date"), Rejected(bad.quality.href, "odd")])  # type: ignore[union-attr]
+    run(cube, [bad, Rejected(str(path.with_name("x.tif")), "no date"), Rejected(bad.masks["scl"].href, "odd")])
     assert {item.source for item in quarantined(cube.view(), "s2")} == {
         "scene-000",
         str(path.with_name("x.tif")),
@@ -248,7 +248,7 @@ def test_tiles_of_a_scene_in_another_projection(make_scene: SceneMaker, tmp_path
     with rasterio.open(path, "w", driver="GTiff", **profile) as file:
         file.write(np.ones((2, 50, 50), np.int16))
     bands = {name: dataclasses.replace(asset, href=str(path)) for name, asset in scene.bands.items()}
-    scene = dataclasses.replace(scene, bands=bands, quality=None)
+    scene = dataclasses.replace(scene, bands=bands, masks={})
     x, y = CORNER
     found = {tile.id for tile in tiles_of(scene, GRID)}
     assert {f"x{x + i}y{y + j}" for i in (-1, 0, 1) for j in (-1, 0, 1)} <= found

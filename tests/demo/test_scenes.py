@@ -110,7 +110,7 @@ def test_the_folder_source_undoes_the_offset(landscape: LandscapeInfo) -> None:
         path.stem: 0 if day < date(2022, 1, 25) else -1000
         for path, day in zip(landscape.scenes, landscape.dates, strict=True)
     }
-    assert {scene.quality_kind for scene in found if isinstance(scene, Scene)} == {"scl"}
+    assert {kind for scene in found if isinstance(scene, Scene) for kind in scene.masks} == {"scl"}
 
 
 def test_one_orbit_sees_only_a_part(scenes: dict[str, Path]) -> None:

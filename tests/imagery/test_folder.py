@@ -44,8 +44,8 @@ def test_files_of_one_band_are_one_scene_by_their_names(
     assert (first.id, first.time) == ("T22-20200506", MAY)
     assert (second.id, second.time) == ("T21-20210708", datetime(2021, 7, 8, tzinfo=UTC))
     assert first.bands == {f"B{i}": Asset(str(tmp_path / f"T22_20200506_SR_B{i}.tif")) for i in (2, 3)}
-    assert first.quality == Asset(str(tmp_path / "T22_20200506_SR_BQA_PIXEL.tif"))
-    assert (first.quality_kind, first.crs, first.source_nodata, first.shift) == ("qa_pixel", "EPSG:32622", None, 0)
+    assert first.masks == {"qa_pixel": Asset(str(tmp_path / "T22_20200506_SR_BQA_PIXEL.tif"))}
+    assert (first.crs, first.source_nodata, first.shift) == ("EPSG:32622", None, 0)
 
 
 def test_names_of_bands_are_the_sensors_own_unless_told(
@@ -54,7 +54,7 @@ def test_names_of_bands_are_the_sensors_own_unless_told(
     for name in ("b1", "b2", "scl"):
         write(tmp_path / f"{name}.tif", FIELD[0])
     (scene,) = scenes(tmp_path, make_sensor("B1", "B2"), pattern="{band}.tif", date="2020-05-06", scene="mine")
-    assert (scene.id, scene.time, scene.quality_kind) == ("mine", MAY, "scl")
+    assert (scene.id, scene.time, list(scene.masks)) == ("mine", MAY, ["scl"])
     assert scene.bands["B2"].href.endswith("/b2.tif")
 
 
@@ -70,7 +70,7 @@ def test_a_file_of_several_bands_is_one_scene(
         assert [first.id, second.id] == [f"{tmp_path.name}-2020", f"{tmp_path.name}-2021"]
         assert first.time == datetime(2020, 1, 1, tzinfo=UTC)
         places = [asset.index for asset in first.bands.values()]
-        return [*places, first.quality.index] if first.quality else places
+        return places + [mask.index for mask in first.masks.values()]
 
     assert indices(bands=["B4", "unused", "B1"]) == [3, 1]
     assert indices(bands={"B1": 2, "B4": 3, "fmask": 5}) == [2, 3, 5]

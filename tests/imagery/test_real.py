@@ -88,13 +88,13 @@ def test_pucallpa_is_a_scene_a_year(shared_data: Path) -> None:
 def test_a_safe_product_is_harmonised_and_masked(shared_data: Path) -> None:
     s = sensor("sentinel-2-l2a").subset(["B02", "B8A"])
     (scene,) = scenes(shared_data, s, path="s2-safe-t29unu")
-    assert (scene.shift, scene.quality_kind) == (-1000, "scl")
+    assert (scene.shift, list(scene.masks)) == (-1000, ["scl"])
     check_scene(scene, s)
     pixels = read_tile(scene, s, Grid("EPSG:32629", 60, 256, (499_980, 5_900_040))[4, 1])
     assert pixels is not None
     assert pixels.aligned
     raw, scl = [], None
-    for asset in (*scene.bands.values(), scene.quality):
+    for asset in (*scene.bands.values(), *scene.masks.values()):
         assert asset is not None
         with rasterio.open(asset.href) as dataset:
             raw.append(dataset.read(1, window=((256, 512), (1024, 1280))).astype(int))

@@ -56,8 +56,7 @@ def test_a_product_says_what_its_scene_is(safe: Callable[..., Path]) -> None:
     assert shape(scene.footprint).equals(Polygon([(-9, 53), (-7, 53), (-7, 52)]))
     assert scene.properties == {"s2:processing_baseline": "04.00", "eo:cloud_cover": 44.25}
     assert [Path(asset.href).name[-11:] for asset in scene.bands.values()] == ["B02_10m.jp2", "B05_20m.jp2"]
-    assert scene.quality is not None
-    assert scene.quality.href.endswith("SCL_20m.jp2")
+    assert scene.masks["scl"].href.endswith("SCL_20m.jp2")
 
 
 def test_a_footprint_across_the_antimeridian_is_cut(safe: Callable[..., Path]) -> None:
@@ -74,8 +73,7 @@ def test_without_fine_bands_the_coarse_mask_is_taken(safe: Callable[..., Path]) 
     for path in (*folder.glob("**/R10m/*"), *folder.glob("**/R20m/*_B*")):
         path.unlink()
     scene = read_safe(folder, S2.subset(["B05"]))
-    assert scene.quality is not None
-    assert scene.quality.href.endswith("SCL_60m.jp2")
+    assert scene.masks["scl"].href.endswith("SCL_60m.jp2")
 
 
 def test_numbers_are_harmonised_exactly(safe: Callable[..., Path]) -> None:

@@ -23,8 +23,8 @@ SQUARE = {"type": "Polygon", "coordinates": [[[-51.0, 0.0], [-50.0, 0.0], [-50.0
     "more",
     [
         {},
-        {"shift": -1000, "source_nodata": 0.0, "quality": Asset("/i/scl.tif", 2), "quality_kind": "scl"},
-        {"source_nodata": -9999.5, "quality": Asset("/i/all.tif", 8), "quality_kind": "qa_pixel", "crs": None},
+        {"shift": -1000, "source_nodata": 0.0, "masks": {"scl": Asset("/i/scl.tif", 2)}},
+        {"source_nodata": -9999.5, "masks": {"qa_pixel": Asset("/i/all.tif", 8)}, "crs": None},
         {"properties": {"geossl:physical": True, "eo:cloud_cover": 3.5, "updated": "2023-01-01T00:00:00Z"}},
         {"crs": 'PROJCS["sinusoidal, of no authority"]'},
     ],
@@ -72,7 +72,7 @@ def test_the_checksum_knows_what_pixels_are_made_from(tmp_path: Path, make_scene
         make_scene(*list(here.bands.values())[::-1]),
         make_scene(*here.bands.values(), shift=-1000),
         make_scene(*here.bands.values(), source_nodata=0),
-        make_scene(*here.bands.values(), quality=b, quality_kind="scl"),
+        make_scene(*here.bands.values(), masks={"scl": b}),
         make_scene(*here.bands.values(), properties={"geossl:physical": True}),
         make_scene(here.bands["B1"], Asset(b.href, 2)),
     ]
@@ -180,8 +180,7 @@ def test_a_missing_band_is_named() -> None:
 )
 def test_the_mask_is_found(key: Any, kind: Any) -> None:
     scene = Scene.from_item(item({"B02": {}, "B05": {}, "B08": {}, key: {}}), S2)
-    assert scene.quality_kind == kind
-    assert scene.quality == (Asset(f"/i/{key}.tif") if kind else None)
+    assert scene.masks == ({kind: Asset(f"/i/{key}.tif")} if kind else {})
 
 
 OLD = {"scale": 1e-4, "offset": 0, "nodata": 0}

@@ -156,7 +156,7 @@ def test_the_mask_is_nearest_and_says_what_is_cloudy(
     bands = write(tmp_path / "a.tif", noise[0, :256, :256], nodata=0, transform=place)
     mask = np.array(codes, np.uint16)[np.random.default_rng(0).integers(0, 3, (128, 128))]
     quality = write(tmp_path / "mask.tif", mask, transform=from_origin(0, 0, 20, 20))
-    scene = make_scene(bands, quality=Asset(quality), quality_kind=kind)
+    scene = make_scene(bands, masks={kind: Asset(quality)})
     check_scene(scene, make_sensor())
     pixels = read_tile(scene, make_sensor(), GRID[0, 0])
     assert pixels is not None
@@ -377,7 +377,7 @@ def test_what_check_scene_refuses(
     assert "waves.tif: the file holds complex numbers (complex64)" in reason(make_scene(waves), one)
     assert "no-data is said to be -1, which uint16 cannot hold" in reason(make_scene(good, source_nodata=-1), one)
     floating = write(tmp_path / "floating.tif", noise[0].astype(np.float32))
-    masked = make_scene(good, quality=Asset(floating), quality_kind="scl")
+    masked = make_scene(good, masks={"scl": Asset(floating)})
     assert "floating.tif holds float32, a quality mask holds integers" in reason(masked, one)
 
 
