@@ -1,4 +1,4 @@
-"""Cloud-free composites: per pixel, the median of all clear observations of a period.
+"""Cloud-free composites: per pixel, one value from all clear observations of a period.
 
 A composite is a collection like any other, with one step a period, so that whatever reads scenes reads
 composites. Where nothing was seen in a period, the pixel is no-data. How many observations went in
@@ -13,7 +13,7 @@ import itertools
 import pickle
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import icechunk
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from geossl.cube import layout
 from geossl.cube.arrays import column, subgroup
 from geossl.cube.collection import Collection
+from geossl.cube.reduce import median, medoid, score
 from geossl.cube.repository import Cube
 from geossl.cube.settings import CompositeSettings
 from geossl.cube.work import run
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _TILES_A_COMMIT = 64
+_DAYS_A_MONTH = 30.44
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class _Job:
     """ISO 8601: first day and duration."""
     middle: np.datetime64
     sources: tuple[int, ...]
-    """Steps of the source collection, in order of arrival."""
+    """Steps of the source collection, by time and scene: whatever the order of arrival, the result is the same."""
     checksum: str
     step: int
     revision: int
@@ -54,7 +56,8 @@ class _Job:
 
 def composite_name(collection: str, settings: CompositeSettings) -> str:
     """Name of the collection that holds the composites."""
-    return f"{collection}-P{settings.months}M"
+    rule = "" if settings.rule == "median" else f"-{settings.rule}"
+    return f"{collection}-P{settings.months}M{rule}"
 
 
 def composite(
@@ -119,7 +122,8 @@ def _update(
             layout.create_tile(group, source.tile(tile_id), source.sensor, composite=True)
         length = max(layout.step_count(group, tile_id), max(job.step for job in of_tile) + 1)
         layout.resize_pixels(subgroup(group, tile_id), length)
-    make = functools.partial(_make, fork=pickle.dumps(session.fork()), source=source, name=name)
+    fork = pickle.dumps(session.fork())
+    make = functools.partial(_make, fork=fork, source=source, name=name, settings=settings)
     steps: dict[str, dict[int, layout.Step]] = defaultdict(dict)
     for position, (fork, chunk_clear) in run(make, jobs, client):
         session.merge(pickle.loads(fork))
@@ -147,9 +151,11 @@ def _plan(source: Collection, root: zarr.Group, name: str, tile_id: str, setting
         if clear > 0:
             members.setdefault(f"{start}-01/P{settings.months}M", []).append(step)
     ids, sums, revisions = source.scene_ids(tile_id), source.checksums(tile_id), source.revisions(tile_id)
+    times = source.times(tile_id)
     jobs = []
     following = len(made)
     for period, steps in sorted(members.items()):
+        steps.sort(key=lambda step: (times[step], ids[step]))
         record = repr([(ids[step], sums[step], int(revisions[step])) for step in steps])
         checksum = hashlib.blake2b(record.encode(), digest_size=16).hexdigest()
         step, old, revision = made.get(period, (following, None, -1))
@@ -175,7 +181,9 @@ def _middle(period: str, settings: CompositeSettings) -> np.datetime64:
     return np.datetime64(start + (end - start) // 2, "ns")
 
 
-def _make(job: _Job, fork: bytes, source: Collection, name: str) -> tuple[bytes, NDArray[np.float32]]:
+def _make(
+    job: _Job, fork: bytes, source: Collection, name: str, settings: CompositeSettings
+) -> tuple[bytes, NDArray[np.float32]]:
     """Runs on workers, window by window: memory grows with the steps of a period, not with the tile."""
     tile = source.tile(job.tile_id)
     radiometry = source.sensor.radiometry
@@ -184,15 +192,26 @@ def _make(job: _Job, fork: bytes, source: Collection, name: str) -> tuple[bytes,
     image = np.full((len(source.sensor.bands), *tile.shape), nodata, radiometry.dtype)
     count = np.zeros(tile.shape, np.uint16)
     seen = source.chunk_clear(job.tile_id)
+    best = _best(job, source, settings) if settings.rule == "best-pixel" else None
     for row, col in np.ndindex(seen.shape[1:]):
         window = np.s_[row * CHUNK : (row + 1) * CHUNK, col * CHUNK : (col + 1) * CHUNK]
         steps = [step for step in job.sources if seen[step, row, col] > 0]
-        if steps:
-            clear = np.stack([is_clear(np.asarray(qualities[step, *window])) for step in steps])
-            stack = np.stack([np.asarray(images[step, :, *window]) for step in steps])
-            for band in range(len(image)):
-                image[band, *window] = median(stack[:, band], clear, nodata)
-            count[window] = clear.sum(axis=0)
+        if not steps:
+            continue
+        clear = np.stack([is_clear(np.asarray(qualities[step, *window])) for step in steps])
+        count[window] = clear.sum(axis=0)
+        if best is not None:
+            for step in np.unique(best[window][count[window] > 0]):
+                chosen = (best[window] == step) & (count[window] > 0)
+                image[:, *window][:, chosen] = np.asarray(images[step, :, *window])[:, chosen]
+            continue
+        stack = np.stack([np.asarray(images[step, :, *window]) for step in steps])
+        if settings.rule == "medoid":
+            taken = np.take_along_axis(stack, medoid(stack, clear)[None, None], axis=0)[0]
+            image[:, *window] = np.where(count[window] > 0, taken, nodata)
+            continue
+        for band in range(len(image)):
+            image[band, *window] = median(stack[:, band], clear, nodata)
     session = pickle.loads(fork)
     group = zarr.open_group(session.store, path=f"{name}/{job.tile_id}", mode="r+")
     quality = np.where(count > 0, 0, Quality.NODATA).astype(np.uint8)
@@ -200,27 +219,16 @@ def _make(job: _Job, fork: bytes, source: Collection, name: str) -> tuple[bytes,
     return pickle.dumps(session), layout.chunk_fractions(count > 0)
 
 
-def median(stack: NDArray[Any], clear: NDArray[np.bool_], nodata: float) -> NDArray[Any]:
-    """Median along the first axis over clear values only.
-
-    Parameters
-    ----------
-    stack, clear:
-        (T, …) stored numbers, and which of them count.
-    nodata:
-        The result where none does.
-
-    Returns
-    -------
-    (…) in the dtype of ``stack``. The mean of two middle integers is rounded, halves to even.
-    """
-    whole = stack.dtype.kind != "f"
-    # unclear values sort behind all others, so that the middle of the clear ones can be picked by rank
-    last = stack.dtype.type(np.iinfo(stack.dtype).max if whole else np.inf)
-    # observations of a pixel side by side: NumPy sorts these up to twelve times as fast as along the first axis
-    ordered = np.ascontiguousarray(np.moveaxis(np.where(clear, stack, last), 0, -1))
-    ordered.sort(axis=-1)
-    count = clear.sum(axis=0)
-    ranks = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, len(stack) - 1)], axis=-1)
-    middle = np.take_along_axis(ordered, ranks, axis=-1).astype(np.float64).mean(axis=-1)
-    return np.where(count > 0, np.rint(middle) if whole else middle, nodata).astype(stack.dtype)
+def _best(job: _Job, source: Collection, settings: CompositeSettings) -> NDArray[np.int32]:
+    """(H, W) step with the best score, of equals the earliest; one plane at a time, for the whole tile, since
+    clouds beyond a window's border count too."""
+    times, qualities = source.times(job.tile_id), source.quality(job.tile_id)
+    spread = settings.months * _DAYS_A_MONTH / 4
+    best = np.full(source.tile(job.tile_id).shape, -1, np.int32)
+    highest = np.full(best.shape, -np.inf, np.float32)
+    for step in job.sources:
+        days = float((times[step] - job.middle) / np.timedelta64(1, "D"))
+        here = score(is_clear(np.asarray(qualities[step])), days, spread)
+        better = here > highest
+        best[better], highest[better] = step, here[better]
+    return best

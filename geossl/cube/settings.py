@@ -27,9 +27,14 @@ class IngestSettings(_Settings):
 
 
 class CompositeSettings(_Settings):
-    """Cloud-free composites: the median of all clear observations of a period."""
+    """Cloud-free composites: one image from all clear observations of a period."""
 
     months: int = Field(12, gt=0, le=120, description="length of a period in months, counted from January of year 0")
+    rule: Literal["median", "medoid", "best-pixel"] = Field(
+        "median",
+        description="median: of each band by itself; medoid: the real observation that is nearest to all others; "
+        "best-pixel: the real observation nearest to the middle of the period and far from clouds",
+    )
 
 
 class ClassSettings(_Settings):

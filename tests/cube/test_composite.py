@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
-from geossl.cube.composite import composite, median, periods
+from geossl.cube.composite import composite, periods
 from geossl.cube.ingest import ingest
 from geossl.cube.repository import Cube
 from geossl.cube.settings import CompositeSettings, IngestSettings
@@ -48,6 +48,43 @@ def test_the_median_of_what_was_clear(cube: Cube, make_scene: SceneMaker) -> Non
     np.testing.assert_array_equal(made_of_one[:, 30:], pixels_of(4, 256, 256)[:, 30:])
 
 
+@pytest.mark.parametrize("rule", ["medoid", "best-pixel"])
+def test_real_observations_by_rule(cube: Cube, make_scene: SceneMaker, rule: Literal["medoid", "best-pixel"]) -> None:
+    """Whatever the order of arrival, each pixel has the spectrum of the scene that a plain loop chooses."""
+    clouds = [(slice(0, 100 + 20 * n), slice(n * 10, 256)) for n in range(4)]
+    scenes = [make_scene(n, (1, 1), cloud=cloud) for n, cloud in enumerate(clouds)]
+    ingest(cube, [scenes[number] for number in (2, 0, 3, 1)], SENSOR, GRID, "s2", IngestSettings(wave=1))
+    name = composite(cube, "s2", CompositeSettings(months=3, rule=rule))
+    assert name == f"s2-P3M-{rule}"
+    made = cube.view().collection(name)
+
+    stack = np.stack([pixels_of(n, 256, 256) for n in range(4)])
+    clear = np.ones((4, 256, 256), bool)
+    for mask, cloud in zip(clear, clouds, strict=True):
+        mask[cloud] = False
+    expected = np.full((2, 256, 256), -32768, np.int16)
+    middle = np.datetime64("2024-02-15T12")
+    days = [
+        float((np.datetime64("2024-01-01T13:40") + np.timedelta64(10 * n, "D") - middle) / np.timedelta64(1, "D"))
+        for n in range(4)
+    ]
+    away = [ndimage.distance_transform_edt(mask) for mask in clear]
+    for y, x in [(y, x) for y in range(90, 180) for x in range(256) if clear[:, y, x].any()]:
+        seen = np.flatnonzero(clear[:, y, x])
+        spectra = stack[seen, :, y, x].astype(float)
+        if rule == "medoid":
+            merit = [-np.hypot(*(spectra - one).T).sum() for one in spectra]
+        else:
+            near = [np.exp(-0.5 * (days[n] / (3 * 30.44 / 4)) ** 2) for n in seen]
+            merit = [
+                date + 1 / (1 + np.exp(-0.2 * (min(away[n][y, x], 50) - 25)))
+                for date, n in zip(near, seen, strict=True)
+            ]
+        expected[:, y, x] = spectra[int(np.argmax(merit))]
+    np.testing.assert_array_equal(made.image(TILE)[0][:, 90:180], expected[:, 90:180])
+    np.testing.assert_array_equal(made.clear_count(TILE)[0], clear.sum(axis=0))
+
+
 def test_made_again_only_where_scenes_changed(cube: Cube, make_scene: SceneMaker) -> None:
     def update(*scenes: object) -> tuple[list[int], list[int]]:
         ingest(cube, scenes, SENSOR, GRID, "s2", IngestSettings())  # type: ignore[arg-type]
@@ -74,21 +111,6 @@ def test_no_composite_of_composites(cube: Cube, make_scene: SceneMaker) -> None:
         composite(cube, composite(cube, "s2", QUARTER), QUARTER)
     with pytest.raises(StoreError, match="holds composites"):
         ingest(cube, [make_scene(1)], SENSOR, GRID, "s2-P3M", IngestSettings())
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_median_is_numpys(data: st.DataObject) -> None:
-    shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=7))
-    dtype = data.draw(st.sampled_from(["uint8", "int16", "uint16", "float32"]))
-    finite = {"allow_nan": False, "allow_infinity": False} if dtype == "float32" else {}
-    stack = data.draw(hnp.arrays(dtype, shape, elements=hnp.from_dtype(np.dtype(dtype), **finite)))
-    clear = data.draw(hnp.arrays(bool, shape))
-    found = median(stack, clear, nodata=7)
-    for pixel in range(shape[1]):
-        seen = stack[clear[:, pixel], pixel].astype(np.float64)
-        expected = np.median(seen) if seen.size else 7.0
-        assert found[pixel] == (np.float32(expected) if dtype == "float32" else np.rint(expected))
 
 
 @pytest.mark.parametrize(
