@@ -11,7 +11,7 @@ A benchmark is one file of this folder with one generator function::
         )                                               # code after the yield cleans up
 
 Each side measures one round and returns its figure in ``unit``. After one uncounted round of both
-(imports, compilation, page cache), :data:`ROUNDS` rounds follow in which both sides run one after
+(imports, compilation, page cache), :data:`ROUNDS` rounds (or the benchmark's own number) follow in which both sides run one after
 the other and take turns at going first, so that a machine that speeds up or slows down meets both.
 """
 
@@ -54,6 +54,8 @@ class Bench:
     better: Better
     goal: float | None
     """The ratio to reach, or None."""
+    rounds: int
+    """How many rounds are counted."""
     prepare: Callable[[Path], Iterator[Sides]]
 
 
@@ -93,14 +95,14 @@ BENCHES: dict[str, Bench] = {}
 
 
 def bench(
-    name: str, *, unit: str, reference: str, better: Better, goal: float | None = None
+    name: str, *, unit: str, reference: str, better: Better, goal: float | None = None, rounds: int = ROUNDS
 ) -> Callable[[Callable[[Path], Iterator[Sides]]], Callable[[Path], Iterator[Sides]]]:
     """Register a generator function that prepares in an empty folder and yields its :class:`Sides` once."""
 
     def register(prepare: Callable[[Path], Iterator[Sides]]) -> Callable[[Path], Iterator[Sides]]:
         if name in BENCHES:
             raise ValueError(f"two benchmarks are called {name!r}")
-        BENCHES[name] = Bench(name, unit, reference, better, goal, prepare)
+        BENCHES[name] = Bench(name, unit, reference, better, goal, rounds, prepare)
         return prepare
 
     return register
@@ -113,7 +115,7 @@ def rate(count: float, work: Callable[[], object]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def run(chosen: Bench, out: Path, *, rounds: int = ROUNDS) -> Result:
+def run(chosen: Bench, out: Path) -> Result:
     """Run one benchmark in a fresh folder below ``out / "bench"``."""
     (out / "bench").mkdir(parents=True, exist_ok=True)
     ours: list[float] = []
@@ -125,7 +127,7 @@ def run(chosen: Bench, out: Path, *, rounds: int = ROUNDS) -> Result:
         sides.ours()
         sides.reference()
         both = [(sides.ours, ours), (sides.reference, reference)]
-        for _ in range(rounds):
+        for _ in range(chosen.rounds):
             for measure, figures in both:
                 figures.append(measure())
             both.reverse()
@@ -134,7 +136,7 @@ def run(chosen: Bench, out: Path, *, rounds: int = ROUNDS) -> Result:
 
 def table(results: list[Result]) -> Table:
     """Medians, ratio and spread, one row a benchmark."""
-    shown = Table("benchmark", "unit", "ours", "reference", "", "ratio", "least … greatest", "better")
+    shown = Table("benchmark", "unit", "ours", "reference", "", "ratio", "least … greatest", "better", "goal")
     for result in results:
         low, high = result.spread
         shown.add_row(
@@ -146,6 +148,7 @@ def table(results: list[Result]) -> Table:
             f"{result.ratio:.2f}",
             f"{low:.2f} … {high:.2f}",
             result.bench.better,
+            "" if result.bench.goal is None else f"{result.bench.goal:g}",
         )
     return shown
 

@@ -18,8 +18,8 @@ import numpy as np
 from numcodecs import blosc  # type: ignore[import-untyped]  # ships no types
 
 from geossl.chips.cache import ChunkCache
-from geossl.chips.chunks import StoredArray
 from geossl.chips.index import ChipIndex, build_index
+from geossl.cube.chunks import StoredArray
 from geossl.cube.collection import Collection
 
 from .harness import Sides, bench, rate

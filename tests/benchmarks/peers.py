@@ -1,0 +1,117 @@
+"""How others turn the same Items into the same store, each in the way its own documentation shows."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pystac
+from distributed import Client, LocalCluster
+
+from .scenes import GROUND, SENSOR
+
+CHUNKS = (256, 1024, 2048)
+CLUSTERS = ((1, 2), (2, 1), (2, 2))
+"""Processes × threads."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a peer leaves to its user."""
+
+    chunk: int
+    """Side of a Dask chunk in pixels."""
+    workers: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"chunks of {self.chunk}, {self.workers} processes × {self.threads} threads"
+
+
+Write = Callable[[list[pystac.Item], int, Path], None]
+"""(items, chunk, folder of the new store): loads and writes."""
+
+
+def write_odc_stac(items: list[pystac.Item], chunk: int, folder: Path) -> None:
+    """`odc.stac.load(…)`, bands stacked, `to_zarr`."""
+    import odc.stac
+
+    loaded = odc.stac.load(
+        items,
+        bands=SENSOR.band_names,
+        geobox=GROUND,
+        dtype=SENSOR.radiometry.dtype,
+        resampling="bilinear",
+        chunks={"time": 1, "x": chunk, "y": chunk},
+    )
+    _to_zarr(loaded.to_array("band", name="image").transpose("time", "band", "y", "x"), folder)
+
+
+def write_stackstac(items: list[pystac.Item], chunk: int, folder: Path) -> None:
+    """`stackstac.stack(…)`, `to_zarr`."""
+    import numpy as np
+    import stackstac
+    from rasterio.enums import Resampling
+
+    stacked = stackstac.stack(
+        items,
+        assets=list(SENSOR.band_names),
+        epsg=32612,
+        resolution=30,
+        bounds=tuple(GROUND.extent.boundingbox),
+        snap_bounds=False,
+        resampling=Resampling.bilinear,
+        chunksize=chunk,
+        dtype=np.dtype(SENSOR.radiometry.dtype),
+        fill_value=np.uint16(0),
+        rescale=False,
+        properties=False,
+        band_coords=False,
+        xy_coords=False,
+    )
+    _to_zarr(stacked.rename("image"), folder)
+
+
+def _to_zarr(image: Any, folder: Path) -> None:
+    """One chunk = all bands of 256 × 256 pixels, in the cube's codecs."""
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    codecs = (BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec())
+    encoding = {"image": {"chunks": (1, len(SENSOR.bands), 256, 256), "compressors": codecs}}
+    dataset = image.chunk(band=-1).drop_attrs().drop_vars(list(image.coords)).to_dataset(name="image")
+    dataset.to_zarr(folder, encoding=encoding, zarr_format=3, consolidated=False)
+
+
+@contextlib.contextmanager
+def cluster(setting: Setting) -> Iterator[Client]:
+    """A local cluster as Dask makes it by default."""
+    with (
+        LocalCluster(
+            n_workers=setting.workers,
+            threads_per_worker=setting.threads,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+        ) as made,
+        Client(made) as client,
+    ):
+        yield client
+
+
+def best_setting(write: Write, items: list[pystac.Item], folder: Path) -> Setting:
+    """The fastest of a sweep over one scene, which is printed; each setting's second run counts."""
+    seconds: dict[Setting, float] = {}
+    for workers, threads in CLUSTERS:
+        with cluster(Setting(0, workers, threads)):
+            for chunk, again in itertools.product(CHUNKS, (False, True)):
+                start = time.perf_counter()
+                write(items[:1], chunk, folder / f"sweep-{workers}-{threads}-{chunk}-{again}")
+                seconds[Setting(chunk, workers, threads)] = time.perf_counter() - start
+    for setting, took in seconds.items():
+        print(f"  {write.__name__.removeprefix('write_')}: {setting}: {took:.1f} s a scene", flush=True)
+    return min(seconds, key=lambda setting: seconds[setting])
