@@ -141,7 +141,7 @@ class Sensor:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         return cls(
             name=data["name"],
-            bands=tuple(Band(**band) for band in data["bands"]),
+            bands=tuple(Band(**({"wavelength": None} | band)) for band in data["bands"]),  # TOML has no null
             radiometry=Radiometry(**data["radiometry"]),
             title=data.get("title", ""),
         )

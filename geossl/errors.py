@@ -45,6 +45,10 @@ class StoreError(GeosslError):
     """A cube, encoder or map store is missing, damaged, locked or of another format."""
 
 
+class ClusterError(GeosslError):
+    """A Dask cluster does not start, is lost, or loses its workers again and again."""
+
+
 class LabelError(GeosslError):
     """Labels cannot be used as they are."""
 

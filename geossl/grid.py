@@ -20,11 +20,15 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry
 from odc.geo.gridspec import GridSpec
 from odc.geo.types import ixy_, resyx_, xy_
+from pyproj import Proj
 
 from geossl.errors import SettingsError
 
 CHUNK = 256
 """Side in pixels of one stored window; tile sizes are multiples of it."""
+
+AREA_TOLERANCE = 0.02
+"""How far the area of a grid's pixels may be from the truth; a UTM zone keeps to it for 8° to each side."""
 
 _TILE_ID = re.compile(r"x(-?\d+)y(-?\d+)")
 
@@ -100,6 +104,26 @@ class Grid:
         return cls(data["crs"], float(data["resolution"]), int(data["tile_size"]), (float(x), float(y)))
 
 
+def crs_name(crs: CRS) -> str:
+    """``EPSG:32622`` where the CRS has a number, else WKT."""
+    number = crs.to_epsg()
+    return str(crs) if number is None else f"EPSG:{number}"
+
+
+def areal_scale(crs: str, x: float, y: float) -> float:
+    """Area on the map for one unit of area on the ground, at a point of a projected CRS; NaN where it has none."""
+    projection = _projection(crs)
+    longitude, latitude = projection(x, y, inverse=True)
+    if not (math.isfinite(longitude) and math.isfinite(latitude)):
+        return math.nan
+    return float(projection.get_factors(longitude, latitude).areal_scale)
+
+
+@functools.lru_cache(maxsize=64)
+def _projection(crs: str) -> Proj:
+    return Proj(CRS(crs).proj)
+
+
 @functools.lru_cache(maxsize=64)
 def _spec(grid: Grid) -> GridSpec:
     side = grid.tile_size * grid.resolution
@@ -149,6 +173,12 @@ class Tile:
     @property
     def extent(self) -> Geometry:
         return self.geobox.extent
+
+    @property
+    def areal_scale(self) -> float:
+        """Area on the grid for one unit of area on the ground, at the tile's middle."""
+        bounds = self.bounds
+        return areal_scale(self.grid.crs, (bounds.left + bounds.right) / 2, (bounds.bottom + bounds.top) / 2)
 
     @property
     def pixel_origin(self) -> tuple[int, int]:

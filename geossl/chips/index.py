@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,9 +18,6 @@ from geossl.chips.split import TRAIN, Split
 from geossl.cube.collection import Collection
 from geossl.errors import SettingsError
 from geossl.grid import CHUNK
-
-READS = 16
-"""Tiles whose records are asked of the store at the same time; a bucket answers late, not slowly."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,20 +110,17 @@ def build_index(
         if (some if partly else wholly).any():
             allowed[number] = some if partly else wholly
 
-    def records(number: int) -> tuple[NDArray[np.float32], NDArray[np.datetime64]]:
-        return collection.chunk_clear(tile_ids[number]), collection.times(tile_ids[number])
-
     parts: list[tuple[NDArray[Any], ...]] = []
-    with ThreadPoolExecutor(READS) as threads:
-        for (number, windows), (chunk_clear, times) in zip(allowed.items(), threads.map(records, allowed), strict=True):
-            clear = np.einsum("rj,tjk,ck->trc", share, chunk_clear, share).reshape(-1, row.size)
-            # shares add up to 1 only to float precision
-            usable = (clear >= min_clear - 1e-6) & (clear > 0) & windows
-            if steps is not None:
-                usable[~np.isin(np.arange(len(usable)), steps)] = False
-            step, window = np.nonzero(usable)
-            tile = np.full(step.size, number)
-            parts.append((tile, step, row[window], col[window], clear[step, window], times[step]))
+    records = collection.records([tile_ids[number] for number in allowed])
+    for (number, windows), (chunk_clear, times) in zip(allowed.items(), records, strict=True):
+        clear = np.einsum("rj,tjk,ck->trc", share, chunk_clear, share).reshape(-1, row.size)
+        # shares add up to 1 only to float precision
+        usable = (clear >= min_clear - 1e-6) & (clear > 0) & windows
+        if steps is not None:
+            usable[~np.isin(np.arange(len(usable)), steps)] = False
+        step, window = np.nonzero(usable)
+        tile = np.full(step.size, number)
+        parts.append((tile, step, row[window], col[window], clear[step, window], times[step]))
     return ChipIndex(tile_ids, size, *_columns(parts))
 
 

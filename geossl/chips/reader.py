@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.chips.cache import ChunkCache
-from geossl.chips.chunks import StoredArray
+from geossl.cube.chunks import StoredArray
 from geossl.chips.index import ChipIndex
 from geossl.cube.collection import Collection
 from geossl.errors import StoreError

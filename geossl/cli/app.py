@@ -6,6 +6,7 @@ set something aside ends with exit code 3, a mistake of the user with 1, Ctrl-C 
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from geossl import __version__
+from geossl.cli.cube import cube
 from geossl.errors import GeosslError
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from geossl.project.project import StageResult
 
 SET_ASIDE = 3
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""What a disk may say to any verb that writes."""
 
 _start = Group("Start here", sort_key=1)
 _stages = Group("Stages, in order", sort_key=2)
@@ -38,6 +43,7 @@ edit geossl.yaml, then `geossl run`, or one stage at a time. Every stage may be 
 only what is not done yet.""",
     help_format="markdown",
 )
+app.command(cube)
 
 ProjectFile = Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")]
 Overrides = Annotated[
@@ -104,9 +110,31 @@ def init(
 
 
 @app.command(group=_stages)
-def ingest(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
-    """Tile new scenes into the cube, and put the tasks' labels onto its grid."""
-    return _stage("ingest", project, overrides)
+def ingest(
+    *,
+    project: ProjectFile = _HERE,
+    overrides: Overrides = None,
+    plan: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Tile new scenes into the cube, and put the tasks' labels onto its grid.
+
+    Parameters
+    ----------
+    plan
+        Only say what there is to do: scenes, tiles, disk and hours, by reading a small sample.
+    """
+    if not plan:
+        return _stage("ingest", project, overrides)
+    from geossl.cli.progress import bars
+    from geossl.cli.summary import plan_lines
+    from geossl.project.stages.ingest import plan as stage
+
+    console = _console()
+    with bars(console) as progress:
+        found = stage(_open(project, overrides), progress)
+    for line in plan_lines(found):
+        console.print(line, highlight=False, markup=False)
+    return SET_ASIDE if found.set_aside else 0
 
 
 @app.command(group=_stages)
@@ -185,18 +213,31 @@ def scenes(
     project: ProjectFile = _HERE,
     overrides: Overrides = None,
     quarantined: Annotated[bool, Parameter(negative="")] = False,
+    snapshot: str | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """List the scenes in the cube with their clear fraction.
+    """List the scenes in the cube with their clear fraction, the newest last.
 
     Parameters
     ----------
     quarantined
         List what was set aside instead, with the reasons.
+    snapshot
+        As an older snapshot shows them: an id or tag of `geossl cube log`.
+    json
+        Print it for machines.
     """
-    from geossl.project.stages.scenes import quarantine_table, scene_table
+    from geossl.project.stages import scenes as stage
 
     opened = _open(project, overrides)
-    _console().print(quarantine_table(opened) if quarantined else scene_table(opened))
+    if json:
+        import json as encoder
+
+        rows = stage.quarantine_rows(opened, snapshot) if quarantined else stage.scene_rows(opened, snapshot)
+        print(encoder.dumps([row.to_dict() for row in rows], indent=1))
+    else:
+        table = stage.quarantine_table if quarantined else stage.scene_table
+        _console().print(table(opened, snapshot))
     return 0
 
 
@@ -268,6 +309,11 @@ def main() -> None:
         code = app(result_action="return_value")
     except GeosslError as error:
         print(f"geossl: {error}", file=sys.stderr)
+        code = 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        print(f"geossl: {error}\n  → free disk or make it writable, then run the same command again", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("\ngeossl: stopped. What was committed is kept; run the same command to go on.", file=sys.stderr)

@@ -7,21 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from geossl.progress import PIXELS
 from geossl.progress import Progress as Listener
 
 EVERY = 20.0
 """Seconds between two lines of a log, at most."""
+
+_RECENT = 600.0
+"""Seconds over which speed is estimated: longer than one wave of an ingest, whose scenes end together."""
 
 
 @contextmanager
@@ -34,11 +41,11 @@ def bars(console: Console) -> Iterator[Listener]:
         SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        _Amount(),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, speed_estimate_period=_RECENT) as progress:
         tasks: dict[str, TaskID] = {}
 
         def listen(what: str, done: int, total: int | None) -> None:
@@ -49,17 +56,33 @@ def bars(console: Console) -> Iterator[Listener]:
         yield listen
 
 
+class _Amount(MofNCompleteColumn):
+    """How many of how many; of pixels, how many bytes and how fast."""
+
+    def render(self, task: Task) -> Text:
+        if task.description != PIXELS:
+            return super().render(task)
+        return Text(_rate(task.completed, task.elapsed or 0), style="progress.data.speed")
+
+
+def _rate(size: float, seconds: float) -> str:
+    return decimal(round(size)) + (f", {decimal(round(size / seconds))}/s" if seconds >= 1 else "")
+
+
 class _Lines:
     """For output that is not a terminal: a line at each quarter and every so often, so that a log shows life."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.said: dict[str, tuple[int, float]] = {}
+        self.began: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
+        began = self.began.setdefault(what, now)
         quarter = 4 * done // total if total else 0
         before, when = self.said.get(what, (-1, -EVERY))
         if quarter != before or now - when > EVERY:
             self.said[what] = quarter, now
-            self.console.print(f"  {what}: {done}" + (f" of {total}" if total else ""), highlight=False)
+            amount = _rate(done, now - began) if what == PIXELS else f"{done}" + (f" of {total}" if total else "")
+            self.console.print(f"  {what}: {amount}", highlight=False)

@@ -7,7 +7,25 @@ from typing import Any
 
 from rich.table import Table
 
+from geossl.cube.plan import IngestPlan
+from geossl.cube.space import human
 from geossl.project.project import Project
+from geossl.project.stages.ingest import set_aside_lines
+from geossl.report.page import duration
+
+
+def plan_lines(plan: IngestPlan) -> Iterator[str]:
+    """What an ingest would do, in plain words."""
+    yield f"{plan.scenes} scenes to read, on {plan.tiles} tiles; {plan.already} there already"
+    yield from set_aside_lines(plan.set_aside)
+    if not plan.tiles:
+        return
+    yield f"time: about {duration(plan.seconds)} with {plan.workers} worker(s), by {plan.sampled} tiles read just now"
+    yield f"store: about {human(plan.stored)} more; at most {human(plan.scratch)} of it not yet committed at a time"
+    if plan.free is not None:
+        yield f"disk: {human(plan.free)} free, {human(plan.reserve)} of it kept in reserve"
+    if plan.missing:
+        yield f"the disk is too small by {human(plan.missing)}: ingest will stop before it touches the reserve"
 
 
 def score_table(project: Project) -> Table:

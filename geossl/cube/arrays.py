@@ -14,6 +14,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from geossl.cube.chunks import wait_for
+
 
 def create_array(
     group: zarr.Group,
@@ -55,6 +57,15 @@ def subarray(group: zarr.Group, path: str) -> zarr.Array[Any]:
     found = group[path]
     assert isinstance(found, zarr.Array), f"{found.path} is a group"
     return found
+
+
+def names_in(group: zarr.Group) -> list[str]:
+    """Names of all groups and arrays of a group, in no order."""
+
+    async def names() -> list[str]:
+        return [name.rstrip("/") async for name in group.store.list_dir(group.path)]
+
+    return wait_for(names())
 
 
 def column(group: zarr.Group, path: str) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import icechunk
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from geossl.bands import Sensor, Statistics
 from geossl.cube import layout
 from geossl.cube.arrays import column
+from geossl.cube.chunks import read_columns
 from geossl.errors import StoreError
 from geossl.grid import Grid, Tile
 from geossl.legend import Legend
@@ -133,6 +135,12 @@ class Collection(_Layer):
     def chunk_clear(self, tile_id: str) -> NDArray[np.float32]:
         """(T, cy, cx) share of clear pixels in every chunk window."""
         return np.asarray(self._array(tile_id, "chunk_clear")[:])
+
+    def records(self, tile_ids: Sequence[str]) -> list[tuple[NDArray[np.float32], NDArray[np.datetime64]]]:
+        """:meth:`chunk_clear` and :meth:`times` of many tiles, asked of the store at the same time."""
+        paths = [f"{self._path}/{tile_id}/{name}" for tile_id in tile_ids for name in ("chunk_clear", "time")]
+        values = iter(read_columns(self._session.store, paths))
+        return [(clear, time.astype("datetime64[ns]")) for clear, time in zip(values, values, strict=True)]
 
     def items(self) -> dict[str, dict[str, Any]]:
         """Scene id → the STAC Item that it was ingested from."""

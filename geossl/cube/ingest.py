@@ -18,49 +18,26 @@ Whatever ends the process in between leaves the last commit, and ingesting again
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Iterable, Sized
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
 from geossl.bands import Sensor
-from geossl.cube import scenes as records
+from geossl.cube.report import IngestReport
 from geossl.cube.repository import Cube
 from geossl.cube.settings import IngestSettings
-from geossl.cube.wave import Candidate, Wave, require_collection
-from geossl.cube.work import run
-from geossl.errors import GeosslError, SceneError
-from geossl.grid import Grid, Tile
+from geossl.cube.space import Room, plain_errors
+from geossl.cube.survey import Survey, known_scenes, tiles_to_read
+from geossl.cube.wave import Look, Wave
+from geossl.grid import Grid
 from geossl.imagery.scene import Rejected, Scene
-from geossl.imagery.warp import check_scene, scene_geobox
-from geossl.progress import Progress, silent
+from geossl.progress import PIXELS, Progress, silent
 
 if TYPE_CHECKING:
     from distributed import Client
-
-
-@dataclass
-class IngestReport:
-    """What one ingest did."""
-
-    snapshot: str
-    """Id of the newest snapshot afterwards."""
-    ingested: list[str] = field(default_factory=list)
-    """Ids of the scenes that were read, for the first time or again."""
-    already: list[str] = field(default_factory=list)
-    """Ids of the scenes that were there, from the same files."""
-    set_aside: list[Rejected] = field(default_factory=list)
-    """What could not be ingested, and why."""
-    tiles: int = 0
-    """Number of tile steps written."""
-    bytes: int = 0
-    """Uncompressed size of what was written."""
-    saturated: int = 0
-    """How many numbers did not fit the sensor's dtype, were clipped and flagged."""
 
 
 def ingest(
@@ -73,6 +50,9 @@ def ingest(
     client: Client | None = None,
     area: Geometry | None = None,
     progress: Progress = silent,
+    *,
+    checksums: Mapping[str, str] | None = None,
+    look: Look | None = None,
 ) -> IngestReport:
     """Ingest scenes into a collection, which is created where there is none.
 
@@ -82,101 +62,65 @@ def ingest(
     Parameters
     ----------
     scenes:
-        From a source; what it rejected is kept in the quarantine with its reason.
+        From a source, drawn as waves need them; what it rejected is kept in the quarantine with its reason.
     client:
         A Dask cluster; None: this process alone.
     area:
         Only tiles that touch it; None: all tiles that a scene touches.
+    checksums:
+        Scene id → checksum, where the caller has taken it already.
+    look:
+        Is shown every scene just before its commit, so that no scene goes unseen.
 
     Raises
     ------
     StoreError, RadiometryError
         The collection exists with another grid, another sensor or other bands.
+    StoreError
+        The next wave would touch the reserve of free disk, or the disk is full or read-only. What was
+        committed is kept, and ingesting again goes on from there.
+    ClusterError
+        The connection to the scheduler is lost; likewise.
     """
     report = IngestReport(cube.snapshot())
-    total = len(scenes) if isinstance(scenes, Sized) else None
-    seen: dict[str, str] = {}
-    done = 0
+    told = _Overall(progress, len(scenes) if isinstance(scenes, Sized) else None)
+    survey = Survey(sensor, grid, area, client, checksums or {})
+    room = Room(cube, settings.reserve)
     for batch in itertools.batched(scenes, settings.wave):
-        rejected = [item for item in batch if isinstance(item, Rejected)]
-        found = [item for item in batch if isinstance(item, Scene)]
-        known = _known_checksums(cube, collection, sensor, grid)
-        inspect = functools.partial(_inspect, sensor=sensor, grid=grid, area=area)
-        results = dict(run(inspect, [(scene, known.get(scene.id)) for scene in found], client))
-        candidates = []
-        for position, scene in enumerate(found):
-            result = results[position]
-            if isinstance(result, GeosslError):
-                rejected.append(Rejected(scene.id, result.what, result.remedy))
-            elif scene.id not in seen:
-                seen[scene.id] = result.checksum
-                candidates.append(result)
-            elif seen[scene.id] != result.checksum:
-                href = next(iter(scene.bands.values())).href
-                rejected.append(
-                    Rejected(
-                        href, f"another scene of this ingest has the same id, {scene.id}", "give one a different id"
-                    )
-                )
-        wave = Wave(collection, sensor, grid, candidates, rejected, settings.resampling, client, progress)
-        report.snapshot = cube.transact(wave.write)
-        report.ingested += wave.ingested
-        report.already += wave.already
-        report.set_aside += wave.set_aside
-        report.tiles += wave.tiles
-        report.bytes += wave.bytes
-        report.saturated += wave.saturated
-        done += len(batch)
-        progress("scenes", done, total)
+        known = known_scenes(cube, collection, sensor, grid)
+        candidates, rejected = survey.look(batch, known)
+        tiles = [tile for candidate in candidates for tile in tiles_to_read(candidate, known)]
+        room.require(collection, sensor, grid, tiles)
+        told.wave = len(batch)
+        wave = Wave(collection, sensor, grid, candidates, rejected, settings.resampling, client, told, look)
+        with plain_errors(cube.uri):
+            wave.report.snapshot = cube.transact(wave.write)
+        report.add(wave.report)
+        told.close(len(tiles), report.bytes)
     return report
 
 
-def _known_checksums(cube: Cube, collection: str, sensor: Sensor, grid: Grid) -> dict[str, str]:
-    """Scene id → checksum of what the collection holds; refuses a collection that is not like this."""
-    root = cube.view().root
-    if collection not in root:
-        return {}
-    table = records.read_table(require_collection(root, collection, sensor, grid))
-    return {scene_id: entry.checksum for scene_id, entry in table.items()}
+@dataclass
+class _Overall:
+    """Adds what a wave says of its progress to the waves before it."""
 
+    progress: Progress
+    total: int | None
+    """Number of scenes, where it is known."""
+    scenes: int = 0
+    steps: int = 0
+    bytes: int = 0
+    wave: int = 0
+    """Scenes of the present wave."""
 
-def _inspect(
-    task: tuple[Scene, str | None], sensor: Sensor, grid: Grid, area: Geometry | None
-) -> Candidate | GeosslError:
-    """Runs on workers, for a scene and the checksum that the collection knows of it."""
-    scene, known = task
-    try:
-        checksum = scene.checksum()
-        if known != checksum:
-            check_scene(scene, sensor)
-        tiles = tiles_of(scene, grid, area)
-        if not tiles:
-            raise SceneError(f"scene {scene.id} lies outside the project's area")
-    except GeosslError as error:
-        return error
-    return Candidate(scene, checksum, tiles)
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if what == "tiles" and total:
+            self.progress("tiles", self.steps + done, None)
+            self.progress("scenes", self.scenes + self.wave * done // total, self.total)
+        elif what == PIXELS:
+            self.progress(PIXELS, self.bytes + done, None)
 
-
-def tiles_of(scene: Scene, grid: Grid, area: Geometry | None = None) -> list[Tile]:
-    """The tiles that the scene's raster touches, within an area.
-
-    By the raster's extent rather than the footprint: footprints are drawn coarsely, and a tile missed
-    would be pixels lost.
-    """
-    extent = scene_geobox(scene).extent
-    there, here = extent.crs, CRS(grid.crs)
-    assert there is not None  # scene_geobox has seen to it
-    if area is not None and there != here:
-        # a raster larger than a UTM zone does not survive the projection below
-        extent = extent & area.to_crs(there, resolution="auto", check_and_fix=True)
-        if extent.is_empty:
-            return []
-    outline = extent.to_crs(here, resolution="auto", check_and_fix=True)
-    if there != here:
-        outline = outline.buffer(grid.resolution)  # edges are straight between the points that were projected
-    if area is not None:
-        outline = outline & area.to_crs(here, resolution="auto", check_and_fix=True)
-    if outline.is_empty:
-        return []
-    # sharing an edge is not enough: a scene cut to tiles would be read on all of their neighbours
-    return [tile for tile in grid.tiles(outline) if (tile.extent & outline).area > 0]
+    def close(self, steps: int, size: int) -> None:
+        """The present wave is committed."""
+        self.scenes, self.steps, self.bytes = self.scenes + self.wave, self.steps + steps, size
+        self.progress("scenes", self.scenes, self.total)

@@ -4,7 +4,7 @@
 
     /                                   attributes: geossl:format, geossl:id, geossl:quarantine
     /<collection>/                      attributes: sensor, grid, kind, statistics
-    /<collection>/scenes/               one value a scene: id, checksum, revision, tiles, item (STAC)
+    /<collection>/scenes/               one value a scene: id, checksum, revision, tiles, steps, item (STAC)
     /<collection>/<tile>/image          (time, band, y, x)  stored numbers; one chunk = all bands of 256 × 256 pixels
     /<collection>/<tile>/quality        (time, y, x)        uint8 flags
     /<collection>/<tile>/clear_count    (time, y, x)        uint16, composites only
@@ -33,14 +33,18 @@ from odc.geo.crs import CRS
 from zarr.abc.store import Store
 
 from geossl.bands import Sensor, Statistics
-from geossl.cube.arrays import create_array, resize, subarray, subgroup, write_rows
+from geossl.cube.arrays import create_array, names_in, resize, subarray, subgroup, write_rows
 from geossl.errors import StoreError
 from geossl.grid import CHUNK, Grid, Tile
 from geossl.imagery.clouds import Quality
 from geossl.legend import NO_LABEL, Legend
 
-FORMAT = 1
-"""Version of the layout; a cube of a newer one is refused."""
+FORMAT = 2
+"""Version of the layout; a cube of a newer one is refused, one of an older one is read but not written to.
+
+2 knows the number of steps of every scene, so that a lost or doubled step is found. :mod:`geossl.cube.migrate`
+brings a cube of format 1 along.
+"""
 
 FORMAT_KEY = "geossl:format"
 ID_KEY = "geossl:id"
@@ -113,7 +117,8 @@ def label_names(root: zarr.Group) -> list[str]:
 
 def tile_ids(group: zarr.Group) -> list[str]:
     """Ids of the tiles of a collection or label layer, row by row from the north-west."""
-    found = (name for name in group.group_keys() if _TILE_ID.fullmatch(name))
+    # by name alone: to learn that they are groups, Zarr would open every one
+    found = (name for name in names_in(group) if _TILE_ID.fullmatch(name))
     return sorted(found, key=lambda name: tuple(int(part) for part in name[1:].split("y"))[::-1])
 
 
@@ -125,8 +130,20 @@ def create_collection(root: zarr.Group, name: str, sensor: Sensor, grid: Grid, k
         table = group.create_group(SCENES)
         for column_name, dtype in (("id", str), ("checksum", str), ("revision", np.dtype("i4")), ("tiles", str)):
             create_array(table, column_name, (0,), (_STEPS_PER_CHUNK,), dtype, dims=("scene",))
+        create_step_counts(table, 0)
         create_array(table, "item", (0,), (_ITEMS_PER_CHUNK,), str, dims=("scene",))
     return group
+
+
+def create_step_counts(table: zarr.Group, scenes: int) -> zarr.Array[Any]:
+    """The column of a scene table that says on how many tiles each scene has a step."""
+    return create_array(table, "steps", (scenes,), (_STEPS_PER_CHUNK,), np.dtype("i4"), dims=("scene",))
+
+
+def scene_counts(root: zarr.Group) -> dict[str, int]:
+    """Collection of scenes → number of its scenes."""
+    tables = {name: f"{name}/{SCENES}/id" for name in collection_names(root)}
+    return {name: subarray(root, path).shape[0] for name, path in tables.items() if path in root}
 
 
 def set_statistics(collection: zarr.Group, statistics: Statistics) -> None:

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import icechunk
 import zarr
 from filelock import FileLock
 
-from geossl.cube import layout
+from geossl.cube import layout, seal
+from geossl.cube.chunks import reason
 from geossl.cube.collection import Collection, Labels
 from geossl.cube.storage import local_folder, open_storage, require_ordered_commits
 from geossl.errors import StoreError
@@ -49,7 +49,9 @@ class LogEntry:
     snapshot: str
     time: dt.datetime
     message: str
-    metadata: Mapping[str, Any]
+    scenes: Mapping[str, int]
+    """Collection → number of its scenes; of commits by geossl 0.1 unknown, and empty."""
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Cube:
     uri: str
     """A local path, ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://account/container/prefix``."""
     repository: icechunk.Repository = field(repr=False)
+    _sound: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """Files of the repository that were found as they were sealed."""
 
     @classmethod
     def open(cls, uri: str) -> Cube:
@@ -115,17 +119,25 @@ class Cube:
         Raises
         ------
         StoreError
-            Nothing is there, it is something else, or a newer geossl wrote it.
+            Nothing is there, it is something else, it is damaged, or a newer geossl wrote it.
         """
+        cube = cls.open_unchecked(uri)
+        cube._check_format()
+        return cube
+
+    @classmethod
+    def open_unchecked(cls, uri: str) -> Cube:
+        """Open a cube of which nothing but its history was looked at; for whoever looks for damage."""
         storage = open_storage(uri)
         try:
-            cube = cls(uri, icechunk.Repository.open(storage))
+            return cls(uri, icechunk.Repository.open(storage))
         except icechunk.RepositoryNotFoundError:
             raise StoreError(f"there is no cube at {uri}", "ingest imagery first, or check the address") from None
         except icechunk.IcechunkError as error:
-            raise StoreError(f"the cube at {uri} cannot be opened: {error}") from error
-        cube._check_format()
-        return cube
+            raise StoreError(
+                f"the cube at {uri} cannot be opened: {reason(error)}",
+                "where its file `repo` is damaged, the newest file in `overwritten` is the one before it",
+            ) from error
 
     @classmethod
     def create(cls, uri: str) -> Cube:
@@ -141,11 +153,14 @@ class Cube:
         with _lock(uri):
             storage = open_storage(uri)
             if not icechunk.Repository.exists(storage):
-                return cls._create(uri)
+                # on a bucket another machine may be doing the same
+                with contextlib.suppress(icechunk.ConflictError):
+                    return cls._create(uri)
             cube = cls(uri, icechunk.Repository.open(storage))
-            # killed between creating the repository and its first commit
+            # killed between creating the repository and its first commit, or still about to make that
             if len(list(cube.repository.ancestry(branch=BRANCH))) == 1:
-                cube._initialise()
+                with contextlib.suppress(icechunk.ConflictError):
+                    cube._initialise()
         cube._check_format()
         return cube
 
@@ -158,7 +173,7 @@ class Cube:
     def _initialise(self) -> None:
         session = self.repository.writable_session(BRANCH)
         layout.create_root(session.store)
-        session.commit("create the cube")
+        self._commit(session, "create the cube")
 
     def _check_format(self) -> None:
         try:
@@ -171,16 +186,48 @@ class Cube:
                 "update geossl",
             )
 
+    def _commit(self, session: icechunk.Session, message: str) -> str:
+        root = zarr.open_group(session.store, mode="r")
+        snapshot = session.commit(message, metadata={"scenes": layout.scene_counts(root)})
+        self._seal(snapshot)
+        return snapshot
+
+    def _seal(self, snapshot: str) -> None:
+        if (folder := local_folder(self.uri)) is not None:
+            seal.write_seal(folder, self.repository, snapshot)
+
+    def damaged_files(self, snapshot: str) -> list[str]:
+        """Files of Icechunk's own that this snapshot rests on and that are damaged or gone, below the cube's folder.
+
+        Object stores keep checksums of what they hold; there, none is ever named.
+        """
+        folder = local_folder(self.uri)
+        return [] if folder is None else seal.damaged_files(folder, snapshot, self._sound)
+
     def snapshot(self) -> str:
         """Id of the newest snapshot."""
         return self.repository.lookup_branch(BRANCH)
 
-    def view(self, snapshot: str | None = None) -> View:
-        """The cube at a snapshot (id or tag), by default the newest, pinned from now on."""
+    def resolve(self, snapshot: str | None) -> str:
+        """The id of a snapshot by its id or tag; None: the newest."""
         if snapshot is None:
-            snapshot = self.snapshot()
-        elif snapshot in self.repository.list_tags():
-            snapshot = self.repository.lookup_tag(snapshot)
+            return self.snapshot()
+        return self.tags().get(snapshot, snapshot)
+
+    def view(self, snapshot: str | None = None) -> View:
+        """The cube at a snapshot (id or tag), by default the newest, pinned from now on.
+
+        Raises
+        ------
+        StoreError
+            There is no such snapshot, or a file that says what it holds is damaged.
+        """
+        snapshot = self.resolve(snapshot)
+        if damaged := self.damaged_files(snapshot):
+            raise StoreError(
+                f"snapshot {snapshot} of the cube at {self.uri} is damaged: {damaged[0]} is not what was written",
+                "run `geossl cube check --repair`, or read another snapshot (`geossl cube log`)",
+            )
         try:
             return View(snapshot, self.repository.readonly_session(snapshot_id=snapshot))
         except icechunk.IcechunkError:
@@ -189,15 +236,28 @@ class Cube:
             ) from None
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[icechunk.Session]:
+    def writing(self, *, migrating: bool = False) -> Iterator[icechunk.Session]:
         """A session at the tip, locked until the block ends; the caller commits (or does not).
 
         A second writer on the same local folder waits here for the first.
+
+        Raises
+        ------
+        StoreError
+            The cube has an older format, and this is not its migration; or its newest snapshot is damaged.
         """
         with _lock(self.uri):
+            view = self.view()
+            self._seal(view.snapshot)  # of a writer that was killed before it came to that
+            version = layout.format_version(view.root)
+            if version < layout.FORMAT and not migrating:
+                raise StoreError(
+                    f"the cube at {self.uri} has format {version}; this geossl writes format {layout.FORMAT}",
+                    "run `geossl cube migrate`",
+                )
             yield self.repository.writable_session(BRANCH)
 
-    def transact(self, work: Callable[[icechunk.Session], str | None]) -> str:
+    def transact(self, work: Callable[[icechunk.Session], str | None], *, migrating: bool = False) -> str:
         """Run ``work`` on a session at the tip and commit what it wrote, all or nothing.
 
         Parameters
@@ -206,6 +266,8 @@ class Cube:
             Writes into the session and returns the commit's message, or None to commit nothing.
             Called again with a new session where another writer was first (object stores), so it has
             to plan from what it finds in the session.
+        migrating:
+            Whether this brings a cube of an older format along, which nothing else may write to.
 
         Returns
         -------
@@ -213,7 +275,7 @@ class Cube:
             Id of the newest snapshot afterwards.
         """
         for _ in range(_ATTEMPTS):
-            with self.writing() as session:
+            with self.writing(migrating=migrating) as session:
                 start = time.monotonic()
                 message = work(session)
                 if message is None or not session.has_uncommitted_changes:
@@ -224,7 +286,7 @@ class Cube:
                         "nothing was committed; use smaller waves",
                     )
                 try:
-                    return session.commit(message)
+                    return self._commit(session, message)
                 except icechunk.ConflictError:
                     continue
         raise StoreError(f"{_ATTEMPTS} times another writer was faster at {self.uri}", "try again later")
@@ -245,26 +307,63 @@ class Cube:
         """Tag → snapshot id."""
         return {name: self.repository.lookup_tag(name) for name in sorted(self.repository.list_tags())}
 
-    def clean(self, keep: dt.timedelta) -> int:
-        """Forget snapshots older than ``keep`` and delete what nothing refers to any more.
+    def go_back(self, snapshot: str) -> None:
+        """Make an earlier snapshot the newest. What came after it stays readable until garbage is collected."""
+        with _lock(self.uri):
+            self.repository.reset_branch(BRANCH, snapshot, from_snapshot_id=self.snapshot())
 
-        Tagged snapshots and the newest stay. So does everything younger than :data:`LONGEST_INGEST`,
-        which may belong to a writer that has not committed yet.
+    def expire(self, keep: dt.timedelta, *, dry_run: bool = False) -> list[LogEntry]:
+        """Forget snapshots older than ``keep``, and return them; :meth:`collect_garbage` then frees their bytes.
+
+        Tagged snapshots stay, and so does the newest.
+
+        Parameters
+        ----------
+        dry_run:
+            Only say which would be forgotten.
+        """
+        oldest = dt.datetime.now(dt.UTC) - keep
+        with _lock(self.uri):
+            log = self.log()
+            # Icechunk keeps the first snapshot, an empty repository
+            going = [entry for entry in log[1:-1] if entry.time < oldest and not entry.tags]
+            if not dry_run and going:
+                self.repository.expire_snapshots(oldest)
+                there = {entry.snapshot for entry in self.log()}
+                going = [entry for entry in going if entry.snapshot not in there]
+        return going
+
+    def collect_garbage(self, *, dry_run: bool = False) -> int:
+        """Delete what no snapshot refers to any more: of expired snapshots and of writers that were killed.
+
+        Everything younger than :data:`LONGEST_INGEST` stays, since it may belong to a writer that has not
+        committed yet.
 
         Returns
         -------
         int
-            Number of bytes deleted.
+            Number of bytes that went, or with ``dry_run`` would go.
         """
-        now = dt.datetime.now(dt.UTC)
+        oldest = dt.datetime.now(dt.UTC) - LONGEST_INGEST
         with _lock(self.uri):
-            self.repository.expire_snapshots(now - keep)
-            return self.repository.garbage_collect(now - LONGEST_INGEST).bytes_deleted
+            freed = self.repository.garbage_collect(oldest, dry_run=dry_run).bytes_deleted
+            if (folder := local_folder(self.uri)) is not None and not dry_run:
+                seal.drop_seals(folder)
+        return freed
 
     def log(self) -> list[LogEntry]:
         """All commits, newest first."""
+        named: dict[str, list[str]] = {}
+        for tag, snapshot in self.tags().items():
+            named.setdefault(snapshot, []).append(tag)
         return [
-            LogEntry(entry.id, entry.written_at, entry.message, entry.metadata)
+            LogEntry(
+                entry.id,
+                entry.written_at,
+                entry.message,
+                entry.metadata.get("scenes", {}),
+                tuple(named.get(entry.id, ())),
+            )
             for entry in self.repository.ancestry(branch=BRANCH)
         ]
 

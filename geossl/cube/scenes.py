@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +13,12 @@ import zarr
 
 from geossl.cube import layout
 from geossl.cube.arrays import column, subgroup, write_rows
+from geossl.cube.chunks import read_columns
 from geossl.cube.repository import View
 from geossl.imagery.scene import Rejected, Scene
+
+DAMAGED = "damaged"
+"""Stands in the table instead of a scene's checksum: whatever its files are, they are to be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +45,17 @@ def read_table(collection: zarr.Group) -> dict[str, SceneEntry]:
     }
 
 
-def write_table(collection: zarr.Group, scenes: Iterable[tuple[Scene, SceneEntry]]) -> None:
-    """Add or replace rows, each with the scene's STAC Item."""
+def count_steps(collection: zarr.Group, tile_ids: Iterable[str]) -> Counter[str]:
+    """Scene id → on how many of these tiles it has a step; twice on one counts twice."""
+    paths = [f"{collection.path}/{tile_id}/scene_id" for tile_id in tile_ids]
+    return Counter(itertools.chain.from_iterable(ids.tolist() for ids in read_columns(collection.store, paths)))
+
+
+def write_table(collection: zarr.Group, scenes: Sequence[tuple[Scene, SceneEntry]]) -> None:
+    """Add or replace rows, each with the scene's STAC Item, after the steps of the scenes were recorded."""
     following = column(collection, f"{layout.SCENES}/id").size
+    tiles = frozenset().union(*(entry.tiles for _, entry in scenes))
+    steps = count_steps(collection, tiles.intersection(layout.tile_ids(collection)))
     rows = {}
     for scene, entry in scenes:
         index = entry.index
@@ -52,6 +66,7 @@ def write_table(collection: zarr.Group, scenes: Iterable[tuple[Scene, SceneEntry
             "checksum": entry.checksum,
             "revision": entry.revision,
             "tiles": " ".join(sorted(entry.tiles)),
+            "steps": steps[scene.id],
             "item": json.dumps(scene.to_item().to_dict(include_self_link=False)),
         }
     write_rows(subgroup(collection, layout.SCENES), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 Value = int | str
 """What a label file writes for a class: a number or a word."""
@@ -23,6 +23,10 @@ class IngestSettings(_Settings):
     )
     wave: int = Field(
         16, gt=0, description="scenes per commit: what an interrupted ingest loses at most, and does again"
+    )
+    reserve: ByteSize = Field(
+        ByteSize(2 * 10**9),
+        description="bytes of a local store's disk that stay free, such as 2GB: ingest stops before it touches them",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zarr
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from geossl.bands import Sensor
 from geossl.cube import layout
+from geossl.cube.overview import Thin
 from geossl.errors import GeosslError
 from geossl.grid import Tile
 from geossl.imagery.clouds import Quality, is_clear
@@ -27,6 +29,8 @@ class StepJob:
     step: int
     replaces: bool
     """Whether the step is committed already, with the scene's earlier pixels."""
+    every: int | None = None
+    """Bring every so-many-th pixel of what people would see back, for a quicklook; None: no pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class StepWritten:
     size: int
     """Bytes."""
     saturated: int
+    thin: Thin | None
+    """Red, green and blue, thinned out, where the job asks for it."""
 
 
 def write_step(
@@ -69,4 +75,11 @@ def write_step(
         pixels is None,
         image.nbytes + quality.nbytes,
         saturated,
+        None if job.every is None else _thin(image, quality, sensor, job.every),
     )
+
+
+def _thin(image: NDArray[Any], quality: NDArray[np.uint8], sensor: Sensor, every: int) -> Thin:
+    """The middle one of every so-many pixels, as a copy: the arrays it is taken from are large."""
+    of_each = slice(every // 2, None, every)
+    return Thin(image[list(sensor.rgb()), of_each, of_each].copy(), quality[of_each, of_each].copy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from geossl.bands import Sensor, require_same_radiometry
 from geossl.cube import layout
 from geossl.cube.arrays import column, subgroup
 from geossl.cube.gaps import close_gaps
+from geossl.cube.overview import Overview, assemble, thinning
+from geossl.cube.report import IngestReport
 from geossl.cube.scenes import (
     SceneEntry,
     is_source_of,
@@ -27,13 +29,19 @@ from geossl.cube.scenes import (
 )
 from geossl.cube.steps import StepJob, StepWritten, write_step
 from geossl.cube.work import run
-from geossl.errors import GeosslError, StoreError
+from geossl.errors import GeosslError, SceneError, StoreError
 from geossl.grid import Grid, Tile
 from geossl.imagery.scene import Rejected, Scene
-from geossl.progress import Progress
+from geossl.progress import PIXELS, Progress
 
 if TYPE_CHECKING:
     from distributed import Client
+
+QUICKLOOK = 640
+"""Pixels along the longer side of what a scene is shown by, about."""
+
+Look = Callable[[Scene, Overview], None]
+"""Called with each scene that is about to be committed, and its red, green and blue, thinned out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,39 +93,35 @@ class Wave:
     resampling: str
     client: Client | None
     progress: Progress
+    look: Look | None = None
 
-    ingested: list[str] = field(default_factory=list)
-    already: list[str] = field(default_factory=list)
-    set_aside: list[Rejected] = field(default_factory=list)
-    tiles: int = 0
-    bytes: int = 0
-    saturated: int = 0
+    report: IngestReport = field(default_factory=IngestReport)
 
     def write(self, session: icechunk.Session) -> str | None:
         """Plan from what the session shows and write into it.
 
-        Returns the commit's message, None where nothing changed. Fills the result attributes afresh,
-        since it is called again with another session after losing a race.
+        Returns the commit's message, None where nothing changed. Begins its report afresh, since
+        it is called again with another session after losing a race.
         """
-        self.ingested, self.already, self.set_aside = [], [], list(self.rejected)
-        self.tiles = self.bytes = self.saturated = 0
+        self.report = IngestReport(set_aside=list(self.rejected))
         planned, lengths = self._plan(zarr.open_group(session.store, mode="r+"))
         if planned:
             self._run(session, planned)
         good = []
         for plan in planned:
             if objection := plan.objection():
-                self.set_aside.append(Rejected(plan.scene.id, objection.what, objection.remedy))
+                self.report.set_aside.append(Rejected(plan.scene.id, objection.what, objection.remedy))
             else:
                 good.append(plan)
         if good:
             self._settle(session, good, lengths)
+            self._show(good)
         else:
             session.discard_changes()
         changed = self._update_quarantine(session)
         if good:
             return f"ingest {len(good)} scene(s) into {self.collection}"
-        return f"set aside {len(self.set_aside)} source(s) of {self.collection}" if changed else None
+        return f"set aside {len(self.report.set_aside)} source(s) of {self.collection}" if changed else None
 
     def _plan(self, root: zarr.Group) -> tuple[list[_Planned], dict[str, int]]:
         """Assign steps and make room for them.
@@ -140,7 +144,7 @@ class Wave:
             if old and extends:
                 tiles = {tile_id: tile for tile_id, tile in tiles.items() if tile_id not in old.tiles}
                 if not tiles:
-                    self.already.append(scene.id)
+                    self.report.already.append(scene.id)
                     continue
                 revision, visited = old.revision, old.tiles | visited
             elif old:
@@ -149,13 +153,16 @@ class Wave:
                 revision, visited = old.revision + 1, frozenset(tiles)
             plan = _Planned(scene, SceneEntry(old.index if old else None, checksum, revision, visited), extends)
             planned.append(plan)
+            every = thinning(tiles.values(), QUICKLOOK) if self.look is not None else None
             for tile_id, tile in tiles.items():
                 if tile_id in own:
-                    plan.jobs.append(StepJob(scene, tile, own[tile_id], replaces=True))
+                    plan.jobs.append(StepJob(scene, tile, own[tile_id], replaces=True, every=every))
                     continue
                 if tile_id not in lengths:
                     lengths[tile_id] = layout.step_count(group, tile_id) if tile_id in stored else 0
-                plan.jobs.append(StepJob(scene, tile, lengths[tile_id] + assigned[tile_id], replaces=False))
+                plan.jobs.append(
+                    StepJob(scene, tile, lengths[tile_id] + assigned[tile_id], replaces=False, every=every)
+                )
                 assigned[tile_id] += 1
         for tile_id, length in lengths.items():
             if tile_id not in stored:
@@ -174,9 +181,12 @@ class Wave:
             sensor=self.sensor,
             resampling=self.resampling,
         )
-        for done, (position, result) in enumerate(run(write, jobs, self.client), start=1):
+        read = 0
+        for done, (position, result) in enumerate(run(write, jobs, self.client, killed=_killed), start=1):
             results[position] = result
+            read += result.size if isinstance(result, StepWritten) else 0
             self.progress("tiles", done, len(jobs))
+            self.progress(PIXELS, read, None)
         arrived = iter(results)
         for plan in planned:
             plan.results = [next(arrived) for _ in plan.jobs]
@@ -188,8 +198,9 @@ class Wave:
         for plan in good:
             for job, result in plan.written():
                 session.merge(pickle.loads(result.fork))
-                self.tiles, self.bytes = self.tiles + 1, self.bytes + result.size
-                self.saturated += result.saturated
+                self.report.tiles += 1
+                self.report.bytes += result.size
+                self.report.saturated += result.saturated
                 index = job.step
                 if not job.replaces:
                     used[job.tile.id].append(job.step)
@@ -210,20 +221,30 @@ class Wave:
         for tile_id, of_tile in steps.items():
             layout.write_records(subgroup(group, tile_id), of_tile)
         write_table(group, [(plan.scene, plan.entry) for plan in good])
-        self.ingested = [plan.scene.id for plan in good]
+        self.report.ingested = [plan.scene.id for plan in good]
+
+    def _show(self, good: list[_Planned]) -> None:
+        """Hand out what each scene looks like; one that gained tiles only would be shown in part."""
+        if self.look is None:
+            return
+        for plan in good:
+            parts = {job.tile: result.thin for job, result in plan.written() if result.thin is not None}
+            if parts and not plan.extends:
+                every = next(job.every for job in plan.jobs if job.every is not None)
+                self.look(plan.scene, assemble(parts, self.sensor, every))
 
     def _update_quarantine(self, session: icechunk.Session) -> bool:
         """Write what was set aside, take out what is well now; whether that changed anything."""
         root = zarr.open_group(session.store, mode="r+")
         before = read_quarantine(root, self.collection)
-        well = {*self.ingested, *self.already}
+        well = {*self.report.ingested, *self.report.already}
         scenes = [candidate.scene for candidate in self.candidates if candidate.scene.id in well]
         after = {
             source: entry
             for source, entry in before.items()
             if not any(is_source_of(source, scene) for scene in scenes)
         }
-        after |= {item.source: (item.reason, item.remedy) for item in self.set_aside}
+        after |= {item.source: (item.reason, item.remedy) for item in self.report.set_aside}
         if after != before:
             write_quarantine(root, self.collection, after)
         return after != before
@@ -249,6 +270,18 @@ def require_collection(root: zarr.Group, name: str, sensor: Sensor, grid: Grid) 
     if (there := Grid.from_dict(attributes["grid"])) != grid:
         raise StoreError(f"collection {name!r} lies on {there}, the imagery would lie on {grid}", "use another cube")
     return group
+
+
+def _killed(job: StepJob) -> SceneError:
+    return scene_kills(job.scene, f"tile {job.tile.id}")
+
+
+def scene_kills(scene: Scene, where: str) -> SceneError:
+    """The reason to set a scene aside whose reading ends every process that tries."""
+    return SceneError(
+        f"scene {scene.id}: whichever process read {where} was killed: its decoder crashed, or memory ran out",
+        "try its files with gdalinfo -checksum; give workers more memory (cluster: memory_limit, or fewer workers)",
+    )
 
 
 def _steps_of(group: zarr.Group, scene_id: str, tile_ids: frozenset[str]) -> dict[str, int]:

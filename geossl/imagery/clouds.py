@@ -1,7 +1,9 @@
 """Quality flags: what a provider's mask says about each pixel, in one vocabulary.
 
-Three masks are understood, each by a table: Sentinel-2's scene classification (``scl``), the
-``QA_PIXEL`` bits of Landsat Collection 2 (``qa_pixel``) and the classes of classic Fmask (``fmask``).
+Five masks are understood, each by a table: Sentinel-2's scene classification (``scl``), the bits of
+``QA_PIXEL`` and of ``QA_RADSAT`` of Landsat Collection 2 (``qa_pixel``, ``qa_radsat``; USGS, LSDS-1618
+and LSDS-1619), the classes of classic Fmask (``fmask``), and the bits that go by the same name in HLS
+version 2 (``hls_fmask``; HLS Product User Guide 2.0, quality assessment layer).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-QualityKind = Literal["scl", "qa_pixel", "fmask"]
+QualityKind = Literal["scl", "qa_pixel", "qa_radsat", "fmask", "hls_fmask"]
 """Which provider's mask a quality band is."""
 
 
@@ -71,6 +73,20 @@ _QA_PIXEL_BITS = {
     7: Quality.WATER,
 }  # 6 says clear; 8 … 15 are confidences
 
+_QA_RADSAT_BITS = dict.fromkeys((0, 1, 2, 3, 4, 5, 6, 8), Quality.SATURATED) | {
+    9: Quality.NODATA,  # dropped pixel (Landsat 4-7)
+    11: Quality.NODATA,  # terrain occlusion (Landsat 8-9): other ground than this pixel's was seen
+}  # 0 … 6 are bands 1 … 7, 8 is band 9 of Landsat 8-9 and band 6 in high gain of Landsat 7; others are unused
+
+_HLS_FMASK_BITS = {
+    0: Quality.CIRRUS,  # reserved, and set by no version so far
+    1: Quality.CLOUD,
+    2: Quality.CLOUD,  # adjacent to cloud or shadow
+    3: Quality.SHADOW,
+    4: Quality.SNOW,
+    5: Quality.WATER,
+}  # 6 and 7 are the aerosol level; 255 is fill
+
 
 def _table(classes: dict[int, Quality]) -> NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
@@ -79,11 +95,18 @@ def _table(classes: dict[int, Quality]) -> NDArray[np.uint8]:
     return table
 
 
+def _bit_table(bits: dict[int, Quality], size: int) -> NDArray[np.uint8]:
+    table = np.zeros(size, np.uint8)
+    for bit, flag in bits.items():
+        table[(np.arange(size) >> bit) & 1 == 1] |= np.uint8(flag)
+    return table
+
+
 _SCL, _FMASK = _table(_SCL_CLASSES), _table(_FMASK_CLASSES)
-# All flags hang on the low byte of QA_PIXEL, so this too is a table of 256.
-_QA_PIXEL = np.zeros(256, np.uint8)
-for _bit, _flag in _QA_PIXEL_BITS.items():
-    _QA_PIXEL[(np.arange(256) >> _bit) & 1 == 1] |= np.uint8(_flag)
+# Only the lowest 8 and 12 bits matter.
+_QA_PIXEL, _QA_RADSAT = _bit_table(_QA_PIXEL_BITS, 1 << 8), _bit_table(_QA_RADSAT_BITS, 1 << 12)
+_HLS_FMASK = _bit_table(_HLS_FMASK_BITS, 256)
+_HLS_FMASK[255] = Quality.NODATA
 
 
 def _look_up(table: NDArray[np.uint8], codes: NDArray[Any], fill: int) -> NDArray[np.uint8]:
@@ -92,7 +115,7 @@ def _look_up(table: NDArray[np.uint8], codes: NDArray[Any], fill: int) -> NDArra
     return known
 
 
-FILL: dict[QualityKind, int] = {"scl": 0, "qa_pixel": 1, "fmask": 255}
+FILL: dict[QualityKind, int] = {"scl": 0, "qa_pixel": 1, "qa_radsat": 1 << 9, "fmask": 255, "hls_fmask": 255}
 """The code by which each mask says "nothing here"."""
 
 
@@ -106,14 +129,26 @@ def from_qa_pixel(bits: NDArray[Any]) -> NDArray[np.uint8]:
     return _QA_PIXEL[bits & 0xFF]
 
 
+def from_qa_radsat(bits: NDArray[Any]) -> NDArray[np.uint8]:
+    """Flags from Landsat Collection 2 ``QA_RADSAT`` bits (uint16): saturated in any band. Any shape."""
+    return _QA_RADSAT[bits & 0xFFF]
+
+
 def from_fmask(codes: NDArray[Any]) -> NDArray[np.uint8]:
     """Flags from classic Fmask classes 0 … 4 and 255 (fill). Any integers, any shape."""
     return _look_up(_FMASK, codes, FILL["fmask"])
 
 
+def from_hls_fmask(bits: NDArray[Any]) -> NDArray[np.uint8]:
+    """Flags from the ``Fmask`` bits of HLS version 2 and 255 (fill). Any integers, any shape."""
+    return _look_up(_HLS_FMASK, bits, FILL["hls_fmask"])
+
+
 FLAGS: dict[QualityKind, Callable[[NDArray[Any]], NDArray[np.uint8]]] = {
     "scl": from_scl,
     "qa_pixel": from_qa_pixel,
+    "qa_radsat": from_qa_radsat,
     "fmask": from_fmask,
+    "hls_fmask": from_hls_fmask,
 }
 """Kind of mask → its function from codes to flags."""

@@ -1,25 +1,36 @@
-"""Scenes from a folder: by a file name pattern, or whatever explains itself.
+"""Scenes from a folder or a bucket: by a file name pattern, or whatever explains itself.
 
-Without a pattern a folder may hold Sentinel-2 ``.SAFE`` products, rasters with their STAC Items beside
-them, or, where there is neither, rasters each of which is a whole scene.
+Without a pattern a folder may hold Sentinel-2 ``.SAFE`` products, Landsat products (``*_MTL.txt``), HLS
+granules, rasters with their STAC Items beside them, or, where there is nothing of these, rasters each of
+which is a whole scene.
+
+A bucket is looked at as a folder too: its names and its small metadata files are laid out in a scratch
+folder, the readers of products walk that, and what they find gets the bucket's addresses back.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
+from geossl.imagery.access import AccessSettings
 from geossl.imagery.clouds import QualityKind
+from geossl.imagery.hls import NAME as HLS_NAME
+from geossl.imagery.hls import read_hls
 from geossl.imagery.items import OWN
+from geossl.imagery.landsat import metadata_files, read_landsat
+from geossl.imagery.listing import BUCKETS, METADATA, Skeleton, skeleton
 from geossl.imagery.pattern import NameParts, NamePattern
 from geossl.imagery.raster import SUFFIXES, footprint, geobox, open_raster
 from geossl.imagery.safe import read_safe
@@ -31,42 +42,53 @@ _DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[
 
 
 class FolderSettings(BaseModel):
-    """Scenes that lie in a folder."""
+    """Scenes that lie in a folder or a bucket."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["folder"] = "folder"
-    path: str = Field(description="The folder; relative to the project file.")
+    path: str = Field(
+        description="The folder, relative to the project file; or a bucket: s3://bucket/prefix, gs:// or az://."
+    )
     pattern: str | None = Field(
         default=None,
         description="File names below it, with {scene}, {band} and {date:%Y%m%d} in place of what differs."
-        " Without a pattern: SAFE products, STAC Items beside their files, or one raster a scene.",
+        " Without a pattern: SAFE, Landsat and HLS products, STAC Items beside their files, or one raster a scene.",
     )
     date: datetime | None = Field(default=None, description="Acquisition date (UTC), where file names do not say it.")
     scene: str | None = Field(default=None, description="Name of the scene or series, where file names do not say it.")
     bands: tuple[str, ...] | dict[str, str | int] | None = Field(
         default=None,
         description="Which band is what: a list in file order (or of the names in the pattern), or band: name in the"
-        " pattern, or band: number within the file. scl, qa_pixel or fmask name the quality mask.",
+        " pattern, or band: number within the file. scl, qa_pixel, qa_radsat, fmask or hls_fmask name quality masks.",
     )
     nodata: float | None = Field(
         default=None, description="The number for no-data, where files tag none or a wrong one."
     )
     physical: bool = Field(default=False, description="The files hold physical values, such as reflectance 0 … 1.")
+    access: AccessSettings | None = Field(default=None, description="How to sign in to a bucket.")
 
 
 class FolderSource:
-    """The scenes below one folder.
+    """The scenes below one folder or one bucket's prefix.
 
     Raises
     ------
     SettingsError
-        There is no such folder.
+        There is no such folder, or the address cannot be listed.
     """
 
     def __init__(self, settings: FolderSettings, base: Path) -> None:
         self.settings = settings
-        self.folder = (base / settings.path).resolve()
+        self._bucket: Skeleton | None = None
+        """What :attr:`folder` stands for while a bucket is looked at."""
+        scheme, remote, _ = settings.path.partition("://")
+        if remote and scheme not in BUCKETS:
+            raise SettingsError(
+                f"{settings.path} cannot be listed: {scheme} has no folders",
+                f"name a folder or a bucket ({', '.join(f'{name}://' for name in BUCKETS)}), or a STAC catalog",
+            )
+        self.folder = Path() if remote else (base / settings.path).resolve()
         if not self.folder.is_dir():
             raise SettingsError(f"the imagery folder {self.folder} does not exist", "check `path`")
 
@@ -78,7 +100,19 @@ class FolderSource:
                 raise SettingsError(
                     f"`bands` does not say which is {', '.join(missing)}", "name all bands of the sensor"
                 )
-        return iter(in_order(self._by_pattern(sensor) if self.settings.pattern else self._by_kind(sensor)))
+        if "://" not in self.settings.path:
+            return iter(in_order(self._found(sensor)))
+        wanted = _is_raster if self.settings.pattern else _is_raster_or_metadata
+        with skeleton(self.settings.path, self.settings.access, wanted) as bucket:
+            self.folder, self._bucket = bucket.folder, bucket
+            return iter(in_order(_in_bucket(entry, bucket) for entry in self._found(sensor)))
+
+    def _found(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+        return self._by_pattern(sensor) if self.settings.pattern else self._by_kind(sensor)
+
+    def _href(self, path: str) -> str:
+        """Where a path's file really is."""
+        return self._bucket.href(path) if self._bucket else path
 
     def _by_pattern(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
         """Files whose names say the same scene and date are one scene."""
@@ -108,23 +142,31 @@ class FolderSource:
                     assets = self._assets_in(_only([path for path, _ in files], "scene"), sensor)
                 yield self._scene(name, files[0][1].time, assets, sensor)
             except SceneError as error:
-                yield Rejected(f"{self.folder}: {name}", error.what, error.remedy)
+                yield Rejected(f"{self._href(str(self.folder))}: {name}", error.what, error.remedy)
 
     def _by_kind(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
-        """SAFE products and STAC Items; single rasters where there is neither."""
-        safes, items, rasters = _walk(self.folder)
-        for safe in safes:
+        """Products and STAC Items; single rasters where there is neither."""
+        found = _walk(self.folder)
+        readers: list[tuple[Path, Callable[[], Scene]]] = [
+            *((safe, functools.partial(read_safe, safe, sensor)) for safe in found.safes),
+            *((mtl, functools.partial(read_landsat, mtl, sensor)) for mtl in found.landsats),
+            *(
+                (files[0].parent, functools.partial(read_hls, files, sensor, self._href, self.settings.access))
+                for files in found.hls
+            ),
+        ]
+        for path, read in readers:
             try:
-                yield read_safe(safe, sensor)
+                yield read()
             except SceneError as error:
-                yield Rejected(str(safe), error.what, error.remedy)
-        for path in items:
+                yield Rejected(str(path), error.what, error.remedy)
+        for path in found.items:
             yield read_item(path, sensor)
-        if safes or items:
+        if readers or found.items:
             return
-        if not rasters:
-            raise self._nothing_found("is imagery: no SAFE product, no STAC Item, no raster")
-        for path in rasters:
+        if not found.rasters:
+            raise self._nothing_found("is imagery: no product, no STAC Item, no raster")
+        for path in found.rasters:
             name = "-".join(text for text in (self.settings.scene, path.stem) if text)
             try:
                 yield self._scene(name, _date_in(path), self._assets_in(path, sensor), sensor)
@@ -141,8 +183,8 @@ class FolderSource:
             raise SceneError(f"nothing says when scene {name} was taken", "put {date} in `pattern`, or give `date:`")
         first = assets[sensor.band_names[0]]
         what = f"scene {name}, band {sensor.band_names[0]}"
-        with open_raster(first.href, what) as dataset:
-            box, crs = geobox(dataset, what), dataset.crs.to_string()
+        with open_raster(self._href(first.href), what, self.settings.access) as dataset:
+            box, crs = geobox(dataset, what), (dataset.crs or dataset.gcps[1]).to_string()
         return Scene(
             id=name,
             sensor=sensor.name,
@@ -171,7 +213,7 @@ class FolderSource:
         2. by the file's descriptions, where they name all bands of the sensor;
         3. in the sensor's order, where the file has as many bands.
         """
-        with open_raster(str(path), f"file {path.name}") as dataset:
+        with open_raster(self._href(str(path)), f"file {path.name}", self.settings.access) as dataset:
             count, described = dataset.count, dataset.descriptions
         by_description = {text.lower(): index for index, text in enumerate(described, start=1) if text}
         stated = self.settings.bands
@@ -197,7 +239,7 @@ class FolderSource:
     def _nothing_found(self, lack: str) -> SettingsError:
         examples = sorted(path.name for path in self.folder.iterdir())[:3]
         there = f"there is, for example, {', '.join(examples)}" if examples else "the folder is empty"
-        return SettingsError(f"nothing in {self.folder} {lack}", there)
+        return SettingsError(f"nothing in {self._href(str(self.folder))} {lack}", there)
 
 
 def _name_in(sensor: Sensor, name: str) -> str:
@@ -214,17 +256,62 @@ def _only(paths: list[Path], what: str) -> Path:
     return paths[0]
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """SAFE products, STAC Item files and rasters at or below a folder; nothing within a SAFE product."""
-    safes, items, rasters = [], [], []
+@dataclass(slots=True)
+class _Found:
+    """What lies at or below a folder."""
+
+    safes: list[Path] = field(default_factory=list)
+    landsats: list[Path] = field(default_factory=list)
+    """One metadata file a product."""
+    hls: list[list[Path]] = field(default_factory=list)
+    """The files of each granule."""
+    items: list[Path] = field(default_factory=list)
+    rasters: list[Path] = field(default_factory=list)
+
+
+def _walk(folder: Path) -> _Found:
+    """Nothing within a SAFE product, and no Items beside a Landsat product or an HLS granule: they come with
+    it, and name its files where the provider has them."""
+    found = _Found()
+    granules: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for root, folders, files in folder.walk():
+        folders.sort()
         if root.suffix == ".SAFE":
-            safes.append(root)
+            found.safes.append(root)
             folders.clear()
             continue
-        items += [root / name for name in files if name.endswith(".json") and _is_item(root / name)]
-        rasters += [root / name for name in files if Path(name).suffix.lower() in SUFFIXES]
-    return sorted(safes), sorted(items), sorted(rasters)
+        products = [root / name for name in metadata_files(files)]
+        found.landsats += products
+        for name in sorted(files):
+            if match := HLS_NAME.fullmatch(name):
+                granules[root, match["granule"]].append(root / name)
+                products.append(root / name)
+        found.rasters += [root / name for name in sorted(files) if _is_raster(name)]
+        if not products:
+            found.items += [root / name for name in sorted(files) if name.endswith(".json") and _is_item(root / name)]
+    found.hls = list(granules.values())
+    return found
+
+
+def _is_raster(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _is_raster_or_metadata(name: str) -> bool:
+    return _is_raster(name) or name.lower().endswith(METADATA)
+
+
+def _in_bucket(entry: Scene | Rejected, bucket: Skeleton) -> Scene | Rejected:
+    """What was found in a bucket's skeleton, with the bucket's addresses."""
+    if isinstance(entry, Rejected):
+        return Rejected(*(bucket.href(text) for text in (entry.source, entry.reason, entry.remedy)))
+
+    def there(asset: Asset) -> Asset:
+        href = bucket.href(asset.href)
+        return replace(asset, href=href, version=bucket.version(href))
+
+    bands = {name: there(asset) for name, asset in entry.bands.items()}
+    return replace(entry, bands=bands, masks={kind: there(asset) for kind, asset in entry.masks.items()})
 
 
 def _is_item(path: Path) -> bool:

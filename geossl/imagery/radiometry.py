@@ -12,6 +12,11 @@ from geossl.bands import Sensor
 from geossl.errors import SceneError
 from geossl.imagery.scene import Scene
 
+RAW_RADAR = (
+    "make terrain-corrected gamma0 of it first (ESA SNAP, pyroSAR or sarsen), or take a provider's RTC collection"
+)
+"""What to do with a radar image that is still in the geometry of its acquisition."""
+
 
 def source_nodata(scene: Scene, sensor: Sensor, dtype: np.dtype[Any], tagged: float | None, what: str) -> float | None:
     """The number that means no-data in one file.
@@ -40,17 +45,28 @@ def source_nodata(scene: Scene, sensor: Sensor, dtype: np.dtype[Any], tagged: fl
     return 0 if dtype.kind == "u" and own is not None and own < 0 else None
 
 
+def is_decibel(sensor: Sensor) -> bool:
+    """Whether a sensor's values are decibels (radar): their files may hold linear power instead, which is
+    what must be resampled, since the mean of two powers is not the mean of their logarithms."""
+    return sensor.radiometry.unit == "dB"
+
+
 def check_numbers(scene: Scene, sensor: Sensor, dtype: str, what: str) -> None:
     """Refuse files whose numbers cannot become the sensor's.
 
     Raises
     ------
     SceneError
-        Complex numbers; fractions for a sensor that stores integers, unless they are physical values.
+        Complex numbers; fractions for a sensor that stores integers, unless they are physical values;
+        integers for a sensor of decibels.
     """
     if dtype.startswith("complex"):
         raise SceneError(f"{what}: the file holds complex numbers ({dtype})", "convert it to intensity first")
-    if np.dtype(dtype).kind == "f" and sensor.radiometry.dtype != "float32" and not scene.physical:
+    floating = np.dtype(dtype).kind == "f"
+    if is_decibel(sensor):
+        if not floating:
+            raise SceneError(f"{what}: the file holds {dtype}, the amplitude of a raw radar product (GRD)", RAW_RADAR)
+    elif floating and sensor.radiometry.dtype != "float32" and not scene.physical:
         raise SceneError(
             f"{what}: the file holds {dtype}, sensor {sensor.name} stores {sensor.radiometry.dtype}",
             f"say that the values are physical ({sensor.radiometry.unit}), or describe a sensor with dtype float32",
@@ -58,39 +74,72 @@ def check_numbers(scene: Scene, sensor: Sensor, dtype: str, what: str) -> None:
 
 
 def to_stored(
-    values: NDArray[Any], measured: NDArray[np.bool_], scene: Scene, sensor: Sensor, out: NDArray[Any]
-) -> NDArray[np.bool_]:
+    values: NDArray[Any],
+    lost: NDArray[np.bool_],
+    scene: Scene,
+    sensor: Sensor,
+    out: NDArray[Any],
+    *,
+    power: bool = False,
+) -> NDArray[np.bool_] | None:
     """Turn one band's numbers into stored numbers.
 
     Parameters
     ----------
     values:
-        (H, W), as the file has them.
-    measured:
-        (H, W), where they are measurements. Cleared where the stored number would be the sensor's no-data.
+        (H, W), as the file has them; may be ``out`` itself.
+    lost:
+        (H, W), where they are no measurements. Set where the stored number would be the sensor's no-data,
+        and where a power is not positive.
     out:
         (H, W), the sensor's dtype; filled here.
+    power:
+        The numbers are linear power, the sensor's are decibels.
 
     Returns
     -------
-    (H, W), where a number did not fit and was clipped to the nearest that is not no-data.
+    (H, W), where a number did not fit and was clipped to the nearest that is not no-data; None: nowhere.
     """
     nodata = sensor.radiometry.nodata
-    clipped = np.zeros(values.shape, bool)
+    clipped = None
+    if power:
+        lost |= ~(values > 0)
+        values = 10 * np.log10(np.where(lost, 1, values).astype(np.float64))
     if out.dtype.kind == "f":
-        np.add(values, scene.shift, out=out, casting="unsafe")
-    elif values.dtype == out.dtype and not scene.shift:
-        np.copyto(out, values)
+        if values is not out or scene.shift:
+            np.add(values, scene.shift, out=out, casting="unsafe")
+    elif values.dtype.kind != "f" and _fits(values, scene.shift, out.dtype):
+        _add(values, scene.shift, out)
     else:
-        numbers = _integers(np.where(measured, values, 0), scene, sensor)
+        numbers = _integers(np.where(lost, 0, values), scene, sensor)
         lowest, highest = np.iinfo(out.dtype).min, np.iinfo(out.dtype).max
-        clipped = ((numbers < lowest) | (numbers > highest)) & measured
+        clipped = ((numbers < lowest) | (numbers > highest)) & ~lost
         nearest = np.clip(numbers, lowest + (nodata == lowest), highest - (nodata == highest))
         np.copyto(out, np.where(clipped, nearest, numbers), casting="unsafe")
     if nodata is not None:
-        measured &= out != nodata
-    out[~measured] = 0 if nodata is None else nodata
+        lost |= out == nodata
+    np.copyto(out, 0 if nodata is None else nodata, where=lost, casting="unsafe")
     return clipped
+
+
+def _fits(values: NDArray[Any], shift: int, dtype: np.dtype[Any]) -> bool:
+    """Whether integers can be shifted into a dtype without clipping."""
+    there, here = np.iinfo(values.dtype), np.iinfo(dtype)
+    lowest, highest = here.min - shift, here.max - shift
+    return bool((there.min >= lowest or values.min() >= lowest) and (there.max <= highest or values.max() <= highest))
+
+
+def _add(values: NDArray[Any], shift: int, out: NDArray[Any]) -> None:
+    """Integers that fit are right modulo the dtype's size too, which spares wider numbers in between."""
+    if values is out and not shift:
+        return
+    modulus = 2 ** (8 * out.dtype.itemsize)
+    if values.dtype.itemsize == out.dtype.itemsize:
+        unsigned = np.dtype(f"u{out.dtype.itemsize}")
+        np.add(values.view(unsigned), unsigned.type(shift % modulus), out=out.view(unsigned))
+    else:
+        amount = np.array(shift % modulus, np.uint64).astype(out.dtype)
+        np.add(values, amount, out=out, dtype=out.dtype, casting="unsafe")
 
 
 def _integers(values: NDArray[Any], scene: Scene, sensor: Sensor) -> NDArray[np.int64]:

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from shapely.affinity import translate
-from shapely.geometry import Polygon, box, mapping
-
 from geossl.bands import Sensor
 from geossl.errors import SceneError
-from geossl.imagery.scene import Asset, Scene
+from geossl.imagery.scene import Asset, Scene, outline
 
 _IMAGE = re.compile(r"_(?P<band>B\d[\dA]|SCL)(?:_(?P<gsd>\d{2})m)?\.jp2$")
 
@@ -29,6 +26,15 @@ def read_safe(folder: Path, sensor: Sensor) -> Scene:
     SceneError
         The folder is no complete product, lacks a band, or is of another level or scale than the sensor.
     """
+    try:
+        return _scene(folder, sensor)
+    except ValueError as error:
+        raise SceneError(
+            f"{folder.name}: the metadata hold no number or time: {error}", "fetch the product again"
+        ) from error
+
+
+def _scene(folder: Path, sensor: Sensor) -> Scene:
     product = _metadata(folder, "MTD_MSIL*.xml")
     granule = _metadata(folder, "GRANULE/*/MTD_TL.xml")
     level = _text(product, folder, "PROCESSING_LEVEL").removeprefix("Level-").lower()
@@ -103,14 +109,9 @@ def _shift(product: ElementTree.Element, folder: Path) -> int:
 
 
 def _footprint(positions: str) -> dict[str, Any]:
-    """GeoJSON from a list of latitude longitude pairs; cut in two where it crosses the antimeridian."""
+    """GeoJSON from a list of latitude longitude pairs."""
     numbers = [float(number) for number in positions.split()]
-    latitudes, longitudes = numbers[::2], numbers[1::2]
-    if max(longitudes) - min(longitudes) < 180:
-        return dict(mapping(Polygon(zip(longitudes, latitudes, strict=True))))
-    whole = Polygon((x % 360, y) for x, y in zip(longitudes, latitudes, strict=True))
-    beyond = translate(whole.intersection(box(180, -90, 360, 90)), -360)
-    return dict(mapping(whole.intersection(box(0, -90, 180, 90)).union(beyond)))
+    return outline(list(zip(numbers[1::2], numbers[::2], strict=True)))
 
 
 def _properties(product: ElementTree.Element) -> dict[str, Any]:

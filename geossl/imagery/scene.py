@@ -8,20 +8,24 @@ providers' items by the rules of :mod:`geossl.imagery.items`.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import pystac
+import shapely
 import shapely.geometry
 from pystac.extensions.projection import ProjectionExtension
+from shapely.affinity import translate
 
 from geossl.bands import Sensor
 from geossl.errors import SceneError
 from geossl.imagery import items
+from geossl.imagery.access import Access
 from geossl.imagery.clouds import QualityKind
 from geossl.imagery.items import OWN
 
@@ -32,6 +36,9 @@ _CODE = re.compile(r"\w+:\w+")
 """A CRS by authority and code; anything else is WKT."""
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_PHOTOGRAPHS = datetime(1858, 1, 1, tzinfo=UTC)
+"""From the air; an earlier time is a mistake, as are the epoch of a clock that was never set, and the future."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class Asset:
     """A local path, or an http(s), s3, gs or az address."""
     index: int = 1
     """1-based band index within the file."""
+    version: str = ""
+    """Of a remote file, what a listing told it by from an earlier one, such as its entity tag."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Scene:
     properties: Mapping[str, Any] = field(default_factory=dict)
     """Anything else that the source says; JSON-ready. ``geossl:physical: true`` says that the files hold
     physical values (reflectance 0 … 1) rather than stored numbers."""
+    access: Access | None = None
+    """How to sign in where the files are not open to all; holds no secret, and is not part of the item."""
 
     def __post_init__(self) -> None:
         if self.time.tzinfo is None:
@@ -83,14 +94,27 @@ class Scene:
         """What the scene's pixels are made from, as 32 hex digits: equal for equal files wherever they lie.
 
         Covers each band's place, file name, file size and first and last 64 KiB, and how the numbers are
-        read. A remote file counts by its address and the item's ``updated`` property.
+        read. A remote file counts by its address and its version or the item's ``updated`` property; where
+        there is neither, its server is asked.
+
+        Raises
+        ------
+        SceneError
+            A file is not there or not to be had.
         """
         reading = (self.shift, self.source_nodata, tuple(self.masks), self.physical)
         digest = hashlib.blake2b(repr(reading).encode(), digest_size=16)
+        assets = dict(self._assets())
+        said = {asset.href: asset.version or self.properties.get("updated") for asset in assets.values()}
+        unsaid = [href for href, version in said.items() if "://" in href and not version]
+        if unsaid:
+            from geossl.imagery.listing import versions
+
+            said |= versions(unsaid, self.access, f"scene {self.id}")
         files: dict[str, bytes] = {}
-        for name, asset in self._assets():
+        for name, asset in assets.items():
             if asset.href not in files:
-                files[asset.href] = self._file_digest(name, asset.href)
+                files[asset.href] = self._file_digest(name, asset.href, said[asset.href])
             digest.update(f"{name}:{asset.index}".encode() + files[asset.href])
         return digest.hexdigest()
 
@@ -113,6 +137,8 @@ class Scene:
         for name, asset in self._assets():
             roles = ["data"] if name in self.bands else ["data-mask"]
             extra = {"bands": [{"name": name}], OWN + "index": asset.index}
+            if asset.version:
+                extra[OWN + "version"] = asset.version
             item.add_asset(name, pystac.Asset(asset.href, roles=roles, extra_fields=extra))
         return item
 
@@ -123,8 +149,10 @@ class Scene:
         Raises
         ------
         SceneError
-            The item lacks a band or a time, or its numbers cannot become the sensor's by an exact shift.
+            The item lacks a band or a time, is of another sensor, or its numbers cannot become the sensor's
+            by an exact shift.
         """
+        items.require_sensor(item, sensor)
         time = item.datetime or item.common_metadata.start_datetime
         if item.geometry is None or time is None:
             raise SceneError(f"{item.id}: the item has no {'time' if time is None else 'geometry'}")
@@ -143,8 +171,8 @@ class Scene:
             time=time.replace(tzinfo=time.tzinfo or UTC),
             footprint=item.geometry,
             crs=item.properties.get("proj:code") or (f"EPSG:{epsg}" if epsg else item.properties.get("proj:wkt2")),
-            bands={name: Asset(asset.href, index) for name, (asset, index) in hits.items()},
-            masks={kind: Asset(asset.href, index) for kind, (asset, index) in items.find_masks(item).items()},
+            bands={name: _asset(*hit) for name, hit in hits.items()},
+            masks={kind: _asset(*hit) for kind, hit in items.find_masks(item, sensor).items()},
             shift=_only(item, "shift", [items.shift(item, *hit, sensor) for hit in hits.values()]),
             source_nodata=_only(item, "no-data", [items.nodata(item, *hit) for hit in hits.values()]),
             properties={key: value for key, value in item.properties.items() if key not in consumed},
@@ -155,9 +183,9 @@ class Scene:
         yield from self.bands.items()
         yield from self.masks.items()
 
-    def _file_digest(self, name: str, href: str) -> bytes:
+    def _file_digest(self, name: str, href: str, version: str | None) -> bytes:
         if "://" in href:
-            return hashlib.blake2b(f"{href} {self.properties.get('updated')}".encode()).digest()
+            return hashlib.blake2b(f"{href} {version}".encode()).digest()
         path = Path(href)
         try:
             size = path.stat().st_size
@@ -168,6 +196,10 @@ class Scene:
         except OSError as error:
             raise SceneError(f"{self.id}, band {name}: cannot read {href}: {error.strerror}") from error
         return hashlib.blake2b(f"{path.name} {size} ".encode() + head + tail).digest()
+
+
+def _asset(asset: pystac.Asset, index: int) -> Asset:
+    return Asset(asset.href, index, asset.extra_fields.get(OWN + "version", ""))
 
 
 def _only[T](item: pystac.Item, what: str, values: list[T]) -> T:
@@ -194,20 +226,54 @@ class Source(Protocol):
     """Where scenes come from."""
 
     def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
-        """Everything there is, in order of time and id; what cannot be used comes with its reason."""
+        """Everything there is, as it is found; what cannot be used comes with its reason.
+
+        :func:`in_order` puts the scenes of all sources in order and sets aside what contradicts itself.
+        """
         ...
 
 
 def in_order(found: Iterable[Scene | Rejected]) -> list[Scene | Rejected]:
-    """Scenes by time and id, then what was rejected; of two scenes with one id, the later is rejected."""
+    """Scenes by time and id, then what was rejected.
+
+    Rejected here are scenes whose time cannot be right, and the later of two different scenes with one id;
+    a scene that was found twice counts once.
+    """
     scenes: dict[str, Scene] = {}
     rejected: list[Rejected] = []
-    for entry in sorted(found, key=lambda one: (one.time, one.id) if isinstance(one, Scene) else (_NEVER, one.source)):
+    for entry in sorted(found, key=_place):
         if isinstance(entry, Rejected):
             rejected.append(entry)
-        elif entry.id in scenes:
-            reason = f"there is already a scene {entry.id}, of {scenes[entry.id].time}"
-            rejected.append(Rejected(next(iter(entry.bands.values())).href, reason, "give scenes different names"))
-        else:
+        elif not _FIRST_PHOTOGRAPHS <= entry.time <= datetime.now(UTC) + timedelta(days=1) or entry.time == _EPOCH:
+            reason = f"{entry.id}: it says it was acquired at {entry.time}, which cannot be right"
+            rejected.append(Rejected(_source(entry), reason, "correct its time"))
+        elif entry.id not in scenes:
             scenes[entry.id] = entry
+        elif entry != scenes[entry.id]:
+            reason = f"there is already a scene {entry.id}, of {scenes[entry.id].time}"
+            rejected.append(Rejected(_source(entry), reason, "give scenes different names"))
     return [*scenes.values(), *rejected]
+
+
+def outline(corners: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """GeoJSON polygon from (longitude, latitude) pairs; cut in two where it crosses the antimeridian."""
+    longitudes = [x for x, _ in corners]
+    found: shapely.geometry.base.BaseGeometry = shapely.geometry.Polygon(corners)
+    if max(longitudes) - min(longitudes) >= 180:
+        whole = shapely.make_valid(shapely.geometry.Polygon([(x % 360, y) for x, y in corners]))
+        east, west = shapely.geometry.box(0, -90, 180, 90), shapely.geometry.box(180, -90, 360, 90)
+        found = whole.intersection(east).union(translate(whole.intersection(west), -360))
+    geometry: dict[str, Any] = json.loads(
+        shapely.to_geojson(found)
+    )  # mapping() gives tuples, which JSON turns to lists
+    return geometry
+
+
+def _place(entry: Scene | Rejected) -> tuple[datetime, str, str]:
+    if isinstance(entry, Rejected):
+        return _NEVER, entry.source, entry.reason
+    return entry.time, entry.id, _source(entry)
+
+
+def _source(scene: Scene) -> str:
+    return next(iter(scene.bands.values())).href

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from geossl.bands import Sensor
+from geossl.imagery.access import Access
 from geossl.imagery.folder import FolderSettings, FolderSource
-from geossl.imagery.scene import Source
+from geossl.imagery.scene import Rejected, Scene, Source
 from geossl.imagery.stac import StacSettings, StacSource
 
 SourceSettings = Annotated[FolderSettings | StacSettings, Field(discriminator="kind")]
@@ -21,6 +25,19 @@ def open_source(settings: FolderSettings | StacSettings, base: Path) -> Source:
     Raises
     ------
     SettingsError
-        The folder does not exist.
+        The folder does not exist, or is an address that cannot be listed.
     """
-    return FolderSource(settings, base) if isinstance(settings, FolderSettings) else StacSource(settings, base)
+    source = FolderSource(settings, base) if isinstance(settings, FolderSettings) else StacSource(settings, base)
+    return _Signed(source, settings.access) if settings.access else source
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A source whose files are not open to all: every scene carries how to sign in."""
+
+    source: Source
+    access: Access
+
+    def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+        for entry in self.source.scenes(sensor):
+            yield replace(entry, access=self.access) if isinstance(entry, Scene) else entry

@@ -1,25 +1,55 @@
-"""Scenes from STAC: an API, a static catalog, an item collection, or one item."""
+"""Scenes from STAC: an API, a static catalog, an item collection, a stac-geoparquet file, or one item."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlparse
+from typing import Any, Literal, overload
+from urllib.parse import unquote, urlsplit
 
 import pystac
 import pystac_client
-import shapely.geometry
 from pydantic import BaseModel, ConfigDict, Field
+from pystac.utils import make_absolute_href
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import DoesNotConformTo
+from shapely.errors import ShapelyError
+from shapely.geometry import box, shape
+from urllib3 import Retry
 
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
-from geossl.imagery.scene import Rejected, Scene, in_order
+from geossl.imagery.access import AccessSettings
+from geossl.imagery.scene import Rejected, Scene
 
-_NOT_STAC = (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError)
-"""What pystac raises on JSON that is not quite STAC."""
+TIMEOUT = 60.0
+"""Seconds without a byte after which a request is given up."""
+
+RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None,
+              raise_on_status=False)  # fmt: skip
+"""A search is a question, so it may be asked again whatever its method: after 0, 1, 2 and 4 seconds."""
+
+_PAGE = 100
+"""Items a page asked of an API."""
+
+_NOT_STAC = (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError,
+             ShapelyError)  # fmt: skip
+"""What pystac and shapely raise on JSON that is not quite STAC."""
+
+_FAILED = (OSError, APIError, ClientTypeError, DoesNotConformTo, *_NOT_STAC)
+"""What else reading a catalog raises: files, connections, and servers that say no."""
+
+Said = tuple[Any, str, str]
+"""What should be an item's JSON, the address that its relative addresses start from, and what to call it."""
+
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees."""
 
 
 class StacSettings(BaseModel):
@@ -28,14 +58,17 @@ class StacSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["stac"] = "stac"
-    href: str = Field(description="Address or file of an API, a catalog, an item collection or an item.")
-    collections: tuple[str, ...] = Field(default=(), description="Only these collections; an API needs at least one.")
-    bbox: tuple[float, float, float, float] | None = Field(
-        default=None, description="Only what touches west, south, east, north in degrees."
+    href: str = Field(
+        description="Address or file of an API, a catalog, an item collection (JSON or stac-geoparquet) or an item."
     )
+    collections: tuple[str, ...] = Field(default=(), description="Only these collections; an API needs at least one.")
+    bbox: Box | None = Field(default=None, description="Only what touches west, south, east, north in degrees.")
     start: datetime | None = Field(default=None, description="Only scenes from this time on (UTC).")
     end: datetime | None = Field(default=None, description="Only scenes up to this time (UTC).")
-    max_cloud: float | None = Field(default=None, description="Only scenes with at most this cloud cover in percent.")
+    max_cloud: float | None = Field(
+        default=None, description="Only scenes with at most this cloud cover in percent, or that do not say theirs."
+    )
+    access: AccessSettings | None = Field(default=None, description="How to sign in where the files lie.")
 
 
 class StacSource:
@@ -43,35 +76,99 @@ class StacSource:
 
     def __init__(self, settings: StacSettings, base: Path) -> None:
         self.settings = settings
-        self.href = settings.href if "://" in settings.href else str((base / settings.href).resolve())
+        href = local(settings.href)
+        self.href = href if "://" in href else str((base / href).resolve())
+        self._reader = _Reader()
 
     def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
-        return iter(in_order(scene_or_reason(item, sensor) for item in self._items() if self._wanted(item)))
+        """Every scene as it is found, page by page; what cannot be one comes with its reason.
 
-    def _items(self) -> Iterable[pystac.Item]:
+        Raises
+        ------
+        SettingsError
+            The catalog cannot be read, or a part of it: a missing file, a server that fails or answers
+            something else than STAC.
+        """
         try:
-            said: Any = pystac.StacIO.default().read_json(self.href)
-            if not isinstance(said, dict):
-                raise ValueError("it is a list")
-            if "conformsTo" in said:
-                return list(self._search())
-            if said.get("type") == "FeatureCollection":
-                return list(pystac.ItemCollection.from_dict(said))
-            entry = pystac.read_file(self.href)
-            return list(entry.get_items(recursive=True)) if isinstance(entry, pystac.Catalog) else [_as_item(entry)]
-        except (OSError, APIError, *_NOT_STAC) as error:
-            raise SettingsError(f"{self.href} cannot be read as STAC: {error}", "check `href`") from error
+            for said in self._said():
+                entry = said if isinstance(said, Rejected) else scene_or_reason(*said, sensor, self._wanted)
+                if entry is not None:
+                    yield entry
+        except _FAILED as error:
+            raise SettingsError(
+                f"{self.href} cannot be read as STAC: {_why(error)}", "check `href`, and whether the server answers"
+            ) from error
 
-    def _search(self) -> Iterable[pystac.Item]:
+    def _said(self) -> Iterator[Said | Rejected]:
+        if urlsplit(self.href).path.lower().endswith(".parquet"):
+            yield from self._table()
+            return
+        said: Any = self._reader.read_json(self.href)
+        if not isinstance(said, dict):
+            raise ValueError("it is no JSON object")
+        links = {link["rel"] for link in said.get("links", ())}
+        if "conformsTo" in said:
+            yield from self._search()
+        elif said.get("type") == "FeatureCollection":
+            if "next" in links and "://" in self.href:
+                raise SettingsError(f"{self.href} is one page of a search", "give the API's own address as `href`")
+            for feature in said["features"]:
+                yield _listed(feature, self.href)
+        elif said.get("type") == "Feature":
+            yield said, self.href, self.href
+        elif "stac_version" not in said:
+            raise ValueError("it is neither an item nor a catalog")
+        elif "items" in links and not links & {"item", "child"}:
+            raise SettingsError(
+                f"{self.href} is a collection of a STAC API",
+                f"give the API's own address as `href`, and `collections: [{said.get('id')}]`",
+            )
+        else:
+            yield from self._below(said, self.href, {self.href})
+
+    def _below(self, catalog: Mapping[str, Any], href: str, seen: set[str]) -> Iterator[Said | Rejected]:
+        """The items of a static catalog and of those below it; an item that cannot be read is set aside."""
+        for link in catalog.get("links", ()):
+            target = local(make_absolute_href(link["href"], href))
+            if link["rel"] not in ("item", "child") or target in seen:
+                continue
+            seen.add(target)
+            if link["rel"] == "child":
+                yield from self._below(self._reader.read_json(target), target, seen)
+                continue
+            try:
+                yield self._reader.read_json(target), target, target
+            except (OSError, APIError, ValueError) as error:
+                yield Rejected(
+                    target, f"{target} cannot be read: {_why(error)}", "mend the catalog, or fetch the item again"
+                )
+
+    def _search(self) -> Iterator[Said]:
         if not self.settings.collections:
             raise SettingsError(f"{self.href} is a STAC API", "name the `collections` to search")
-        client = pystac_client.Client.open(self.href)
+        client = pystac_client.Client.open(self.href, stac_io=self._reader)
         period = (self.settings.start, self.settings.end)
-        return client.search(
-            collections=list(self.settings.collections),
-            bbox=self.settings.bbox,
-            datetime=period if any(period) else None,
-        ).items()
+        for part in _spans(self.settings.bbox) if self.settings.bbox else [None]:
+            found = client.search(
+                collections=list(self.settings.collections),
+                bbox=part,
+                datetime=period if any(period) else None,
+                limit=_PAGE,
+            )
+            for said in found.items_as_dicts():
+                yield _listed(said, self.href)
+
+    def _table(self) -> Iterator[Said]:
+        """The items of a stac-geoparquet file, a row group at a time."""
+        import pyarrow
+        import pyarrow.parquet
+        from stac_geoparquet.arrow import stac_table_to_items
+
+        place = pyarrow.BufferReader(self._reader.read_bytes(self.href)) if "://" in self.href else self.href
+        with pyarrow.parquet.ParquetFile(place) as file:
+            for number in range(file.num_row_groups):
+                for said in stac_table_to_items(file.read_row_group(number)):
+                    yield _listed(said, self.href)
 
     def _wanted(self, item: pystac.Item) -> bool:
         """The settings' conditions; an API has applied most, some servers ignore what they do not know."""
@@ -79,42 +176,102 @@ class StacSource:
         if wanted.collections and item.collection_id not in wanted.collections:
             return False
         if wanted.bbox and item.geometry:
-            area = shapely.geometry.box(*wanted.bbox)
-            if not area.intersects(shapely.geometry.shape(item.geometry)):
+            place = shape(item.geometry)
+            if not any(box(*part).intersects(place) for part in _spans(wanted.bbox)):
                 return False
         time = item.datetime or item.common_metadata.start_datetime
-        if time and ((wanted.start and time < _utc(wanted.start)) or (wanted.end and time > _utc(wanted.end))):
+        if time and (
+            (wanted.start and _utc(time) < _utc(wanted.start)) or (wanted.end and _utc(time) > _utc(wanted.end))
+        ):
             return False
-        return wanted.max_cloud is None or float(item.properties.get("eo:cloud_cover", 0)) <= wanted.max_cloud
+        cloud = item.properties.get("eo:cloud_cover")
+        return wanted.max_cloud is None or cloud is None or float(cloud) <= wanted.max_cloud
+
+
+class _Reader(StacApiIO):
+    """Reads files and http(s) addresses, with patience that ends."""
+
+    def __init__(self) -> None:
+        super().__init__(timeout=TIMEOUT, max_retries=RETRY)
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        if isinstance(source, str) and urlsplit(source).scheme not in ("http", "https"):
+            return Path(local(source)).read_text(encoding="utf-8")
+        return super().read_text(source, *args, **kwargs)
+
+    def read_bytes(self, href: str) -> bytes:
+        response = self.session.get(href, timeout=self.timeout)
+        if not response.ok:
+            raise APIError.from_response(response)
+        return response.content
 
 
 def read_item(path: Path, sensor: Sensor) -> Scene | Rejected:
     """The scene of an Item file, or why it cannot be one."""
     try:
-        item = pystac.Item.from_file(path)
-    except _NOT_STAC as error:
-        return Rejected(str(path), f"{path.name} is no valid STAC Item: {error!r}", "write the item again")
-    return scene_or_reason(item, sensor)
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        return Rejected(str(path), f"{path.name} cannot be read: {error}", "write the item again")
+    return scene_or_reason(said, str(path), str(path), sensor)
 
 
-def scene_or_reason(item: pystac.Item, sensor: Sensor) -> Scene | Rejected:
-    """The scene of an item, with local files as paths, or why it cannot be one."""
-    item = item.clone()
-    if item.get_self_href():
-        item.make_asset_hrefs_absolute()
-    for asset in item.assets.values():
-        if asset.href.startswith("file://"):
-            asset.href = unquote(urlparse(asset.href).path)
+@overload
+def scene_or_reason(said: Any, place: str, source: str, sensor: Sensor) -> Scene | Rejected: ...
+@overload
+def scene_or_reason(
+    said: Any, place: str, source: str, sensor: Sensor, wanted: Callable[[pystac.Item], bool]
+) -> Scene | Rejected | None: ...
+def scene_or_reason(
+    said: Any, place: str, source: str, sensor: Sensor, wanted: Callable[[pystac.Item], bool] = lambda _: True
+) -> Scene | Rejected | None:
+    """The scene of an item's JSON, or why it cannot be one; None where it is not wanted.
+
+    Parameters
+    ----------
+    place:
+        The address that relative addresses start from; local files become paths.
+    source:
+        What to call it where it is rejected.
+    """
     try:
-        return Scene.from_item(item, sensor)
+        item = pystac.Item.from_dict(said, preserve_dict=False)
+        if not (isinstance(item.id, str) and item.id):
+            raise ValueError("it has no id")
+        for asset in item.assets.values():
+            asset.href = local(make_absolute_href(asset.href, place))
+        return Scene.from_item(item, sensor) if wanted(item) else None
     except SceneError as error:
-        return Rejected(item.get_self_href() or item.id, error.what, error.remedy)
+        return Rejected(source, error.what, error.remedy)
+    except _NOT_STAC as error:
+        name = source.rpartition("/")[2]
+        return Rejected(source, f"{name} is no valid STAC Item: {error!r}", "write the item again")
 
 
-def _as_item(entry: pystac.STACObject) -> pystac.Item:
-    if not isinstance(entry, pystac.Item):
-        raise ValueError("it is neither an item nor a catalog")
-    return entry
+def local(href: str) -> str:
+    """A ``file://`` address as a path; anything else as it is."""
+    return unquote(urlsplit(href).path) if href.startswith("file://") else href
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in a line; servers often answer with whole web pages, or with nothing."""
+    text = textwrap.shorten(str(error), 300) or type(error).__name__
+    status = getattr(error, "status_code", None)
+    return f"HTTP {status}: {text}" if status else text
+
+
+def _listed(said: Any, href: str) -> Said:
+    """One of several items of a file or answer, which says itself where it lies, or lies where they do."""
+    if not isinstance(said, dict):
+        return said, href, href
+    own = next((local(link["href"]) for link in said.get("links") or () if link["rel"] == "self"), "")
+    return (said, own, own) if "://" in own or own.startswith("/") else (said, href, f"{href}: {said.get('id')}")
+
+
+def _spans(bbox: Box) -> list[Box]:
+    """A box as one or, where west is more than east because it crosses the antimeridian, as two: few servers
+    understand such a box."""
+    west, south, east, north = bbox
+    return [bbox] if west <= east else [(west, south, 180.0, north), (-180.0, south, east, north)]
 
 
 def _utc(time: datetime) -> datetime:

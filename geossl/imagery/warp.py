@@ -1,37 +1,42 @@
 """From a scene to its pixels on one tile.
 
 A band that lies on the tile's grid is copied, window by window, and keeps its numbers exactly; any
-other is resampled onto it by GDAL, straight from the file, so that only what the tile needs is read.
+other is resampled onto it once, and only what the tile needs of it is read.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.io import DatasetReader
-from rasterio.warp import reproject, transform_bounds
-from rasterio.windows import Window
 
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
-from geossl.grid import Tile
+from geossl.grid import AREA_TOLERANCE, Tile, crs_name
+from geossl.imagery.access import Access
 from geossl.imagery.clouds import FILL, FLAGS, Quality
-from geossl.imagery.radiometry import check_numbers, source_nodata, to_stored
+from geossl.imagery.gcps import by_points
+from geossl.imagery.radiometry import RAW_RADAR, check_numbers, is_decibel, source_nodata, to_stored
 from geossl.imagery.raster import footprint, geobox, open_raster, reading
+from geossl.imagery.resample import OpenBand, Scratch, copy, lost_in, warp
+from geossl.imagery.retry import again
 from geossl.imagery.scene import Scene
 
 RESAMPLING = ("nearest", "bilinear", "cubic", "average")
 """Ways to resample a band that is not on the grid."""
+
+_TOGETHER = 4
+"""Bands that are warped at once: more gain little, and each takes memory."""
 
 
 @dataclass(slots=True)
@@ -46,8 +51,11 @@ class TilePixels:
     """Whether every band was copied without resampling."""
     saturated: int = 0
     """How many numbers did not fit the sensor's dtype and were clipped."""
+    scratch: Scratch = field(default_factory=Scratch, repr=False)
+    """What reading the next tile need not allocate."""
 
 
+@again
 def scene_geobox(scene: Scene) -> GeoBox:
     """CRS, transform and shape of the scene's finest band.
 
@@ -59,11 +67,12 @@ def scene_geobox(scene: Scene) -> GeoBox:
     boxes = []
     for name, asset in scene.bands.items():
         what = f"scene {scene.id}, band {name}"
-        with open_raster(asset.href, what) as dataset:
+        with open_raster(asset.href, what, scene.access) as dataset:
             boxes.append(geobox(dataset, what))
     return min(boxes, key=lambda box: abs(box.affine.determinant))
 
 
+@again
 def check_scene(scene: Scene, sensor: Sensor) -> None:
     """Open every file's header and see whether the scene can be read correctly.
 
@@ -74,7 +83,7 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
         missing, it does not say where it is, its numbers do not suit the sensor, or it disagrees with
         the scene's first band on where it is.
     """
-    first: _Band | None = None
+    first: OpenBand | None = None
     with _Files() as files:
         for name in (*sensor.band_names, *scene.masks):
             band = _open_band(files, scene, sensor, name)
@@ -85,6 +94,7 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
             _check_same_place(band, first)
 
 
+@again
 def read_tile(
     scene: Scene, sensor: Sensor, tile: Tile, *, resampling: str = "bilinear", out: TilePixels | None = None
 ) -> TilePixels | None:
@@ -107,6 +117,7 @@ def read_tile(
     ------
     SceneError
         A file is missing or damaged, or its numbers do not suit the sensor; names the file and the band.
+        Or the tile lies where its grid's pixels are of another size than they seem.
     """
     if resampling not in RESAMPLING:
         raise SettingsError(f"resampling {resampling!r} is not known", f"choose one of {', '.join(RESAMPLING)}")
@@ -116,55 +127,123 @@ def read_tile(
     out.quality[:] = 0
     out.aligned, out.saturated = True, 0
     with _Files() as files:
-        for target, name in zip(out.image, sensor.band_names, strict=True):
-            band = _open_band(files, scene, sensor, name)
-            values, measured = _read(band, tile, Resampling[resampling])
-            clipped = to_stored(values, measured, scene, sensor, target)
-            if not measured.any():
+        bands = [_open_band(files, scene, sensor, name) for name in sensor.band_names]
+        done = 0
+        for group, aligned in _groups(bands, tile):
+            targets = out.image[done : done + len(group)]
+            done += len(group)
+            out.aligned &= aligned
+            if not _store(group, aligned, scene, sensor, tile, Resampling[resampling], targets, out):
                 return None
-            out.aligned &= tile.grid.is_aligned(band.box)
-            out.saturated += int(clipped.sum())
-            out.quality[~measured] |= np.uint8(Quality.NODATA)
-            out.quality[clipped] |= np.uint8(Quality.SATURATED)
+        if abs(tile.areal_scale - 1) > AREA_TOLERANCE:
+            raise _out_of_place(scene, tile)
         for kind in scene.masks:
-            codes, _ = _read(_open_band(files, scene, sensor, kind), tile, Resampling.nearest)
-            out.quality |= FLAGS[kind](codes)
+            band = _open_band(files, scene, sensor, kind)
+            codes = out.scratch.take("values", (1, *tile.shape), band.dtype)
+            _read([band], tile.grid.is_aligned(band.box), tile, Resampling.nearest, codes, out.scratch)
+            out.quality |= FLAGS[kind](codes[0])
     return None if (out.quality & np.uint8(Quality.NODATA)).all() else out
 
 
+def _store(
+    group: list[OpenBand],
+    aligned: bool,
+    scene: Scene,
+    sensor: Sensor,
+    tile: Tile,
+    resampling: Resampling,
+    targets: NDArray[Any],
+    out: TilePixels,
+) -> bool:
+    """Read some bands into their part of the image; False where one of them has nothing."""
+    to_linear = is_decibel(sensor) and scene.physical and not aligned and resampling != Resampling.nearest
+    power = is_decibel(sensor) and (to_linear or not scene.physical)
+    values = targets
+    if group[0].dtype != targets.dtype:
+        values = out.scratch.take("values", targets.shape, group[0].dtype)
+    outside = _read(group, aligned, tile, resampling, values, out.scratch, decibel=to_linear)
+    lost = out.scratch.take("lost", tile.shape, bool)
+    for band, numbers, target in zip(group, values, targets, strict=True):
+        lost_in(numbers, band.nodata, lost)
+        if outside is not None:
+            lost |= outside
+        clipped = to_stored(numbers, lost, scene, sensor, target, power=power)
+        if lost.all():
+            return False
+        out.quality |= lost.view(np.uint8)  # as a number, True is the flag NODATA
+        if clipped is not None:
+            out.saturated += int(clipped.sum())
+            out.quality[clipped] |= np.uint8(Quality.SATURATED)
+    return True
+
+
+def _read(
+    group: list[OpenBand],
+    aligned: bool,
+    tile: Tile,
+    resampling: Resampling,
+    values: NDArray[Any],
+    scratch: Scratch,
+    *,
+    decibel: bool = False,
+) -> NDArray[np.bool_] | None:
+    """Numbers as the files have them (of dB: linear power), into (n, H, W); returns where there is no raster."""
+    with reading(group[0].dataset.name, group[0].what):
+        if aligned:
+            return copy(group, tile, values)
+        return warp(group, tile, resampling, values, scratch, decibel=decibel)
+
+
+def _groups(bands: list[OpenBand], tile: Tile) -> Iterator[tuple[list[OpenBand], bool]]:
+    """Neighbouring bands that are read together, and whether they lie on the grid: there, those of one file;
+    elsewhere, a few of equal place, dtype and no-data."""
+    for _, alike in itertools.groupby(bands, key=lambda band: (id(band.box), band.dtype, repr(band.nodata))):
+        found = list(alike)
+        if tile.grid.is_aligned(found[0].box):
+            for _, of_file in itertools.groupby(found, key=lambda band: id(band.dataset)):
+                yield list(of_file), True
+        else:
+            for few in itertools.batched(found, _TOGETHER):
+                yield list(few), False
+
+
+def _out_of_place(scene: Scene, tile: Tile) -> SceneError:
+    return SceneError(
+        f"scene {scene.id}: tile {tile.id} lies so far from where {tile.grid.crs} is true that areas on it would be"
+        f" wrong by {abs(tile.areal_scale - 1):.0%}",
+        f"choose another CRS for the grid: {crs_name(CRS.utm(tile.extent))}, the UTM zone there, or an equal-area one"
+        " for a region of several zones (EPSG:6933 for most of the world)",
+    )
+
+
 class _Files(ExitStack):
-    """Files that stay open from band to band, since one decoded block often holds several bands."""
+    """A scene's files, which stay open from band to band, since one decoded block often holds several bands."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._datasets: dict[str, DatasetReader] = {}
+        self._open: dict[str, tuple[DatasetReader, GeoBox]] = {}
 
-    def open(self, href: str, what: str) -> DatasetReader:
-        if href not in self._datasets:
-            self._datasets[href] = self.enter_context(open_raster(href, what))
-        return self._datasets[href]
-
-
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """One band of one open file."""
-
-    what: str
-    """"scene …, band …", for messages."""
-    dataset: DatasetReader
-    index: int
-    box: GeoBox
-    nodata: float | None
-    """The file's number for no-data; None: every pixel was measured."""
+    def open(self, href: str, what: str, access: Access | None) -> tuple[DatasetReader, GeoBox]:
+        """The file, and where it is: the same object for files of the same place."""
+        if href not in self._open:
+            dataset = self.enter_context(open_raster(href, what, access))
+            found = (box for other, box in self._open.values() if _place_of(other) == _place_of(dataset))
+            alike = None if by_points(dataset) else next(found, None)
+            self._open[href] = dataset, alike or geobox(dataset, what)
+        return self._open[href]
 
 
-def _open_band(files: _Files, scene: Scene, sensor: Sensor, name: str) -> _Band:
+def _place_of(dataset: DatasetReader) -> tuple[Any, ...]:
+    return dataset.transform, dataset.shape, dataset.crs
+
+
+def _open_band(files: _Files, scene: Scene, sensor: Sensor, name: str) -> OpenBand:
     what = f"scene {scene.id}, band {name}"
     kind = next((kind for kind in scene.masks if kind == name), None)
     asset = scene.bands.get(name) if kind is None else scene.masks[kind]
     if asset is None:
         raise SceneError(f"{what}: there is no such band", f"the scene has {', '.join(scene.bands)}")
-    dataset = files.open(asset.href, what)
+    dataset, box = files.open(asset.href, what, scene.access)
     if asset.index > dataset.count:
         raise SceneError(f"{what}: {asset.href} has {dataset.count} band(s), not {asset.index}")
     dtype, tagged = dataset.dtypes[asset.index - 1], dataset.nodatavals[asset.index - 1]
@@ -175,90 +254,18 @@ def _open_band(files: _Files, scene: Scene, sensor: Sensor, name: str) -> _Band:
         nodata = FILL[kind]
     else:
         check_numbers(scene, sensor, dtype, f"{what}: {asset.href}")
+        if is_decibel(sensor) and by_points(dataset):
+            raise SceneError(f"{what}: {asset.href} is located by ground control points, as raw radar is", RAW_RADAR)
         if scene.source_nodata is None and MaskFlags.per_dataset in dataset.mask_flag_enums[asset.index - 1]:
             raise SceneError(
                 f"{what}: {asset.href} marks no-data by a mask or alpha band, which is not read",
                 "say which number means no-data (`nodata:`)",
             )
         nodata = source_nodata(scene, sensor, np.dtype(dtype), tagged, f"{what}: {asset.href}")
-    return _Band(what, dataset, asset.index, geobox(dataset, what), nodata)
+    return OpenBand(what, dataset, asset.index, np.dtype(dtype), box, nodata)
 
 
-def _read(band: _Band, tile: Tile, resampling: Resampling) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """(H, W) numbers as the file has them, and (H, W) where they are measurements."""
-    values = np.full(tile.shape, 0 if band.nodata is None else band.nodata, band.dataset.dtypes[band.index - 1])
-    with reading(band.dataset.name, band.what):
-        if not _touches(band, tile):
-            return values, np.zeros(tile.shape, bool)
-        if tile.grid.is_aligned(band.box):
-            inside = _copy(band, tile, values)
-        else:
-            _warp(band, tile, resampling, values)
-            # with a no-data number, values hold it wherever there is no source
-            inside = _covered(band, tile) if band.nodata is None else np.ones(tile.shape, bool)
-    if band.nodata is not None and not math.isnan(band.nodata):
-        inside &= values != np.asarray(band.nodata).astype(values.dtype)
-    if values.dtype.kind == "f":
-        inside &= np.isfinite(values)
-    return values, inside
-
-
-def _touches(band: _Band, tile: Tile) -> bool:
-    """Whether tile and raster may have a pixel in common; True in doubt."""
-    left, bottom, right, top = transform_bounds(tile.grid.crs, band.dataset.crs, *tile.bounds)
-    if left > right:  # the tile crosses the antimeridian of a geographic raster
-        return True
-    there = band.box.boundingbox
-    return bool(left < there.right and right > there.left and bottom < there.top and top > there.bottom)
-
-
-def _copy(band: _Band, tile: Tile, values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Copy the part of an aligned raster that lies on the tile; returns where that is."""
-    x, y = ~band.box.affine @ (tile.bounds.left, tile.bounds.top)
-    column, row = round(x), round(y)
-    rows = slice(max(0, -row), min(tile.shape[0], band.dataset.height - row))
-    columns = slice(max(0, -column), min(tile.shape[1], band.dataset.width - column))
-    window = Window.from_slices((row + rows.start, row + rows.stop), (column + columns.start, column + columns.stop))
-    values[rows, columns] = band.dataset.read(band.index, window=window)
-    inside = np.zeros(tile.shape, bool)
-    inside[rows, columns] = True
-    return inside
-
-
-def _warp(band: _Band, tile: Tile, resampling: Resampling, values: NDArray[Any]) -> None:
-    """Resample one band onto the tile; where there is no source, values hold no-data (0 without one).
-
-    Bands are warped one by one: rasterio tells GDAL to take a pixel for no-data only where *all* bands
-    warped together have none, and would blend the no-data number of one band into its neighbours.
-    """
-    reproject(
-        rasterio.band(band.dataset, band.index),
-        values,
-        src_nodata=band.nodata,
-        dst_nodata=band.nodata,
-        dst_transform=tile.transform,
-        dst_crs=tile.grid.crs,
-        resampling=resampling,
-    )
-
-
-def _covered(band: _Band, tile: Tile) -> NDArray[np.bool_]:
-    """(H, W), where a pixel's centre lies within the raster: one pixel as large as the raster, warped."""
-    inside = np.zeros(tile.shape, np.uint8)
-    rows, columns = band.box.shape
-    reproject(
-        np.ones((1, 1), np.uint8),
-        inside,
-        src_transform=band.box.affine @ Affine.scale(columns, rows),
-        src_crs=band.dataset.crs,
-        dst_transform=tile.transform,
-        dst_crs=tile.grid.crs,
-        tolerance=0,  # which GDAL measures in pixels of the source
-    )
-    return inside == 1
-
-
-def _check_complete(band: _Band) -> None:
+def _check_complete(band: OpenBand) -> None:
     """Whether the last block of a GeoTIFF lies within the file: a broken download ends before it."""
     dataset = band.dataset
     if dataset.driver != "GTiff" or not Path(dataset.name).is_file():
@@ -271,7 +278,7 @@ def _check_complete(band: _Band) -> None:
         raise SceneError(f"{band.what}: the end of {dataset.name} is missing", "the file is truncated; fetch it again")
 
 
-def _check_same_place(band: _Band, first: _Band) -> None:
+def _check_same_place(band: OpenBand, first: OpenBand) -> None:
     """Whether two bands share their CRS and, to a pixel of the coarser, their extent."""
     if band.box.crs != first.box.crs:
         raise SceneError(f"{band.what}: {band.dataset.name} has another coordinate system than {first.what}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
-from geossl.grid import Grid
+from geossl.grid import AREA_TOLERANCE, Grid, areal_scale, crs_name
 from geossl.project.settings import GridSettings
 
 
@@ -13,13 +13,14 @@ def choose_grid(wanted: GridSettings, scene: GeoBox) -> Grid:
     """The grid of a project.
 
     A scene that is in metres, north-up and of square pixels gives CRS, pixel size and the corner
-    where tiles start, so that it is stored without resampling. Any other scene gives its UTM zone
-    and a pixel size like its own, to two digits; tiles then start at the origin of that zone, as for every project there.
+    where tiles start, so that it is stored without resampling. Any other scene, and one whose CRS is not
+    true to area there (Web Mercator), gives its UTM zone and a pixel size like its own, to two digits;
+    tiles then start at the origin of that zone, as for every project there.
     """
     assert scene.crs is not None, "imagery refuses scenes without a CRS"
     if wanted.crs != "auto":
         crs = CRS(wanted.crs)
-    elif scene.crs.projected and set(scene.crs.units) == {"metre"}:
+    elif scene.crs.projected and set(scene.crs.units) == {"metre"} and _keeps_areas(scene):
         crs = scene.crs
     else:
         crs = CRS.utm(scene.extent)
@@ -33,10 +34,9 @@ def choose_grid(wanted: GridSettings, scene: GeoBox) -> Grid:
     return Grid(crs_name(crs), float(f"{(abs(there.resolution.x) + abs(there.resolution.y)) / 2:.2g}"), wanted.tile)
 
 
-def crs_name(crs: CRS) -> str:
-    """``EPSG:32622`` where the CRS has a number, else WKT."""
-    number = crs.to_epsg()
-    return str(crs) if number is None else f"EPSG:{number}"
+def _keeps_areas(box: GeoBox) -> bool:
+    middle = box.extent.centroid.coords[0]
+    return abs(areal_scale(str(box.crs), *middle) - 1) <= AREA_TOLERANCE
 
 
 def _is_square(box: GeoBox) -> bool:

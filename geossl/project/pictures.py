@@ -17,12 +17,13 @@ from geossl.chips.index import build_index
 from geossl.chips.loader import ChipLoader
 from geossl.chips.reader import ChipReader
 from geossl.cube.collection import Collection
+from geossl.cube.overview import Overview
 from geossl.downstream.images import DatedImages
 from geossl.features import embed
 from geossl.imagery.clouds import Quality
 from geossl.legend import Legend
 from geossl.nets.weights import load_encoder
-from geossl.project.overview import Overview, overview, scene_steps
+from geossl.project.overview import overview, scene_steps
 from geossl.report.pictures import quicklook
 from geossl.report.records import (
     CaptionedPicture,

@@ -131,6 +131,11 @@ class Project:
         )
 
     @property
+    def quicklooks(self) -> Path:
+        """Folder of a small picture of each scene."""
+        return self.store / "quicklooks"
+
+    @property
     def report_file(self) -> Path:
         return self.store / "report" / "report.html"
 

@@ -29,9 +29,15 @@ def quicklook(image: NDArray[Any], sensor: Sensor, statistics: Statistics) -> Pi
     """
     bands = list(sensor.rgb())
     stored = np.asarray(image)[bands]
-    low, high = (np.array([p[b] for b in bands], np.float32)[:, None, None] for p in (statistics.p02, statistics.p98))
-    low -= 0.15 * (high - low)  # keeps dark water and forest apart
+    low, high = (np.array([p[b] for b in bands]) for p in (statistics.p02, statistics.p98))
     missing = np.isnan(sensor.radiometry.to_physical(stored)).any(axis=0)
+    return stretched(stored, missing, low, high)
+
+
+def stretched(stored: NDArray[Any], missing: NDArray[np.bool_], low: NDArray[Any], high: NDArray[Any]) -> Picture:
+    """(3, H, W) numbers as a picture: from a little below ``low`` (black) to ``high`` (white), a pair each band."""
+    low, high = (ends.astype(np.float32)[:, None, None] for ends in (low, high))
+    low = low - 0.15 * (high - low)  # keeps dark water and forest apart
     share = np.clip((stored.astype(np.float32) - low) / np.maximum(high - low, 1e-6), 0, 1) ** 0.85
     picture = np.nan_to_num(share * 255).round().astype(np.uint8).transpose(1, 2, 0)
     picture[missing] = NOTHING

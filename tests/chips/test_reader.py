@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geossl.chips.cache import ChunkCache
-from geossl.chips.chunks import StoredArray
+from geossl.cube.chunks import StoredArray
 from geossl.chips.index import ChipIndex, build_index
 from geossl.chips.reader import ChipReader
 from geossl.cube.collection import Collection

@@ -1,12 +1,13 @@
 """An ingest in a process of its own, to be killed or to compete: ``python ingest_process.py CUBE SCENES CLUSTER``.
 
 SCENES is a pickled list; CLUSTER is the address of a scheduler, a number of own workers, or 0 for this
-process alone. Every step of progress is one line of output.
+process alone. Every step of progress is one line of output; an error that is meant for people is one, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
 import sys
 import warnings
@@ -17,6 +18,7 @@ from geossl.cluster import ClusterSettings, dask_client
 from geossl.cube.ingest import ingest
 from geossl.cube.repository import Cube
 from geossl.cube.settings import IngestSettings
+from geossl.errors import GeosslError
 from geossl.grid import Grid
 
 
@@ -38,4 +40,8 @@ def main(uri: str, scenes: str, cluster: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(sys.argv[1], sys.argv[2], sys.argv[3])
+    logging.disable()  # Dask logs that the connection is lost, with a traceback; so does the command line
+    try:
+        main(sys.argv[1], sys.argv[2], sys.argv[3])
+    except GeosslError as error:
+        sys.exit(f"error: {error}")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, WorkerPlugin
+from pydantic import ValidationError
 
-from geossl.cluster import ClusterSettings, dask_client
-from geossl.cube import statistics, work
+from geossl.cluster import ClusterSettings, SlurmSettings, dask_client
+from geossl.cube import statistics, steps, work
 from geossl.cube.composite import composite
 from geossl.cube.ingest import ingest
 from geossl.cube.repository import Cube
 from geossl.cube.settings import CompositeSettings, IngestSettings
 from geossl.cube.work import run
-from geossl.errors import SettingsError
+from geossl.errors import ClusterError, SettingsError
 
 from .conftest import GRID, SENSOR, SceneMaker, digest
 
@@ -84,3 +91,101 @@ def test_a_scheduler_that_is_not_there() -> None:
         dask_client(nowhere),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scheduler": "tcp://host:8786", "slurm": {}},
+        {"scheduler": "tcp://host:8786", "workers": 2},
+        {"slurm": {}, "memory_limit": "4GB"},
+        {"slurm": {"workers": [3, 2]}},
+        {"slurm": {"workers": 0}},
+    ],
+)
+def test_a_cluster_is_of_one_kind(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ClusterSettings.model_validate(settings)
+
+
+def test_slurm_where_there_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match="sbatch"), dask_client(ClusterSettings(slurm=SlurmSettings())):
+        pass
+
+
+class _Crash(WorkerPlugin):
+    """Ends every process that reads one scene, as a decoder with a segmentation fault does; also those that follow."""
+
+    def __init__(self, scene_id: str) -> None:
+        self.scene_id = scene_id
+
+    def setup(self, worker: object) -> None:  # noqa: ARG002  # the plugin protocol names it
+        read = steps.read_tile
+
+        def crash(scene: Any, *args: Any, **kwargs: Any) -> Any:
+            if scene.id == self.scene_id:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return read(scene, *args, **kwargs)
+
+        steps.read_tile = crash
+
+
+@pytest.mark.timeout(120)
+def test_a_scene_that_kills_its_workers_is_set_aside_alone(tmp_path: Path, make_scene: SceneMaker) -> None:
+    """Its neighbours die with it each time, and are ingested all the same."""
+    scenes = [make_scene(number, (1, 1)) for number in range(4)]
+    cube = Cube.create(str(tmp_path / "cube"))
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask_client(ClusterSettings(workers=1)) as client,
+    ):
+        client.register_plugin(_Crash("scene-001"))
+        report = ingest(cube, scenes, SENSOR, GRID, "s2", IngestSettings(), client)
+    assert report.ingested == ["scene-000", "scene-002", "scene-003"]
+    assert [item.source for item in report.set_aside] == ["scene-001"]
+    assert "killed" in report.set_aside[0].reason
+    alone = Cube.create(str(tmp_path / "alone"))
+    ingest(alone, [scenes[0], *scenes[2:]], SENSOR, GRID, "s2", IngestSettings())
+    ours, theirs = digest(cube.view()), digest(alone.view())
+    assert ours.pop("") != theirs.pop("")  # the root alone knows what was set aside
+    assert ours == theirs
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("when", ["while tasks run", "before they are submitted"])
+def test_a_scheduler_that_dies_is_an_error_and_never_a_result(tmp_path: Path, when: str) -> None:
+    """Nothing hangs, and no cancelled task is taken for one that found nothing."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--no-dashboard",
+    ]
+    file = tmp_path / "scheduler.json"
+    scheduler = subprocess.Popen(
+        [*command, "--port", "0", "--scheduler-file", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not file.exists():
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "3s"}),
+            dask_client(ClusterSettings(scheduler=address)) as client,
+        ):
+            kill = threading.Timer(0.5, scheduler.kill)
+            if when == "while tasks run":
+                kill.start()
+            else:
+                kill.run()
+                scheduler.wait()
+            with pytest.raises(ClusterError, match="scheduler is lost"):
+                list(run(str, range(3), client))
+    finally:
+        scheduler.kill()
+        scheduler.wait()

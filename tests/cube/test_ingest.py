@@ -13,10 +13,12 @@ from odc.geo.geom import box
 
 from geossl.bands import Sensor
 from geossl.cube import repository
-from geossl.cube.ingest import IngestReport, ingest, tiles_of
+from geossl.cube.ingest import ingest
+from geossl.cube.report import IngestReport
 from geossl.cube.repository import Cube
 from geossl.cube.scenes import quarantined
 from geossl.cube.settings import IngestSettings
+from geossl.cube.survey import tiles_of
 from geossl.errors import RadiometryError, StoreError
 from geossl.grid import Grid
 from geossl.imagery.scene import Rejected, Scene

@@ -93,23 +93,6 @@ def test_a_tag_means_one_snapshot(cube: Cube) -> None:
         cube.tag("run-2", "nonsense")
 
 
-def test_cleaning_keeps_what_is_tagged(cube: Cube, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = cube.transact(lambda session: _add(session, "one"))
-    second = cube.transact(lambda session: _add(session, "two"))
-    third = cube.transact(lambda session: _add(session, "three"))
-    cube.tag("map-1", first)
-    # what is young may belong to a writer that has not committed yet
-    assert cube.clean(keep=dt.timedelta(0)) == 0
-    monkeypatch.setattr(repository, "LONGEST_INGEST", dt.timedelta(0))
-    assert cube.clean(keep=dt.timedelta(0)) > 0
-    again = Cube.open(cube.uri)
-    assert again.view("map-1").collections() == ["one"]
-    assert again.view().snapshot == third
-    assert len(again.view().collections()) == 3
-    with pytest.raises(StoreError, match="no snapshot"):
-        again.view(second).collections()
-
-
 def test_a_writer_older_than_the_oldest_garbage_does_not_commit(cube: Cube, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repository, "LONGEST_INGEST", dt.timedelta(0))
     with pytest.raises(StoreError, match="took longer"):

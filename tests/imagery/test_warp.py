@@ -1,25 +1,30 @@
+"""Reading tiles: what is copied, and what is warped."""
+
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from odc.geo.geom import point
+from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import reproject, transform
+from scipy.ndimage import map_coordinates, minimum_filter
 
-from geossl.bands import Sensor
-from geossl.errors import SceneError, SettingsError
-from geossl.grid import Grid
+from geossl.grid import Grid, Tile
 from geossl.imagery.clouds import Quality
-from geossl.imagery.scene import Asset, Scene
+from geossl.imagery.scene import Asset
 from geossl.imagery.warp import check_scene, read_tile, scene_geobox
+
+from .conftest import MakeScene, MakeSensor, Write
 
 GRID = Grid("EPSG:32622", 10, 256)
 NODATA = -32768
@@ -40,9 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_scene_on_the_grid_is_copied_exactly(
     folder: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
     column: Any,
     row: Any,
     height: Any,
@@ -79,9 +84,9 @@ def test_a_scene_on_the_grid_is_copied_exactly(
 )
 def test_any_other_scene_is_resampled_as_gdal_does(
     tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
     noise: NDArray[np.uint16],
     crs: Any,
     place: Any,
@@ -92,8 +97,10 @@ def test_any_other_scene_is_resampled_as_gdal_does(
     tile = GRID[0, -1]
     pixels = read_tile(make_scene(path), make_sensor(dtype="uint16", nodata=0), tile, resampling=resampling)
     oracle = np.zeros(tile.shape, np.uint16)
+    # GDAL takes what is rotated for coarser than it is, unless told, and blurs it
+    size = {} if place.is_rectilinear else {"XSCALE": 1, "YSCALE": 1}
     reproject(noise[0], oracle, src_transform=place, src_crs=crs, src_nodata=0, dst_nodata=0,
-              dst_transform=tile.transform, dst_crs="EPSG:32622", resampling=Resampling[resampling])  # fmt: skip
+              dst_transform=tile.transform, dst_crs="EPSG:32622", resampling=Resampling[resampling], **size)  # fmt: skip
     assert 5_000 < (oracle > 0).sum() < oracle.size
     assert pixels is not None
     assert not pixels.aligned
@@ -103,9 +110,9 @@ def test_any_other_scene_is_resampled_as_gdal_does(
 
 def test_a_coarser_band_is_brought_onto_the_grid(
     tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
     noise: NDArray[np.uint16],
 ) -> None:
     fine = write(tmp_path / "fine.tif", noise[0, :240, :240], nodata=0)
@@ -126,9 +133,9 @@ def test_a_coarser_band_is_brought_onto_the_grid(
 
 def test_one_band_without_data_makes_the_pixel_no_data(
     tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
     noise: NDArray[np.uint16],
 ) -> None:
     noise[0, 10, 20], noise[1, 30, 40] = 0, 0
@@ -145,9 +152,9 @@ def test_one_band_without_data_makes_the_pixel_no_data(
 )
 def test_the_mask_is_nearest_and_says_what_is_cloudy(
     tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
     noise: NDArray[np.uint16],
     kind: Any,
     codes: Any,
@@ -166,92 +173,11 @@ def test_the_mask_is_nearest_and_says_what_is_cloudy(
     assert pixels.aligned  # the mask does not count
 
 
-def test_the_shift_is_exact_and_spares_no_data(
-    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
-) -> None:
-    raw = np.array([[0, 1, 999, 1000, 1500, 33767, 33768, 65535]], np.uint16)
-    path = write(tmp_path / "a.tif", raw, transform=from_origin(0, 0, 10, 10))
-    pixels = read_tile(make_scene(path, shift=-1000, source_nodata=0), make_sensor(), GRID[0, 0])
-    assert pixels is not None
-    assert pixels.image[0, 0, :8].tolist() == [NODATA, -999, -1, 0, 500, 32767, 32767, 32767]
-    assert pixels.saturated == 2
-    flags = [Quality.NODATA, 0, 0, 0, 0, 0, Quality.SATURATED, Quality.SATURATED]
-    assert pixels.quality[0, :8].tolist() == flags
-
-
-def test_clipping_never_makes_no_data(
-    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
-) -> None:
-    path = write(tmp_path / "a.tif", np.array([[-9999, -5, 0, 1, 254, 255, 256]], np.int16), nodata=-9999,
-                 transform=from_origin(0, 0, 10, 10))  # fmt: skip
-    for nodata, expected in ((0, [0, 1, 0, 1, 254, 255, 255]), (255, [255, 0, 0, 1, 254, 255, 254])):
-        pixels = read_tile(make_scene(path), make_sensor(dtype="uint8", nodata=nodata), GRID[0, 0])
-        assert pixels is not None
-        assert pixels.image[0, 0, :7].tolist() == expected
-        assert pixels.saturated == 2
-        # what *is* the sensor's number for no-data cannot be told from it any more
-        assert ((pixels.quality[0, :7] & Quality.NODATA > 0) == (np.array(expected) == nodata)).all()
-
-
-def test_physical_values_become_stored_numbers(
-    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
-) -> None:
-    values = np.array([[np.nan, 0.0, 0.05, 0.12344, -0.01, 5.0, np.inf]], np.float32)
-    path = write(tmp_path / "a.tif", values, transform=from_origin(0, 0, 10, 10))
-    scene = make_scene(path, properties={"geossl:physical": True})
-    pixels = read_tile(scene, make_sensor(offset=-0.2, scale=1e-4), GRID[0, 0])
-    assert pixels is not None
-    assert pixels.image[0, 0, :7].tolist() == [NODATA, 2000, 2500, 3234, 1900, 32767, NODATA]
-    with pytest.raises(
-        SceneError, match=r"scene s, band B1: .*a\.tif: the file holds float32, sensor toy stores int16"
-    ):
-        check_scene(make_scene(path), make_sensor())
-
-
-def test_a_float_sensor_keeps_floats(
-    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
-) -> None:
-    values = np.array([[np.nan, 0.0, 0.05, -3.25, 1e-30]], np.float32)
-    path = write(tmp_path / "a.tif", values, transform=from_origin(0, 0, 10, 10))
-    pixels = read_tile(make_scene(path), make_sensor(dtype="float32", nodata=-9999), GRID[0, 0])
-    assert pixels is not None
-    np.testing.assert_array_equal(pixels.image[0, 0, :6], np.array([-9999, 0, 0.05, -3.25, 1e-30, -9999], np.float32))
-    assert pixels.quality[0, :6].tolist() == [1, 0, 0, 0, 0, 1]
-
-
-@pytest.mark.parametrize("shift", [0.0, 4.0])
-def test_without_any_no_data_zero_is_a_measurement(
-    tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
-    shift: Any,
-) -> None:
-    """Inside the raster every pixel counts, aligned or not; outside none does."""
-    path = write(
-        tmp_path / "a.tif", np.zeros((100, 80), np.uint8), transform=from_origin(300 + shift, -200 - shift, 10, 10)
-    )
-    pixels = read_tile(make_scene(path), make_sensor(dtype="uint8", nodata=None), GRID[0, 0])
-    assert pixels is not None
-    inside = np.zeros(GRID[0, 0].shape, bool)
-    inside[20:120, 30:110] = True
-    np.testing.assert_array_equal(pixels.quality == 0, inside)
-
-
-def test_zero_is_no_data_of_an_unsigned_file_for_a_sensor_with_a_negative_one(
-    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
-) -> None:
-    path = write(tmp_path / "a.tif", np.array([[0, 7]], np.uint16), transform=from_origin(0, 0, 10, 10))
-    pixels = read_tile(make_scene(path, shift=-1000), make_sensor(), GRID[0, 0])
-    assert pixels is not None
-    assert pixels.image[0, 0, :2].tolist() == [NODATA, -993]
-
-
 def test_buffers_are_reused(
     tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
     noise: NDArray[np.uint16],
 ) -> None:
     path = write(tmp_path / "a.tif", noise[0], nodata=0, transform=from_origin(0, 0, 10, 10))
@@ -266,56 +192,11 @@ def test_buffers_are_reused(
     np.testing.assert_array_equal(second.quality, fresh.quality)
 
 
-def test_only_the_needed_window_is_read(
-    tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
-    noise: NDArray[np.uint16],
-) -> None:
-    """Of a file whose end is missing, tiles that lie in the part that is there can be read."""
-    big = np.tile(noise[0], (4, 1))
-    for place in (from_origin(0, 0, 10, 10), from_origin(4, 0, 10, 10)):
-        path = Path(write(tmp_path / "a.tif", big, nodata=0, transform=place, blockysize=1, compress="deflate"))
-        whole = read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        half = read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
-        assert whole is not None
-        assert half is not None
-        np.testing.assert_array_equal(half.image, whole.image)
-        with pytest.raises(SceneError, match=r"scene s, band B1: .*a\.tif cannot be read to its end"):
-            read_tile(make_scene(str(path)), make_sensor(), GRID[0, 3])
-        with pytest.raises(SceneError, match=r"scene s, band B1: the end of .*a\.tif is missing"):
-            check_scene(make_scene(str(path)), make_sensor())
-
-
-@pytest.mark.parametrize("keep", [0.98, 0.6])
-@pytest.mark.parametrize("place", [from_origin(0, 0, 10, 10), from_origin(4, 0, 10, 10)])
-def test_a_truncated_jpeg_2000_is_an_error_and_not_garbage(
-    tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
-    noise: NDArray[np.uint16],
-    place: Any,
-    keep: Any,
-) -> None:
-    lossless = {"driver": "JP2OpenJPEG", "reversible": "YES", "quality": "100", "blockxsize": 64, "blockysize": 64}
-    path = Path(write(tmp_path / "a.jp2", noise[0, :256, :256], transform=place, **lossless))
-    pixels = read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
-    assert pixels is not None
-    if pixels.aligned:
-        np.testing.assert_array_equal(pixels.image[0], noise[0, :256, :256])
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
-    with pytest.raises(SceneError, match=r"scene s, band B1: .*a\.jp2 cannot be read to its end"):
-        read_tile(make_scene(str(path)), make_sensor(), GRID[0, 0])
-
-
 def test_a_tile_far_away_has_nothing(
     tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
     noise: NDArray[np.uint16],
 ) -> None:
     sensor = make_sensor()
@@ -328,7 +209,7 @@ def test_a_tile_far_away_has_nothing(
 
 
 def test_a_raster_in_degrees_that_ends_at_the_antimeridian(
-    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
+    tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene
 ) -> None:
     place = from_origin(179.7, 0.3, 1e-3, 1e-3)  # to 180° and to the equator
     path = write(tmp_path / "a.tif", np.ones((300, 300), np.uint16), crs="EPSG:4326", transform=place, nodata=0)
@@ -341,80 +222,225 @@ def test_a_raster_in_degrees_that_ends_at_the_antimeridian(
     assert (inside == (pixels.quality == 0)).mean() > 0.995
 
 
-def test_a_scene_of_nothing_but_no_data_has_nothing(
-    tmp_path: Path, write: Callable[..., str], make_sensor: Callable[..., Sensor], make_scene: Callable[..., Scene]
-) -> None:
-    path = write(tmp_path / "a.tif", np.full((300, 300), 7, np.uint16), transform=from_origin(0, 0, 10, 10))
-    assert read_tile(make_scene(path, source_nodata=7), make_sensor(), GRID[0, 0]) is None
+def ramps(height: int, width: int) -> NDArray[np.int16]:
+    """(2, H, W), each pixel's own column and row in hundredths: what is read tells where it was read."""
+    row, column = np.mgrid[:height, :width]
+    return (100 * np.stack([column, row])).astype(np.int16)
 
 
-def test_what_check_scene_refuses(
+def where(tile: Tile, crs: str, place: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Column and row of a raster at the middle of each pixel of a tile, by PROJ itself; no longitude below 0."""
+    row, column = np.mgrid[: tile.shape[0], : tile.shape[1]] + 0.5
+    x, y = tile.transform.a * column + tile.transform.c, tile.transform.e * row + tile.transform.f
+    x, y = pyproj.Transformer.from_crs(tile.grid.crs, crs, always_xy=True).transform(x, y)
+    back = ~place
+    x = x % 360 if crs == "EPSG:4326" else x
+    return back.a * x + back.b * y + back.c - 0.5, back.d * x + back.e * y + back.f - 0.5
+
+
+@pytest.mark.parametrize(
+    ("grid", "crs", "size"),
+    [
+        pytest.param(Grid("EPSG:32622", 10, 256, (200_000, 6_000_000)), "EPSG:32621", 10, id="neighbouring zone"),
+        pytest.param(Grid("EPSG:32722", 10, 256, (200_000, 6_000_000)), "EPSG:32721", 10, id="southern zone"),
+        pytest.param(Grid("EPSG:32622", 10, 256, (500_000, -400_000)), "EPSG:32722", 10, id="negative northings"),
+        pytest.param(Grid("EPSG:32660", 100, 256, (826_000, 12_800)), "EPSG:4326", 1e-3, id="antimeridian, west"),
+        pytest.param(Grid("EPSG:32601", 100, 256, (150_000, 12_800)), "EPSG:4326", 1e-3, id="antimeridian, east"),
+        pytest.param(
+            Grid("EPSG:32601", 100, 256, (150_000, 12_800)), "EPSG:32660", 100, id="zone across the antimeridian"
+        ),
+        pytest.param(Grid("EPSG:3035", 10, 256, (4_500_000, 3_210_000)), "EPSG:25832", 10, id="equal-area grid"),
+    ],
+)
+@pytest.mark.parametrize("part", [0, 150])
+def test_every_pixel_comes_from_its_own_place(
     tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
-    noise: NDArray[np.uint16],
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
+    grid: Grid,
+    crs: str,
+    size: float,
+    part: int,
 ) -> None:
-    good = write(tmp_path / "good.tif", noise[0], nodata=0)
-    two, one = make_sensor("B1", "B2"), make_sensor()
-    check_scene(make_scene(good, good), two)
-
-    def reason(scene: Scene, sensor: Sensor = two) -> str:
-        with pytest.raises(SceneError) as caught:
-            check_scene(scene, sensor)
-        return caught.value.what.replace(str(tmp_path), "…")
-
-    assert reason(make_scene(good)) == "scene s, band B2: there is no such band"
-    assert reason(make_scene(good, "…/gone.tif")) == "scene s, band B2: …/gone.tif does not exist"
-    assert reason(make_scene(good, Asset(good, 2))) == "scene s, band B2: …/good.tif has 1 band(s), not 2"
-    zone = write(tmp_path / "zone.tif", noise[0], crs="EPSG:32623")
-    assert "zone.tif has another coordinate system than scene s, band B1" in reason(make_scene(good, zone))
-    moved = write(tmp_path / "moved.tif", noise[0], transform=from_origin(0, 20_050, 10, 10))
-    assert "moved.tif covers another extent than scene s, band B1 (by 5.0 of its pixels)" in reason(
-        make_scene(good, moved)
+    """Of a raster that covers the tile, and of one that covers a part of it."""
+    tile = grid[0, 0]
+    middle = 128 * grid.resolution
+    x, y = pyproj.Transformer.from_crs(grid.crs, crs, always_xy=True).transform(
+        grid.origin[0] + middle, grid.origin[1] - middle
     )
-    waves = write(tmp_path / "waves.tif", noise[0].astype(np.complex64))
-    assert "waves.tif: the file holds complex numbers (complex64)" in reason(make_scene(waves), one)
-    assert "no-data is said to be -1, which uint16 cannot hold" in reason(make_scene(good, source_nodata=-1), one)
-    floating = write(tmp_path / "floating.tif", noise[0].astype(np.float32))
-    masked = make_scene(good, masks={"scl": Asset(floating)})
-    assert "floating.tif holds float32, a quality mask holds integers" in reason(masked, one)
+    x = x % 360 if crs == "EPSG:4326" else x
+    place = from_origin(round(x, 3) + (part - 160) * size, round(y, 3) + (160 - part) * size, size, size)
+    path = write(tmp_path / "a.tif", ramps(320, 320), crs=crs, transform=place, nodata=-9999)
+    pixels = read_tile(make_scene(Asset(path, 1), Asset(path, 2)), make_sensor("B1", "B2"), tile)
+    assert pixels is not None
+    column, row = where(tile, crs, place)
+    seen = pixels.quality == 0
+    inside = (column > 0) & (row > 0) & (column < 319) & (row < 319)
+    assert inside.mean() > 0.2
+    assert (seen >= inside).all()
+    assert not (seen & ((column < -0.7) | (row < -0.7) | (column > 319.7) | (row > 319.7))).any()
+    # GDAL interpolates places along a line to an eighth of a pixel
+    off = [np.abs(band / 100 - at)[inside] for band, at in zip(pixels.image, (column, row), strict=True)]
+    assert max(map(np.max, off)) < 0.14
 
 
-def test_an_alpha_band_is_refused_unless_no_data_is_said(
-    tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
-    noise: NDArray[np.uint16],
+@pytest.mark.parametrize("angle", [3, 20, 45, 160])
+def test_a_rotated_scene_is_interpolated_and_not_blurred(
+    tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene, angle: float
 ) -> None:
-    path = write(tmp_path / "a.tif", noise, alpha="yes", photometric="minisblack")
-    sensor = make_sensor()
-    with pytest.raises(SceneError, match="marks no-data by a mask or alpha band, which is not read"):
-        check_scene(make_scene(path), sensor)
-    check_scene(make_scene(path, source_nodata=0), sensor)
+    """Against SciPy's interpolation between the four pixels around each place."""
+    raw = np.random.default_rng(angle).integers(1000, 9000, (300, 300)).astype(np.uint16)
+    place = (
+        Affine.translation(1280, -1280)
+        @ Affine.rotation(angle)
+        @ Affine.scale(10, -10)
+        @ Affine.translation(-150, -150)
+    )
+    path = write(tmp_path / "a.tif", raw, transform=place, nodata=0)
+    column, row = where(GRID[0, 0], GRID.crs, place)
+    expected = map_coordinates(raw.astype(float), [row, column], order=1)
+    pixels = read_tile(make_scene(path), make_sensor(), GRID[0, 0])
+    assert pixels is not None
+    inside = (column > 0) & (row > 0) & (column < 299) & (row < 299)
+    assert inside.mean() > 0.5
+    assert np.abs(pixels.image[0] - expected)[inside].max() <= 0.5001
 
 
-def test_a_moved_file_is_named_when_pixels_are_read(
-    tmp_path: Path,
-    write: Callable[..., str],
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
-    noise: NDArray[np.uint16],
+def test_the_same_ground_is_the_same_on_any_tile(
+    tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene, noise: NDArray[np.uint16]
 ) -> None:
-    scene = make_scene(write(tmp_path / "a" / "a.tif", noise[0]))
-    shutil.rmtree(tmp_path / "a")
-    with pytest.raises(SceneError, match=r"scene s, band B1: .*a\.tif does not exist"):
-        read_tile(scene, make_sensor(), GRID[0, -8])
+    place = from_origin(100, -100, 10, 10) @ Affine.rotation(-25)
+    scene = make_scene(write(tmp_path / "a.tif", noise[0], transform=place, nodata=0))
+    whole = read_tile(scene, make_sensor(), Grid("EPSG:32622", 10, 512)[0, 0], resampling="cubic")
+    assert whole is not None
+    for iy, ix in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        part = read_tile(scene, make_sensor(), GRID[ix, iy], resampling="cubic")
+        window = whole.image[0, 256 * iy : 256 * iy + 256, 256 * ix : 256 * ix + 256]
+        np.testing.assert_array_equal(NODATA if part is None else part.image[0], window)
 
 
-def test_resampling_must_be_known(
-    write: Callable[..., str],
-    tmp_path: Path,
-    make_sensor: Callable[..., Sensor],
-    make_scene: Callable[..., Scene],
-    noise: NDArray[np.uint16],
+@settings(max_examples=80, deadline=None)
+@given(
+    corner=st.tuples(st.floats(-900, 2500), st.floats(-900, 2500)),
+    size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
+    pixel=st.sampled_from([5.0, 10.0, 17.3, 20.0, 60.0]),
+    turn=st.sampled_from([0.0, 12.0]),
+    lost=st.floats(0, 1),
+    dtype=st.sampled_from(["uint16", "int16", "float32"]),
+    resampling=st.sampled_from(["nearest", "bilinear", "cubic", "average"]),
+    seed=st.integers(0, 1000),
+)
+def test_no_data_never_bleeds_into_what_was_measured(
+    folder: Path,
+    write: Write,
+    make_sensor: MakeSensor,
+    make_scene: MakeScene,
+    corner: Any,
+    size: Any,
+    pixel: Any,
+    turn: Any,
+    lost: Any,
+    dtype: Any,
+    resampling: Any,
+    seed: Any,
 ) -> None:
-    scene = make_scene(write(tmp_path / "a.tif", noise[0]))
-    with pytest.raises(SettingsError, match="choose one of nearest, bilinear, cubic, average"):
-        read_tile(scene, make_sensor(), GRID[0, 0], resampling="fancy")
+    """Of ground that is 1234 wherever it was measured, every pixel is either 1234 or no-data."""
+    rng = np.random.default_rng(seed)
+    tagged = {"uint16": 65535, "int16": -9999, "float32": 7.5}[dtype]
+    numbers = np.full((2, *size), 1234, dtype)
+    holes = rng.random(numbers.shape) < lost
+    numbers[holes] = np.where(rng.random(holes.sum()) < 0.5, np.nan, tagged) if dtype == "float32" else tagged
+    place = Affine.translation(corner[0], -corner[1]) @ Affine.rotation(turn) @ Affine.scale(pixel, -pixel)
+    path = write(folder / "holes.tif", numbers, nodata=tagged, transform=place)
+    sensor = make_sensor("B1", "B2", dtype="float32" if dtype == "float32" else "int16")
+    pixels = read_tile(make_scene(Asset(path, 1), Asset(path, 2)), sensor, GRID[0, 0], resampling=resampling)
+    if pixels is None:
+        return
+    for band in pixels.image:
+        assert set(np.unique(band)) <= {1234, NODATA}
+    np.testing.assert_array_equal(pixels.quality, (pixels.image == NODATA).any(axis=0).astype(np.uint8))
+    if not pixels.aligned and resampling != "average":  # what was measured all around is there
+        column, row = where(GRID[0, 0], GRID.crs, place)
+        reach = np.ceil(2 * max(1, 10 / pixel)) + 1
+        around = minimum_filter(~holes.any(axis=0), int(2 * reach + 1), mode="constant")
+        inside = (column > 0) & (row > 0) & (column < size[1] - 1) & (row < size[0] - 1)
+        near = around[np.rint(row[inside]).astype(int), np.rint(column[inside]).astype(int)]
+        assert (pixels.quality[inside][near] == 0).all()
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 6])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_average_is_the_mean_of_what_was_measured(
+    tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene, factor: int, dtype: str
+) -> None:
+    """Of pixels that fit into the grid's a whole number of times."""
+    rng = np.random.default_rng(factor)
+    fine = rng.integers(1, 9000, (256 * factor, 256 * factor)).astype(dtype)
+    fine[rng.random(fine.shape) < 0.3] = 0
+    fine[: 20 * factor, : 30 * factor] = 0
+    path = write(tmp_path / "a.tif", fine, nodata=0, transform=from_origin(0, 0, 10 / factor, 10 / factor))
+    pixels = read_tile(make_scene(path), make_sensor(dtype=dtype, nodata=0), GRID[0, 0], resampling="average")
+    assert pixels is not None
+    blocks = fine.reshape(256, factor, 256, factor).astype(float)
+    count = (blocks > 0).sum(axis=(1, 3))
+    mean = blocks.sum(axis=(1, 3)) / np.maximum(count, 1)
+    np.testing.assert_allclose(pixels.image[0], mean, rtol=1e-6, atol=0.5 if dtype == "uint16" else 0)
+    np.testing.assert_array_equal(pixels.quality > 0, count == 0)
+
+
+def test_masks_are_nearest_however_bands_are_resampled(
+    tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene, noise: NDArray[np.uint16]
+) -> None:
+    """Cloud (8) beside snow (11) mixes to cirrus (10) when it is averaged, and no class lies between 0 and 3."""
+    codes = np.array([3, 8, 11], np.uint8)[np.random.default_rng(1).integers(0, 3, (280, 280))]
+    place = from_origin(-37, 41, 9.7, 9.7)
+    bands = write(tmp_path / "a.tif", noise[0, :280], nodata=0, transform=place)
+    mask = write(tmp_path / "scl.tif", codes, transform=place)
+    seen = {}
+    for resampling in ("nearest", "average", "cubic"):
+        pixels = read_tile(
+            make_scene(bands, masks={"scl": Asset(mask)}), make_sensor(), GRID[0, 0], resampling=resampling
+        )
+        assert pixels is not None
+        seen[resampling] = pixels.quality.copy()
+    column, row = where(GRID[0, 0], GRID.crs, place)
+    flags = {3: Quality.SHADOW, 8: Quality.CLOUD, 11: Quality.SNOW}
+    expected = np.vectorize(flags.__getitem__)(codes[np.rint(row).astype(int), np.rint(column).astype(int)])
+    for quality in seen.values():
+        assert (quality == expected).mean() > 0.9999  # a pixel's middle may fall on an edge
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # while such files are written
+def test_ground_control_points_locate_a_scene(
+    tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene
+) -> None:
+    """Points of a slightly curved surface; a pixel of the tile must come from where the surface says."""
+    path = write(tmp_path / "gcps.tif", ramps(300, 280), transform=None, crs=None, nodata=-9999)
+
+    def ground(column: Any, row: Any) -> tuple[Any, Any]:
+        return 300 + 9 * column - 2 * row + 1e-3 * column * row, -200 - 2 * column - 9 * row + 1e-3 * row * row
+
+    points = [GroundControlPoint(r, c, *ground(c, r)) for r in range(0, 301, 60) for c in range(0, 281, 70)]
+    with rasterio.open(path, "r+") as dataset:
+        dataset.gcps = (points, rasterio.CRS.from_epsg(32622))
+    scene, sensor = make_scene(Asset(path, 1), Asset(path, 2)), make_sensor("B1", "B2")
+    check_scene(scene, sensor)
+    outline = scene_geobox(scene).extent
+    pixels = read_tile(scene, sensor, GRID[0, 0])
+    assert pixels is not None
+    seen = pixels.quality == 0
+    assert 0.3 < seen.mean() < 0.9
+    column, row = pixels.image.astype(float) / 100 + 0.5
+    x, y = ground(column, row)
+    at_row, at_column = np.mgrid[:256, :256]
+    inner = seen & (column > 2) & (row > 2) & (column < 278) & (row < 298)
+    assert np.abs(x - 10 * (at_column + 0.5))[inner].max() < 2.5  # a quarter of a pixel
+    assert np.abs(y + 10 * (at_row + 0.5))[inner].max() < 2.5
+    assert all(outline.contains(point(*ground(c, r), outline.crs)) for r in (1, 299) for c in (1, 279))
+    unsaid = write(tmp_path / "unsaid.tif", np.ones((300, 280), np.uint8), transform=None, crs=None)
+    with rasterio.open(unsaid, "r+") as dataset:
+        dataset.gcps = (points, rasterio.CRS.from_epsg(32622))
+    whole = read_tile(make_scene(unsaid), make_sensor(dtype="uint8", nodata=None), GRID[0, 0])
+    assert whole is not None
+    assert ((whole.quality == 0) == seen).mean() > 0.99

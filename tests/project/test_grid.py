@@ -41,3 +41,9 @@ def test_a_rotated_scene_is_resampled_onto_a_plain_grid() -> None:
 def test_degrees_are_refused_as_a_grid() -> None:
     with pytest.raises(SettingsError, match="not projected"):
         choose_grid(GridSettings(crs="EPSG:4326", resolution=10), UTM)
+
+
+def test_a_scene_on_web_mercator_gives_its_utm_zone() -> None:
+    """At 38° north its pixels of 30 m are 24 m on the ground, and areas would be wrong by 60 %."""
+    mercator = GeoBox((1917, 2181), Affine(30, 0, -13651650, 0, -30, 4576290), "EPSG:3857")
+    assert choose_grid(GridSettings(), mercator) == Grid("EPSG:32610", 24.0)

@@ -2,43 +2,110 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
+from geossl.cube.collection import Collection
 from geossl.cube.scenes import quarantined
 from geossl.project.project import Project
 
+_AT_ONCE = 16
+"""Tiles whose records are read together: each takes a few small reads, and waiting is most of it."""
 
-def scene_table(project: Project) -> Table:
-    """One row a scene: time, tiles, clear fraction (mean over its tiles), revision."""
-    collection = project.scenes()
-    rows: dict[str, tuple[np.datetime64, list[float], int]] = {}
-    for tile_id in collection.tile_ids:
-        steps = zip(
+
+@dataclass(frozen=True)
+class SceneRow:
+    """One scene in the cube."""
+
+    id: str
+    time: str
+    """UTC, to the minute."""
+    tiles: int
+    clear: float
+    """Share of clear pixels, 0 … 1, mean over its tiles."""
+    revision: int
+    """How often it was processed again."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class QuarantineRow:
+    """One input that was set aside."""
+
+    source: str
+    reason: str
+    remedy: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def scene_rows(project: Project, snapshot: str | None = None) -> list[SceneRow]:
+    """All scenes of a snapshot (id or tag; None: the newest), the newest last."""
+    collection = project.cube().view(snapshot).collection(project.sensor.name)
+    times: dict[str, np.datetime64] = {}
+    clear: dict[str, list[float]] = {}
+    revisions: dict[str, int] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for steps in pool.map(lambda tile_id: _steps(collection, tile_id), collection.tile_ids):
+            for scene_id, time, share, revision in steps:
+                times[scene_id] = time
+                clear.setdefault(scene_id, []).append(share)
+                revisions[scene_id] = max(revisions.get(scene_id, 0), revision)
+    return [
+        SceneRow(
+            scene_id,
+            np.datetime_as_string(times[scene_id], unit="m"),
+            len(clear[scene_id]),
+            float(np.mean(clear[scene_id])),
+            revisions[scene_id],
+        )
+        for scene_id in sorted(times, key=lambda scene_id: (times[scene_id], scene_id))
+    ]
+
+
+def quarantine_rows(project: Project, snapshot: str | None = None) -> list[QuarantineRow]:
+    """Everything that was set aside, by source."""
+    items = quarantined(project.cube().view(snapshot), project.sensor.name)
+    return [QuarantineRow(item.source, item.reason, item.remedy) for item in items]
+
+
+def scene_table(project: Project, snapshot: str | None = None) -> Table:
+    """One row a scene: time, tiles, clear fraction, revision."""
+    rows = scene_rows(project, snapshot)
+    table = Table(title=f"{len(rows)} scenes in {project.sensor.name}")
+    table.add_column("scene", overflow="fold")
+    table.add_column("time (UTC)", no_wrap=True)
+    for heading in ("tiles", "clear", "revision"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(escape(row.id), row.time.replace("T", " "), str(row.tiles), f"{row.clear:.0%}", str(row.revision))
+    return table
+
+
+def quarantine_table(project: Project, snapshot: str | None = None) -> Table:
+    """One row for each input that was set aside, with its reason."""
+    rows = quarantine_rows(project, snapshot)
+    table = Table("what", "why it was set aside", title=f"{len(rows)} set aside")
+    for row in rows:
+        table.add_row(escape(row.source), escape(row.reason + (f"\n→ {row.remedy}" if row.remedy else "")))
+    return table
+
+
+def _steps(collection: Collection, tile_id: str) -> list[tuple[str, np.datetime64, float, int]]:
+    return list(
+        zip(
             collection.scene_ids(tile_id),
             collection.times(tile_id),
-            collection.clear_fraction(tile_id),
-            collection.revisions(tile_id),
+            collection.clear_fraction(tile_id).tolist(),
+            collection.revisions(tile_id).tolist(),
             strict=True,
         )
-        for scene_id, time, clear, revision in steps:
-            row = rows.setdefault(scene_id, (time, [], 0))
-            row[1].append(float(clear))
-            rows[scene_id] = (time, row[1], max(row[2], int(revision)))
-    table = Table(title=f"{len(rows)} scenes in {collection.name}")
-    for heading, justify in (("scene", "left"), ("time (UTC)", "left"), ("tiles", "right"), ("clear", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    table.add_column("revision", justify="right")
-    for scene_id, (time, clear, revision) in sorted(rows.items(), key=lambda item: (item[1][0], item[0])):
-        when = np.datetime_as_string(time, unit="m").replace("T", " ")
-        table.add_row(scene_id, when, str(len(clear)), f"{np.mean(clear):.0%}", str(revision))
-    return table
-
-
-def quarantine_table(project: Project) -> Table:
-    """One row for each input that was set aside, with its reason."""
-    items = quarantined(project.cube().view(), project.sensor.name)
-    table = Table("what", "why it was set aside", title=f"{len(items)} set aside")
-    for item in items:
-        table.add_row(item.source, item.reason + (f"\n→ {item.remedy}" if item.remedy else ""))
-    return table
+    )
