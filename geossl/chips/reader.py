@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.chips.cache import ChunkCache
-from geossl.cube.chunks import StoredArray
 from geossl.chips.index import ChipIndex
+from geossl.cube.chunks import StoredArray
 from geossl.cube.collection import Collection
 from geossl.errors import StoreError
 from geossl.grid import CHUNK

@@ -2,14 +2,15 @@
 
 Indexing through Zarr one chip at a time copies every chunk several times, and opening an array costs it a
 millisecond, of which a large cube has ten thousands. The cube promises one codec chain (little-endian bytes,
-Blosc, CRC-32C), so a chunk can be decoded straight to where it is wanted.
+Blosc, CRC-32C), so a chunk can be decoded straight to where it is wanted,
+and written without being asked for first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,7 +24,9 @@ from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer.cpu import Buffer as CpuBuffer
+from zarr.core.sync import sync
 
 from geossl.errors import StoreError
 
@@ -122,7 +125,7 @@ async def _read_column(store: Store, path: str) -> NDArray[Any]:
     return out[:length].copy()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StoredArray:
     """The chunks of one array, as bytes and as pixels."""
 
@@ -173,3 +176,31 @@ class StoredArray:
             blosc.decompress(content, out)
         except (RuntimeError, ValueError) as error:
             raise StoreError(f"chunk {key} is damaged: {error}", _REMEDY) from error
+
+    def windows(self, step: int, pixels: NDArray[Any]) -> Iterator[tuple[str, Buffer | None]]:
+        """One step (…, H, W) as chunks of whole windows: where each lies, and its bytes; None where it would hold
+        nothing but the fill value."""
+        side = self.chunk_shape[-1]
+        window = np.empty(self.chunk_shape[1:], self.dtype)
+        first = (0,) * (pixels.ndim - 2)
+        for y, x in np.ndindex(pixels.shape[-2] // side, pixels.shape[-1] // side):
+            np.copyto(window, pixels[..., y * side : (y + 1) * side, x * side : (x + 1) * side])
+            # one number tells most windows from empty ones
+            empty = window.flat[0] == self.fill and bool((window == self.fill).all())
+            yield self.key(step, *first, y, x), None if empty else encoded(window)
+
+
+def encoded(chunk: NDArray[Any]) -> Buffer:
+    """The bytes that Zarr would store for a chunk, by the codecs of :func:`geossl.cube.arrays.create_array`."""
+    data = blosc.compress(chunk, b"lz4", 5, blosc.BITSHUFFLE)
+    return CpuBuffer.from_bytes(data + google_crc32c.value(data).to_bytes(4, "little"))
+
+
+def write_windows(planes: Mapping[StoredArray, NDArray[Any]], step: int) -> None:
+    """Write one step of several arrays of a tile, each (…, H, W): whole chunks, all of them at once."""
+
+    async def put(store: Store, key: str, data: Buffer | None) -> None:
+        await (store.delete(key) if data is None else store.set(key, data))
+
+    work = [put(array.store, *entry) for array, pixels in planes.items() for entry in array.windows(step, pixels)]
+    sync(_together(work))

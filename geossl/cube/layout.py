@@ -34,6 +34,7 @@ from zarr.abc.store import Store
 
 from geossl.bands import Sensor, Statistics
 from geossl.cube.arrays import create_array, names_in, resize, subarray, subgroup, write_rows
+from geossl.cube.chunks import StoredArray, write_windows
 from geossl.errors import StoreError
 from geossl.grid import CHUNK, Grid, Tile
 from geossl.imagery.clouds import Quality
@@ -265,10 +266,10 @@ def write_pixels(
     count: NDArray[np.uint16] | None = None,
 ) -> None:
     """Write whole chunks of one step: image (C, H, W), quality (H, W), of composites also count (H, W)."""
-    subarray(group, "image")[step] = image
-    subarray(group, "quality")[step] = quality
+    planes: dict[str, NDArray[Any]] = {"image": image, "quality": quality}
     if count is not None:
-        subarray(group, "clear_count")[step] = count
+        planes["clear_count"] = count
+    write_windows({StoredArray.of(subarray(group, name)): pixels for name, pixels in planes.items()}, step)
 
 
 def write_records(group: zarr.Group, steps: Mapping[int, Step]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import icechunk
 import zarr
 from filelock import FileLock
+from zarr.errors import ContainsGroupError
 
 from geossl.cube import layout, seal
 from geossl.cube.chunks import reason
@@ -159,8 +160,7 @@ class Cube:
             cube = cls(uri, icechunk.Repository.open(storage))
             # killed between creating the repository and its first commit, or still about to make that
             if len(list(cube.repository.ancestry(branch=BRANCH))) == 1:
-                with contextlib.suppress(icechunk.ConflictError):
-                    cube._initialise()
+                cube._initialise()
         cube._check_format()
         return cube
 
@@ -171,9 +171,11 @@ class Cube:
         return cube
 
     def _initialise(self) -> None:
-        session = self.repository.writable_session(BRANCH)
-        layout.create_root(session.store)
-        self._commit(session, "create the cube")
+        # another machine may do the same, before or after this session begins
+        with contextlib.suppress(icechunk.ConflictError, ContainsGroupError):
+            session = self.repository.writable_session(BRANCH)
+            layout.create_root(session.store)
+            self._commit(session, "create the cube")
 
     def _check_format(self) -> None:
         try:

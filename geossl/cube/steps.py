@@ -1,8 +1,10 @@
-"""The worker's part of an ingest: one scene on one tile becomes one step."""
+"""The worker's part of an ingest: one scene on some tiles becomes one step on each."""
 
 from __future__ import annotations
 
+import itertools
 import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,10 @@ from geossl.errors import GeosslError
 from geossl.grid import Tile
 from geossl.imagery.clouds import Quality, is_clear
 from geossl.imagery.scene import Scene
-from geossl.imagery.warp import read_tile
+from geossl.imagery.warp import Files, TilePixels, read_tile
+
+_TOGETHER = 8
+"""Most tiles of one task: more gain little, and a worker that dies loses them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,8 @@ class StepJob:
 
 @dataclass(frozen=True, slots=True)
 class StepWritten:
-    """What became of a job; a fork that is never merged leaves no trace."""
+    """What became of a job that found data."""
 
-    fork: bytes
-    """The fork that holds the step's chunks, pickled."""
     chunk_clear: NDArray[np.float32]
     """(cy, cx)"""
     empty: bool
@@ -50,32 +53,60 @@ class StepWritten:
     """Red, green and blue, thinned out, where the job asks for it."""
 
 
-def write_step(
-    job: StepJob, fork: bytes, collection: str, sensor: Sensor, resampling: str
-) -> StepWritten | GeosslError | None:
-    """Runs on workers: read, then write whole chunks of the job's own step; an error is returned, not raised."""
+@dataclass(frozen=True, slots=True)
+class StepsWritten:
+    """What became of a scene on some tiles."""
+
+    fork: bytes
+    """The fork that holds the steps' chunks, pickled; one that is never merged leaves no trace."""
+    steps: list[StepWritten | None]
+    """One a job; None: nothing but no-data."""
+
+
+def together(jobs: Iterable[StepJob]) -> Iterator[tuple[StepJob, ...]]:
+    """One scene's jobs in rows of a few neighbouring tiles, which share what is opened and decoded."""
+    for _, row in itertools.groupby(sorted(jobs, key=lambda job: (job.tile.iy, job.tile.ix)), lambda job: job.tile.iy):
+        yield from itertools.batched(row, _TOGETHER)
+
+
+def write_steps(
+    jobs: Sequence[StepJob], fork: bytes, collection: str, sensor: Sensor, resampling: str
+) -> StepsWritten | GeosslError:
+    """Runs on workers, for jobs of one scene: read, then write whole chunks of the jobs' own steps.
+
+    An error is returned, not raised.
+    """
+    session = pickle.loads(fork)
+    shape = jobs[0].tile.shape
+    image = np.empty((len(sensor.bands), *shape), sensor.radiometry.dtype)
+    buffers = TilePixels(image, np.empty(shape, np.uint8))
+    written: list[StepWritten | None] = []
     try:
-        pixels = read_tile(job.scene, sensor, job.tile, resampling=resampling)
+        with Files() as files:
+            for job in jobs:
+                found = read_tile(job.scene, sensor, job.tile, resampling=resampling, out=buffers, files=files)
+                if found is None and not job.replaces:
+                    written.append(None)
+                    continue
+                if found is None:
+                    buffers.image[:] = sensor.radiometry.nodata or 0
+                    buffers.quality[:] = Quality.NODATA
+                    buffers.saturated = 0
+                group = zarr.open_group(session.store, path=f"{collection}/{job.tile.id}", mode="r+")
+                layout.write_pixels(group, job.step, buffers.image, buffers.quality)
+                written.append(_summary(job, buffers, sensor, empty=found is None))
     except GeosslError as error:
         return error
-    if pixels is not None:
-        image, quality, saturated = pixels.image, pixels.quality, pixels.saturated
-    elif job.replaces:
-        image = np.full((len(sensor.bands), *job.tile.shape), sensor.radiometry.nodata or 0, sensor.radiometry.dtype)
-        quality = np.full(job.tile.shape, Quality.NODATA, np.uint8)
-        saturated = 0
-    else:
-        return None
-    session = pickle.loads(fork)
-    group = zarr.open_group(session.store, path=f"{collection}/{job.tile.id}", mode="r+")
-    layout.write_pixels(group, job.step, image, quality)
+    return StepsWritten(pickle.dumps(session), written)
+
+
+def _summary(job: StepJob, pixels: TilePixels, sensor: Sensor, *, empty: bool) -> StepWritten:
     return StepWritten(
-        pickle.dumps(session),
-        layout.chunk_fractions(is_clear(quality)),
-        pixels is None,
-        image.nbytes + quality.nbytes,
-        saturated,
-        None if job.every is None else _thin(image, quality, sensor, job.every),
+        layout.chunk_fractions(is_clear(pixels.quality)),
+        empty,
+        pixels.image.nbytes + pixels.quality.nbytes,
+        pixels.saturated,
+        None if job.every is None else _thin(pixels.image, pixels.quality, sensor, job.every),
     )
 
 

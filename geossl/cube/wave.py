@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from geossl.cube.scenes import (
     write_quarantine,
     write_table,
 )
-from geossl.cube.steps import StepJob, StepWritten, write_step
+from geossl.cube.steps import StepJob, StepsWritten, StepWritten, together, write_steps
 from geossl.cube.work import run
 from geossl.errors import GeosslError, SceneError, StoreError
 from geossl.grid import Grid, Tile
@@ -63,17 +63,20 @@ class _Planned:
     extends: bool
     """Whether the scene was ingested from the same files before, on fewer tiles."""
     jobs: list[StepJob] = field(default_factory=list)
-    results: list[StepWritten | GeosslError | None] = field(default_factory=list)
-    """One a job; None: nothing but no-data."""
+    parts: list[tuple[Sequence[StepJob], StepsWritten | GeosslError]] = field(default_factory=list)
+    """The jobs in the portions that workers were given, and what became of each."""
 
     def written(self) -> Iterator[tuple[StepJob, StepWritten]]:
-        for job, result in zip(self.jobs, self.results, strict=True):
-            if isinstance(result, StepWritten):
-                yield job, result
+        for jobs, result in self.parts:
+            if isinstance(result, StepsWritten):
+                yield from ((job, step) for job, step in zip(jobs, result.steps, strict=True) if step is not None)
+
+    def forks(self) -> Iterator[bytes]:
+        return (result.fork for _, result in self.parts if isinstance(result, StepsWritten))
 
     def objection(self) -> GeosslError | None:
         """Why the scene cannot be ingested."""
-        for result in self.results:
+        for _, result in self.parts:
             if isinstance(result, GeosslError):
                 return result
         if not self.extends and all(result.empty for _, result in self.written()):
@@ -171,33 +174,36 @@ class Wave:
         return planned, lengths
 
     def _run(self, session: icechunk.Session, planned: list[_Planned]) -> None:
-        """Fill in the results of all jobs. Every job unpickles its own copy of one fork."""
-        jobs = [job for plan in planned for job in plan.jobs]
-        results: list[StepWritten | GeosslError | None] = [None] * len(jobs)
+        """Have all jobs done. Every portion of them unpickles its own copy of one fork."""
+        portions = [(plan, jobs) for plan in planned for jobs in together(plan.jobs)]
+        total = sum(len(plan.jobs) for plan in planned)
         write = functools.partial(
-            write_step,
+            write_steps,
             fork=pickle.dumps(session.fork()),
             collection=self.collection,
             sensor=self.sensor,
             resampling=self.resampling,
         )
-        read = 0
-        for done, (position, result) in enumerate(run(write, jobs, self.client, killed=_killed), start=1):
-            results[position] = result
-            read += result.size if isinstance(result, StepWritten) else 0
-            self.progress("tiles", done, len(jobs))
+        done = read = 0
+        for position, result in run(write, [jobs for _, jobs in portions], self.client, killed=_killed):
+            plan, jobs = portions[position]
+            plan.parts.append((jobs, result))
+            done += len(jobs)
+            if isinstance(result, StepsWritten):
+                read += sum(step.size for step in result.steps if step is not None)
+            self.progress("tiles", done, total)
             self.progress(PIXELS, read, None)
-        arrived = iter(results)
-        for plan in planned:
-            plan.results = [next(arrived) for _ in plan.jobs]
+        for plan in planned:  # workers answer in any order
+            plan.parts.sort(key=lambda part: (part[0][0].tile.iy, part[0][0].tile.ix))
 
     def _settle(self, session: icechunk.Session, good: list[_Planned], lengths: dict[str, int]) -> None:
         """Merge the forks of good scenes, close gaps, and write what is known of steps and scenes."""
         steps: dict[str, dict[int, layout.Step]] = defaultdict(dict)
         used: dict[str, list[int]] = defaultdict(list)
         for plan in good:
+            for fork in plan.forks():
+                session.merge(pickle.loads(fork))
             for job, result in plan.written():
-                session.merge(pickle.loads(result.fork))
                 self.report.tiles += 1
                 self.report.bytes += result.size
                 self.report.saturated += result.saturated
@@ -272,8 +278,8 @@ def require_collection(root: zarr.Group, name: str, sensor: Sensor, grid: Grid) 
     return group
 
 
-def _killed(job: StepJob) -> SceneError:
-    return scene_kills(job.scene, f"tile {job.tile.id}")
+def _killed(jobs: Sequence[StepJob]) -> SceneError:
+    return scene_kills(jobs[0].scene, f"tile {', '.join(job.tile.id for job in jobs)}")
 
 
 def scene_kills(scene: Scene, where: str) -> SceneError:

@@ -6,6 +6,7 @@ other is resampled onto it once, and only what the tile needs of it is read.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -84,7 +85,7 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
         the scene's first band on where it is.
     """
     first: OpenBand | None = None
-    with _Files() as files:
+    with Files() as files:
         for name in (*sensor.band_names, *scene.masks):
             band = _open_band(files, scene, sensor, name)
             _check_complete(band)
@@ -96,7 +97,13 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
 
 @again
 def read_tile(
-    scene: Scene, sensor: Sensor, tile: Tile, *, resampling: str = "bilinear", out: TilePixels | None = None
+    scene: Scene,
+    sensor: Sensor,
+    tile: Tile,
+    *,
+    resampling: str = "bilinear",
+    out: TilePixels | None = None,
+    files: Files | None = None,
 ) -> TilePixels | None:
     """The scene's pixels on one tile.
 
@@ -108,6 +115,8 @@ def read_tile(
         One of :data:`RESAMPLING`, for bands that are not on the tile's grid. Masks are always nearest.
     out:
         Pixels of an earlier tile of the same sensor and size, to be overwritten and returned.
+    files:
+        The scene's files, kept open from tile to tile by whoever reads several.
 
     Returns
     -------
@@ -126,7 +135,7 @@ def read_tile(
         out = TilePixels(image, np.empty(tile.shape, np.uint8))
     out.quality[:] = 0
     out.aligned, out.saturated = True, 0
-    with _Files() as files:
+    with contextlib.nullcontext(files) if files is not None else Files() as files, files.opened_anew_after_errors():
         bands = [_open_band(files, scene, sensor, name) for name in sensor.band_names]
         done = 0
         for group, aligned in _groups(bands, tile):
@@ -216,12 +225,26 @@ def _out_of_place(scene: Scene, tile: Tile) -> SceneError:
     )
 
 
-class _Files(ExitStack):
-    """A scene's files, which stay open from band to band, since one decoded block often holds several bands."""
+class Files(ExitStack):
+    """A scene's files, which stay open from band to band and from tile to tile: one decoded block often holds
+    several bands, or touches several tiles."""
 
     def __init__(self) -> None:
         super().__init__()
         self._open: dict[str, tuple[DatasetReader, GeoBox]] = {}
+        self.bands: dict[str, OpenBand] = {}
+        """What is known of bands and masks by now, by name."""
+
+    @contextlib.contextmanager
+    def opened_anew_after_errors(self) -> Iterator[None]:
+        """Close everything when reading fails, so that a second try does not meet the same broken handles."""
+        try:
+            yield
+        except SceneError:
+            self.close()
+            self._open.clear()
+            self.bands.clear()
+            raise
 
     def open(self, href: str, what: str, access: Access | None) -> tuple[DatasetReader, GeoBox]:
         """The file, and where it is: the same object for files of the same place."""
@@ -237,7 +260,13 @@ def _place_of(dataset: DatasetReader) -> tuple[Any, ...]:
     return dataset.transform, dataset.shape, dataset.crs
 
 
-def _open_band(files: _Files, scene: Scene, sensor: Sensor, name: str) -> OpenBand:
+def _open_band(files: Files, scene: Scene, sensor: Sensor, name: str) -> OpenBand:
+    if name not in files.bands:
+        files.bands[name] = _look_at_band(files, scene, sensor, name)
+    return files.bands[name]
+
+
+def _look_at_band(files: Files, scene: Scene, sensor: Sensor, name: str) -> OpenBand:
     what = f"scene {scene.id}, band {name}"
     kind = next((kind for kind in scene.masks if kind == name), None)
     asset = scene.bands.get(name) if kind is None else scene.masks[kind]

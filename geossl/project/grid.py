@@ -30,7 +30,8 @@ def choose_grid(wanted: GridSettings, scene: GeoBox) -> Grid:
             return Grid(crs_name(crs), own, wanted.tile, (scene.affine.c, scene.affine.f))
     if wanted.resolution != "auto":
         return Grid(crs_name(crs), wanted.resolution, wanted.tile)
-    there = scene.to_crs(crs)
+    # as large as on the ground: pixels of Web Mercator are not what they say
+    there = scene if crs == scene.crs else scene.to_crs(crs, resolution="fit")
     return Grid(crs_name(crs), float(f"{(abs(there.resolution.x) + abs(there.resolution.y)) / 2:.2g}"), wanted.tile)
 
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geossl.chips.cache import ChunkCache
-from geossl.cube.chunks import StoredArray
 from geossl.chips.index import ChipIndex, build_index
 from geossl.chips.reader import ChipReader
+from geossl.cube.chunks import StoredArray
 from geossl.cube.collection import Collection
 from geossl.cube.repository import Cube
 from geossl.errors import StoreError
@@ -91,8 +91,8 @@ def test_each_chunk_is_fetched_once_a_batch(collection: Collection, monkeypatch:
         fetched.append(key)
         return await get(self, key)
 
-    monkeypatch.setattr(StoredArray, "get", counted)
     index = build_index(collection, 32, min_clear=0.0, steps=[0])
+    monkeypatch.setattr(StoredArray, "get", counted)
     one_chunk = np.flatnonzero((index.tile == 0) & (index.row < 256) & (index.col >= 256))
     ChipReader(collection).read(index, one_chunk)
     assert len(one_chunk) == 64

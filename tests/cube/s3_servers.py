@@ -69,7 +69,10 @@ def moto() -> Iterator[str]:
 
 @contextlib.contextmanager
 def without_conditions(endpoint: str, dropped: frozenset[str]) -> Iterator[str]:
-    """A proxy that passes on everything but these headers, as servers do that do not know them."""
+    """A proxy that passes on everything but these headers, as servers do that do not know them.
+
+    The server behind it must not look at signatures, which cover the headers; moto does not.
+    """
     target = endpoint.removeprefix("http://")
 
     class Handler(http.server.BaseHTTPRequestHandler):

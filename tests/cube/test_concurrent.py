@@ -83,9 +83,6 @@ def test_on_a_bucket_of_ceph(tmp_path_factory: pytest.TempPathFactory, make_scen
     folder = tmp_path_factory.mktemp("ceph")
     with radosgw(folder) as endpoint, reached(endpoint):
         compete(f"s3://{BUCKET}/some/cube", folder, make_scene, 20)
-        for dropped, named in CONDITIONS:
-            with without_conditions(endpoint, dropped) as proxy, reached(proxy), pytest.raises(StoreError, match=named):
-                Cube.open_or_create(f"s3://{BUCKET}/other/cube")
 
 
 CONDITIONS = [

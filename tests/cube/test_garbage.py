@@ -103,14 +103,14 @@ def test_cleaning_while_another_process_ingests_loses_nothing(
     scenes = [make_scene(number) for number in range(12)]
     (tmp_path / "scenes.pickle").write_bytes(pickle.dumps(scenes))
     command = [sys.executable, str(SCRIPT), cube.uri, str(tmp_path / "scenes.pickle"), "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     cleaned = 0
-    for _ in process.stdout:  # a line at every step of its progress
-        Cube.open(cube.uri).expire(NOTHING)
-        Cube.open(cube.uri).collect_garbage()
-        cleaned += 1
-    assert process.wait(timeout=120) == 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in process.stdout:  # a line at every step of its progress
+            Cube.open(cube.uri).expire(NOTHING)
+            Cube.open(cube.uri).collect_garbage()
+            cleaned += 1
+    assert process.returncode == 0
     assert cleaned > 12
     again = Cube.open(cube.uri)
     assert check(again).damage == check(again, "map-1").damage == []

@@ -145,7 +145,7 @@ def test_resampling_must_be_known(
 
 @pytest.mark.parametrize(
     ("crs", "origin", "better"),
-    [("EPSG:32622", (2_000_000, 6_000_000), "EPSG:32625"), ("EPSG:3857", (-5_700_000, 4_200_000), "EPSG:32622")],
+    [("EPSG:32622", (2_000_000, 6_000_000), "EPSG:32626"), ("EPSG:3857", (-5_700_000, 4_200_000), "EPSG:32622")],
 )
 def test_a_scene_where_areas_would_be_wrong_is_refused(
     tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene, crs: str, origin: Any, better: str

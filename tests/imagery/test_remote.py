@@ -278,7 +278,6 @@ def test_http_addresses_read_as_local_files_do(
 
 
 OUTAGES: dict[str, tuple[Manner, str]] = {
-    "ignores ranges": (servers.whole_only, "sends whole files only"),
     "login page": (servers.login_page, "is a web page or XML, not a raster"),
     "login page half way": (servers.login_page_half_way, "cannot be read to its end"),
     "500": (servers.failing(500, half_way=False), "its server answers with HTTP 500"),
@@ -311,6 +310,20 @@ def test_a_server_that_misbehaves_is_no_source_of_pixels(
     # and nothing of it is left for later
     site.manner = servers.polite
     np.testing.assert_array_equal(pixels(scene, sensor)[0], NUMBERS[0, :256, :256])
+
+
+@pytest.mark.parametrize("name", ["x_B1.tif", "plain.tif"])
+def test_a_server_that_sends_whole_files_only_is_read_rightly_or_refused(
+    name: str, site: Site, make_scene: Callable[..., Scene], make_sensor: Callable[..., Sensor]
+) -> None:
+    """GDAL makes do with a whole file when it is small."""
+    site.manner = servers.whole_only
+    try:
+        read = pixels(make_scene(f"{site.url}/{name}"), make_sensor())
+    except SceneError as error:
+        assert "sends whole files only" in error.what
+    else:
+        np.testing.assert_array_equal(read[0], NUMBERS[0, :256, :256])
 
 
 RECOVERIES: dict[str, Manner] = {

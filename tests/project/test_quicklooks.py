@@ -41,7 +41,8 @@ def test_the_picture_stretches_clear_ground_and_outlines_clouds(tmp_path: Path) 
     image[:, 10:20, 10:20], quality[10:20, 10:20] = 9000, Quality.CLOUD
     quality[:, :3] = Quality.NODATA
     write_quicklook(tmp_path, scene("one"), Overview(image, quality, (0, 0), 1))
-    picture = np.asarray(Image.open(tmp_path / "one.png"))
+    with Image.open(tmp_path / "one.png") as file:
+        picture = np.asarray(file)
     assert (picture[:, :3] == NOTHING).all()
     assert (picture[10, 10:20] == OVERLAYS[0]).all()
     assert (picture[12, 12] == 255).all()
@@ -55,7 +56,8 @@ def test_a_scene_without_a_clear_pixel_has_a_picture(tmp_path: Path) -> None:
     for flag in (Quality.CLOUD, Quality.NODATA):
         quality = np.full((4, 4), flag, np.uint8)
         write_quicklook(tmp_path, scene("dark"), Overview(np.ones((3, 4, 4), np.int16), quality, (0, 0), 1))
-        assert Image.open(tmp_path / "dark.png").size == (4, 4)
+        with Image.open(tmp_path / "dark.png") as picture:
+            assert picture.size == (4, 4)
 
 
 def test_tiles_are_put_side_by_side_and_cropped_to_what_was_seen() -> None:
