@@ -166,7 +166,8 @@ class Cube:
 
     @classmethod
     def _create(cls, uri: str) -> Cube:
-        cube = cls(uri, icechunk.Repository.create(open_storage(uri)))
+        # files may lie there already: of another machine at the same moment, or of one that was killed doing this
+        cube = cls(uri, icechunk.Repository.create(open_storage(uri), check_clean_root=False))
         cube._initialise()
         return cube
 

@@ -86,10 +86,18 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         _wait(lambda: _states(environment) == {"idle"}, "the nodes", folder)
         yield environment
     finally:
+        # a daemon that loses munged while it ends a job never ends itself
+        _ask(["scancel", "--user=root"], environment)
+        deadline = time.monotonic() + 30
+        while _ask(["squeue", "-h"], environment) and time.monotonic() < deadline:
+            time.sleep(0.1)
         for process in reversed(started):
             process.terminate()
-        for process in reversed(started):
-            process.wait(timeout=60)
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def jobs(environment: dict[str, str]) -> list[str]:

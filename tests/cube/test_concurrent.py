@@ -85,6 +85,46 @@ def test_on_a_bucket_of_ceph(tmp_path_factory: pytest.TempPathFactory, make_scen
         compete(f"s3://{BUCKET}/some/cube", folder, make_scene, 20)
 
 
+CREATE = """if True:
+    import sys, warnings; warnings.simplefilter("ignore")
+    from geossl.cube.repository import Cube
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(Cube.open_or_create(line.strip()).view().id, flush=True)"""
+
+
+def test_two_that_create_the_same_cube_at_once() -> None:
+    """On a bucket, where no lock keeps one waiting for the other."""
+    with moto() as endpoint, reached(endpoint), contextlib.ExitStack() as stack:
+        rivals = []
+        for _ in range(2):
+            command = [sys.executable, "-c", CREATE]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            rivals.append((process.stdin, process.stdout))
+        for _, output in rivals:
+            assert output is not None
+            assert output.readline() == "ready\n"
+        for number in range(30):
+            for given, _ in rivals:
+                assert given is not None
+                given.write(f"s3://{BUCKET}/cube-{number}\n")
+                given.flush()
+            ids = {output.readline() for _, output in rivals if output is not None}
+            assert len(ids) == 1
+            assert ids != {""}
+
+
+def test_a_cube_whose_making_was_killed_is_made(tmp_path: Path) -> None:
+    """Before its history was written, files of the repository lay there already."""
+    cube = Cube.create(str(tmp_path / "cube"))
+    (tmp_path / "cube" / "repo").unlink()
+    again = Cube.open_or_create(cube.uri)
+    assert check(again).damage == []
+    assert len(again.log()) == 2
+
+
 CONDITIONS = [
     (frozenset({"if-match"}), "ignores If-Match:"),
     (frozenset({"if-none-match"}), "ignores If-None-Match:"),

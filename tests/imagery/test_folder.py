@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from geossl import bands
 from geossl.bands import Sensor
 from geossl.errors import SettingsError
 from geossl.imagery.folder import FolderSettings
@@ -161,7 +162,7 @@ def test_settings_that_cannot_be_right_are_errors(
         return str(caught.value).replace(str(tmp_path), "…")
 
     assert reason(path="none").startswith("the imagery folder …/none does not exist")
-    assert reason() == "nothing in … is imagery: no SAFE product, no STAC Item, no raster\n  → the folder is empty"
+    assert reason() == "nothing in … is imagery: no product, no STAC Item, no raster\n  → the folder is empty"
     write(tmp_path / "landsat_b1.tif", FIELD[0])
     assert reason(pattern="sentinel_{band}.tif") == (
         "nothing in … matches the pattern 'sentinel_{band}.tif'\n  → there is, for example, landsat_b1.tif"
@@ -179,3 +180,20 @@ def test_settings_read_as_people_write_them() -> None:
     assert isinstance(folder, FolderSettings)
     assert (folder.bands, folder.date) == (("B1", "B2"), datetime(2015, 8, 18))
     assert adapter.validate_json(folder.model_dump_json()) == folder
+
+
+def test_hls_granules_by_their_names(tmp_path: Path, write: Callable[..., str]) -> None:
+    """The item that comes with a granule names the provider's files, and is not taken for a second scene."""
+    names = [f"HLS.S30.T22NBB.2020{day}T135109.v2.0" for day in (127, 132)]
+    for name in names:
+        for band in ("B04", "Fmask"):
+            write(tmp_path / name / f"{name}.{band}.tif", FIELD[0])
+        item = {"type": "Feature", "stac_version": "1.0.0", "id": name}
+        (tmp_path / name / f"{name}_stac.json").write_text(json.dumps(item))
+    (tmp_path / names[1] / f"{names[1]}.B04.tif").unlink()
+    sensor = bands.sensor("hls-s30").subset(("B04",))
+    scene, other = open_source(FolderSettings(path="."), tmp_path).scenes(sensor)
+    assert isinstance(scene, Scene)
+    assert (scene.id, scene.time) == (names[0], datetime(2020, 5, 6, 13, 51, 9, tzinfo=UTC))
+    assert isinstance(other, Rejected)
+    assert (other.source, "has no B04" in other.reason) == (str(tmp_path / names[1]), True)

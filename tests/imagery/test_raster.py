@@ -31,12 +31,18 @@ def refuse(href: str) -> str:
         "/vsicurl/http://example.org/a.tif",
         "zip:///imagery.zip!a.tif",
         "zip+https://example.org/imagery.zip!a.tif",
-        "file:///imagery/a.tif",
+        "file://host/imagery/a.tif",
         "https://example.org/imagery.zip!a.tif",
     ],
 )
 def test_addresses_that_are_not_read(href: str) -> None:
     assert "is not a kind of address that is read" in refuse(href)
+
+
+def test_a_file_address_is_a_path(tmp_path: Path, write: Callable[..., str]) -> None:
+    path = Path(write(tmp_path / "a b.tif", FIELD))
+    with open_raster(path.as_uri(), "scene s") as dataset:
+        assert (dataset.read(1) == FIELD).all()
 
 
 def test_files_that_are_no_rasters(tmp_path: Path) -> None:
