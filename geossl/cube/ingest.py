@@ -5,8 +5,8 @@ A wave is planned, written and committed under the cube's lock:
 1. *Inspect* (parallel): checksum, file headers, and which tiles the scene's raster touches.
 2. *Plan* (this process): what is already there is left alone; every other scene gets a step on each of
    its tiles, a new one at the end or, when it was ingested before from other files, its own again.
-3. *Write* (parallel): one task reads one scene on one tile and writes whole chunks of that one step into
-   its own fork of the session. No two tasks share a chunk, and no task touches metadata.
+3. *Write* (parallel): one task reads one scene on a few neighbouring tiles and writes whole chunks of those
+   steps into its own fork of the session. No two tasks share a chunk, and no task touches metadata.
 4. *Settle* (this process): a scene that failed on any tile is set aside, and **none** of its forks is
    merged; so nothing of it, not even half a replaced step, can reach the commit. The steps that turned
    out unused, of failed scenes and of tiles without data, are closed by moving later chunks of this wave

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import icechunk
 
 from geossl.errors import StoreError
+from geossl.imagery.access import bucket_endpoint
 
 
 def local_folder(uri: str) -> Path | None:
@@ -37,7 +38,7 @@ def open_storage(uri: str) -> icechunk.Storage:
         raise StoreError(f"the address {uri} has no bucket or no path", "write it as s3://bucket/path")
     match parts.scheme:
         case "s3":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL")
+            endpoint = bucket_endpoint()
             return icechunk.s3_storage(
                 bucket=parts.netloc,
                 prefix=path,
@@ -78,10 +79,11 @@ def require_ordered_commits(uri: str) -> None:
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
     from obstore.store import S3Store
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL")  # which, like region and credentials, obstore reads by itself
+    endpoint = bucket_endpoint()
     store = S3Store(
         parts.netloc,
         prefix=parts.path.strip("/"),
+        endpoint=endpoint,
         virtual_hosted_style_request=endpoint is None,
         client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
     )
