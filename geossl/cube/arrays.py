@@ -6,6 +6,7 @@ numbers, and nobody hears of it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,7 +91,11 @@ def write_rows(group: zarr.Group, rows: Mapping[int, Mapping[str, Any]]) -> None
     for name in next(iter(rows.values())) if rows else ():
         array = subarray(group, name)
         resize(array, max(array.shape[0], max(rows) + 1))
-        values = np.asarray(array[:])
-        for index, row in rows.items():
-            values[index] = row[name]
-        array[:] = values
+        # chunk by chunk: a table of a country's scenes is long, and a wave adds few rows to it
+        for _, indices in itertools.groupby(sorted(rows), key=lambda index: index // array.chunks[0]):
+            touched = list(indices)
+            part = slice(touched[0], touched[-1] + 1)
+            values = np.asarray(array[part])
+            for index in touched:
+                values[index - part.start] = rows[index][name]
+            array[part] = values

@@ -1,4 +1,4 @@
-"""Training curves as SVG documents that follow the page's light or dark scheme."""
+"""Training curves and the map of footprints, as SVG documents that follow the page's light or dark scheme."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geossl.report.records import TrainingCurves
+from geossl.report.records import FootprintMap, Ring, TrainingCurves
 
 # Stands for the colour of text while matplotlib draws, then becomes currentColor.
 _INK = "#010203"
 _SCHEME = "<style>svg{color:#2b2f33}@media(prefers-color-scheme:dark){svg{color:#d9dde1}}</style>"
+_MAP = 560
+"""Longer side of the map of footprints, in units of its drawing."""
+
 _LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -55,6 +58,48 @@ def curves(training: TrainingCurves) -> str:
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     head = svg.index(">") + 1
     return svg[:head] + _SCHEME + svg[head:]
+
+
+def footprints(found: FootprintMap) -> str:
+    """Outlines of scenes, tiles and area on a plain map, north up, as an SVG document.
+
+    A degree of longitude is drawn as long as it is in the middle of the map.
+    """
+    rings = [*found.scenes, *found.tiles, *found.area]
+    longitudes, latitudes = (np.array([point[axis] for ring in rings for point in ring]) for axis in (0, 1))
+    west, east, south, north = longitudes.min(), longitudes.max(), latitudes.min(), latitudes.max()
+    squeeze = math.cos(math.radians(float(south + north) / 2))
+    scale = _MAP / max((east - west) * squeeze, north - south)
+    width, height = float((east - west) * squeeze * scale), float((north - south) * scale)
+
+    def line(ring: Ring, style: str) -> str:
+        points = " ".join(f"{(x - west) * squeeze * scale:.1f},{(north - y) * scale:.1f}" for x, y in ring)
+        return f'<polygon points="{points}" {style}/>'
+
+    # so faint that a few dozen on top of each other still differ
+    faint = max(0.02, 0.5 / max(1, len(found.scenes)))
+    shapes = [line(ring, 'fill="none" stroke="currentColor" stroke-opacity="0.35"') for ring in found.tiles]
+    shapes += [
+        line(ring, f'fill="{_LINES[0]}" fill-opacity="{faint:.3f}" stroke="{_LINES[0]}" stroke-opacity="0.6"')
+        for ring in found.scenes
+    ]
+    area = f'fill="none" stroke="{_LINES[1]}" stroke-width="2" stroke-dasharray="6 4"'
+    shapes += [line(ring, area) for ring in found.area]
+    corners = (
+        (0, height + 16, "start", f"{south:.3f}°, {west:.3f}°"),
+        (width, -6, "end", f"{north:.3f}°, {east:.3f}°"),
+    )
+    texts = [
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor">{text}</text>'
+        for x, y, anchor, text in corners
+    ]
+    # room for the corners' texts, which may be wider than the map
+    margin = max(8.0, 150 - width)
+    box = f"{-margin:.0f} -24 {width + 2 * margin:.0f} {height + 48:.0f}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" font-family="sans-serif" font-size="12">'
+        f"{_SCHEME}{''.join(shapes)}{''.join(texts)}</svg>"
+    )
 
 
 def _finite(step: NDArray[np.number], value: NDArray[np.floating]) -> tuple[NDArray[np.number], NDArray[np.floating]]:

@@ -64,6 +64,7 @@ def render(data: ReportData) -> str:
     environment.filters |= {
         "thumbnail": lambda picture: pictures.photo_uri(pictures.shrink(picture, _THUMBNAIL)),
         "large": lambda picture: pictures.photo_uri(pictures.shrink(picture, _LARGE)),
+        "footprint_map": lambda found: pictures.svg_uri(charts.footprints(found)),
         "chart": lambda training: pictures.svg_uri(charts.curves(training)),
         "percent": lambda share: f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else "< 1 %",
         "duration": duration,

@@ -20,6 +20,21 @@ Outline = Sequence[tuple[float, float]]
 """A ring of (column, row) points in pixels of the picture it is drawn on."""
 
 
+Ring = Sequence[tuple[float, float]]
+"""A closed line of (longitude, latitude) in degrees."""
+
+
+@dataclass(frozen=True)
+class FootprintMap:
+    """Where the imagery lies."""
+
+    scenes: Sequence[Ring]
+    """Outlines of all scenes; darker where many overlap."""
+    tiles: Sequence[Ring]
+    area: Sequence[Ring] = ()
+    """The area that the project asks for; empty: wherever there is imagery."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """How much better one model is than another on the same blocks; the fields of a difference row."""
@@ -184,6 +199,7 @@ class ReportData:
     """Pretrained against not pretrained, everything else alike: what the verdict is made of."""
     comparisons: Sequence[Comparison] = ()
     """Differences from other models, shown below the verdict."""
+    footprints: FootprintMap | None = None
     scenes: Sequence[ScenePicture] = ()
     composites: Sequence[CaptionedPicture] = ()
     clouds: CloudMask | None = None

@@ -15,6 +15,7 @@ from geossl.report.records import (
     CloudMask,
     Comparison,
     Confusion,
+    FootprintMap,
     Neighbours,
     Picture,
     Reconstruction,
@@ -54,6 +55,10 @@ def full() -> ReportData:
         snapshot="SNAP0",
         headline=[Comparison(EVIL, "blocks", 500, "pretrained", EVIL, "macro_f1", 0.05, 0.01, 0.09, "gain")],
         comparisons=[Comparison("t", "b", 20, "pretrained", "forest", "accuracy", 0.2, None, None, "too few blocks")],
+        footprints=FootprintMap(
+            [[(10.0, 50.0), (11.0, 50.0), (11.0, 50.5), (10.0, 50.5)]],
+            [[(10.0, 50.0), (10.5, 50.0), (10.5, 50.4), (10.0, 50.4)]],
+        ),
         scenes=[ScenePicture(EVIL, datetime(2025, 5, 6, tzinfo=UTC), 0.753, picture(0))],
         composites=[CaptionedPicture(EVIL, picture(1), EVIL)],
         clouds=CloudMask(EVIL, picture(2), {EVIL: np.eye(24, dtype=bool), "shadow": np.zeros((24, 24), bool)}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,9 @@ from geossl.report.records import (
     ClassMap,
     Comparison,
     Confusion,
+    FootprintMap,
     ReportData,
+    Ring,
     Score,
     SetAside,
     StageTime,
@@ -86,6 +88,7 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
         snapshot=view.snapshot,
         headline=headline,
         comparisons=comparisons,
+        footprints=_footprints(project),
         scenes=scene_pictures,
         composites=composites,
         clouds=clouds,
@@ -106,6 +109,25 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
     )
     progress("report", parts, parts)
     return data
+
+
+def _footprints(project: Project) -> FootprintMap:
+    scenes = project.scenes()
+    outlines = [ring for item in scenes.items().values() for ring in _rings(item["geometry"])]
+    tiles = [
+        ring for tile_id in scenes.tile_ids for ring in _rings(scenes.tile(tile_id).extent.to_crs("EPSG:4326").json)
+    ]
+    area = project.area()
+    return FootprintMap(outlines, tiles, list(_rings(area.json)) if area is not None else ())
+
+
+def _rings(geometry: Mapping[str, Any]) -> Iterator[Ring]:
+    """Outer rings of a GeoJSON geometry."""
+    if geometry["type"] == "Polygon":
+        yield [(point[0], point[1]) for point in geometry["coordinates"][0]]
+    elif geometry["type"] == "MultiPolygon":
+        for polygon in geometry["coordinates"]:
+            yield [(point[0], point[1]) for point in polygon[0]]
 
 
 def _region(project: Project) -> str:
