@@ -78,11 +78,11 @@ def footprints(found: FootprintMap) -> str:
 
     # so faint that a few dozen on top of each other still differ
     faint = max(0.02, 0.5 / max(1, len(found.scenes)))
-    shapes = [line(ring, 'fill="none" stroke="currentColor" stroke-opacity="0.35"') for ring in found.tiles]
-    shapes += [
+    shapes = [
         line(ring, f'fill="{_LINES[0]}" fill-opacity="{faint:.3f}" stroke="{_LINES[0]}" stroke-opacity="0.6"')
         for ring in found.scenes
     ]
+    shapes += [line(ring, 'fill="none" stroke="currentColor" stroke-opacity="0.35"') for ring in found.tiles]
     area = f'fill="none" stroke="{_LINES[1]}" stroke-width="2" stroke-dasharray="6 4"'
     shapes += [line(ring, area) for ring in found.area]
     corners = (

@@ -27,7 +27,7 @@ def polygons(found: FootprintMap) -> list[list[tuple[float, float]]]:
 
 
 def test_places_and_proportions() -> None:
-    tile, southern, northern, area = polygons(
+    southern, northern, tile, area = polygons(
         FootprintMap([square(20, 59), square(21, 60)], [square(20, 59, 2)], [square(20.5, 59.5)])
     )
     assert max(y for _, y in northern) <= min(y for _, y in southern) + 0.2
