@@ -40,6 +40,8 @@ _EARLIER = (
     "`geossl cube check --repair` goes back to the newest sound snapshot; `geossl ingest` then goes on from there"
 )
 
+_SEAL_AGAIN = "`geossl cube check --repair` makes it anew, where all that it vouches for is sound"
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -60,6 +62,11 @@ class Damage:
     def drops_tile(self) -> bool:
         """Whether only reading the whole tile again helps."""
         return self.remedy == _TILE_AGAIN
+
+    @property
+    def of_seal(self) -> bool:
+        """Whether it befell only the checksums of other files."""
+        return self.remedy == _SEAL_AGAIN
 
     def to_dict(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -98,8 +105,11 @@ def check(cube: Cube, snapshot: str | None = None, progress: Progress = silent) 
     """
     report = CheckReport(cube.resolve(snapshot))
     files = cube.damaged_files(report.snapshot)
-    report.damage += [Damage(f"the file {name} is not what was written", _EARLIER) for name in files]
-    if any(not name.startswith("seals/") for name in files):
+    report.damage += [
+        Damage(f"the file {name} is not what was written", _SEAL_AGAIN if name.startswith("seals/") else _EARLIER)
+        for name in files
+    ]
+    if not all(item.of_seal for item in report.damage):
         # which chunk lies where is not known any more: whatever else one would say is a guess
         return report
     try:

@@ -26,6 +26,7 @@ def repair(cube: Cube, report: CheckReport) -> list[str]:
     * a scene with damaged pixels will be read again, in place;
     * a tile whose records are damaged is dropped, and will be read again from all of its scenes;
     * damaged labels and composites are dropped, and will be made again;
+    * a damaged seal is made anew;
     * where the table of scenes or a file of Icechunk's own is damaged, the cube goes back to the newest
       snapshot in which they are sound.
 
@@ -38,23 +39,29 @@ def repair(cube: Cube, report: CheckReport) -> list[str]:
         raise StoreError(f"{report.snapshot} is not the newest snapshot of {cube.uri}", "check that one")
     if not report.damage:
         return []
-    if any(item.collection is None or item.tile == layout.SCENES for item in report.damage):
+    damaged = [item for item in report.damage if not item.of_seal]
+    if any(item.collection is None or item.tile == layout.SCENES for item in damaged):
         return [_go_back(cube)]
+    resealed = [f"sealed snapshot {report.snapshot} anew"] if len(damaged) < len(report.damage) else []
+    if resealed:
+        cube.seal_again(report.snapshot)
+    if not damaged:
+        return resealed
     done: list[str] = []
 
     def work(session: icechunk.Session) -> str:
         root = zarr.open_group(session.store, mode="r+")
         done[:] = []
-        for name, damage in itertools.groupby(sorted(report.damage, key=_collection), key=_collection):
+        for name, damage in itertools.groupby(sorted(damaged, key=_collection), key=_collection):
             if name.startswith(layout.LABELS):
                 del root[name]
                 done.append(f"dropped {name}")
             else:
                 done.extend(_repair_collection(subgroup(root, name), list(damage)))
-        return f"make room for what {len(report.damage)} damage(s) need read again"
+        return f"make room for what {len(damaged)} damage(s) need read again"
 
     cube.transact(work)
-    return done
+    return resealed + done
 
 
 def _collection(damage: Damage) -> str:

@@ -199,6 +199,13 @@ class Cube:
         if (folder := local_folder(self.uri)) is not None:
             seal.write_seal(folder, self.repository, snapshot)
 
+    def seal_again(self, snapshot: str) -> None:
+        """Replace the seal of a snapshot whose files were found sound by other means."""
+        if (folder := local_folder(self.uri)) is not None:
+            with _lock(self.uri):
+                seal.drop_seal(folder, snapshot)
+                self._seal(snapshot)
+
     def damaged_files(self, snapshot: str) -> list[str]:
         """Files of Icechunk's own that this snapshot rests on and that are damaged or gone, below the cube's folder.
 

@@ -63,6 +63,11 @@ def damaged_files(folder: Path, snapshot: str, sound: set[str]) -> list[str]:
     return sorted(damaged, reverse=True)
 
 
+def drop_seal(folder: Path, snapshot: str) -> None:
+    """Drop the seal of one snapshot."""
+    (folder / _FOLDER / snapshot).unlink(missing_ok=True)
+
+
 def drop_seals(folder: Path) -> None:
     """Drop the seals of snapshots that are gone."""
     if (folder / _FOLDER).is_dir():

@@ -275,3 +275,18 @@ def chunk_files(cube: Cube, layer: str = "s2") -> dict[tuple[str, str, int], Pat
                     yield (array, tile, int(chunk.split("/")[0])), by_content[data]
 
     return dict(found())
+
+
+def test_a_damaged_seal_costs_no_snapshot(cube: Cube, make_scene: SceneMaker) -> None:
+    """What it vouches for is sound, so the newest snapshot stays the newest."""
+    ingest(cube, [make_scene(0), make_scene(1)], SENSOR, GRID, "s2", IngestSettings(wave=1))
+    newest = cube.snapshot()
+    path = Path(cube.uri) / "seals" / newest
+    path.write_text(path.read_text().replace(":", ";", 1))
+    found = check(Cube.open_unchecked(cube.uri))
+    assert [item.problem for item in found.damage] == [f"the file seals/{newest} is not what was written"]
+    assert repair(Cube.open_unchecked(cube.uri), found) == [f"sealed snapshot {newest} anew"]
+    again = Cube.open(cube.uri)
+    assert again.snapshot() == newest
+    assert set(again.view().collection("s2").items()) == {"scene-000", "scene-001"}
+    assert check(again).damage == []
