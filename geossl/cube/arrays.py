@@ -1,4 +1,4 @@
-"""Arrays of a cube, whatever they hold: the codec chain, typed access, and tables of equally long columns.
+"""Arrays of a cube, whatever they hold: the codec chain, and typed access.
 
 Every codec chain ends in a CRC-32C: under the compressor alone most flipped bits decode to wrong
 numbers, and nobody hears of it.
@@ -6,16 +6,13 @@ numbers, and nobody hears of it.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
-
-from geossl.cube.chunks import wait_for
+from zarr.core.sync import sync
 
 
 def create_array(
@@ -66,7 +63,7 @@ def names_in(group: zarr.Group) -> list[str]:
     async def names() -> list[str]:
         return [name.rstrip("/") async for name in group.store.list_dir(group.path)]
 
-    return wait_for(names())
+    return sync(names())
 
 
 def column(group: zarr.Group, path: str) -> NDArray[Any]:
@@ -78,24 +75,3 @@ def resize(array: zarr.Array[Any], length: int) -> None:
     """Make an array this long along its first dimension; metadata is written only where that changes it."""
     if array.shape[0] != length:
         array.resize((length, *array.shape[1:]))
-
-
-def write_rows(group: zarr.Group, rows: Mapping[int, Mapping[str, Any]]) -> None:
-    """Write rows of a table whose columns are arrays of a group, by index; lengthens the columns as needed.
-
-    Parameters
-    ----------
-    rows:
-        Index → column name → value; every row has the same columns.
-    """
-    for name in next(iter(rows.values())) if rows else ():
-        array = subarray(group, name)
-        resize(array, max(array.shape[0], max(rows) + 1))
-        # chunk by chunk: a table of a country's scenes is long, and a wave adds few rows to it
-        for _, indices in itertools.groupby(sorted(rows), key=lambda index: index // array.chunks[0]):
-            touched = list(indices)
-            part = slice(touched[0], touched[-1] + 1)
-            values = np.asarray(array[part])
-            for index in touched:
-                values[index - part.start] = rows[index][name]
-            array[part] = values

@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +21,8 @@ from icechunk import IcechunkError
 
 from geossl.cube import layout
 from geossl.cube.arrays import column, subgroup
-from geossl.cube.chunks import get, read_columns, read_shapes, reason, verified, wait_for
+from geossl.cube.chunks import get, reason, verified
+from geossl.cube.columns import read_columns, read_shapes
 from geossl.cube.repository import Cube, View
 from geossl.cube.scenes import DAMAGED, read_table
 from geossl.errors import StoreError
@@ -121,7 +123,8 @@ def check(cube: Cube, snapshot: str | None = None, progress: Progress = silent) 
             f"snapshot {report.snapshot} of the cube at {cube.uri} cannot be read: {reason(error)}",
             "name one that `geossl cube log` lists",
         ) from None
-    wait_for(_Chunks(view, report, progress).check(list(_arrays(view, tiles))))
+    with ThreadPoolExecutor(1, "geossl-check") as thread:  # the caller may have an event loop (a notebook has one)
+        thread.submit(asyncio.run, _Chunks(view, report, progress).check(list(_arrays(view, tiles)))).result()
     report.damage[:] = _name_scenes(view, report.damage)
     unreadable = {(item.collection, item.tile) for item in report.damage if item.array not in _PIXELS}
     for layer, ids in tiles.items():

@@ -9,9 +9,8 @@ and written without being asked for first.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,11 +19,10 @@ import numpy as np
 import zarr
 from icechunk import IcechunkError
 from numcodecs import blosc  # type: ignore[import-untyped]  # ships no types
-from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.buffer.cpu import Buffer as CpuBuffer
 from zarr.core.sync import sync
 
@@ -59,38 +57,18 @@ async def get(store: Store, key: str) -> bytes | None:
     return None if buffer is None else buffer.to_bytes()
 
 
+async def put(store: Store, key: str, data: bytes | None) -> None:
+    """Write what shall lie at a key of the store; None: nothing."""
+    await (store.delete(key) if data is None else store.set(key, CpuBuffer.from_bytes(data)))
+
+
 def reason(error: Exception) -> str:
     """What Icechunk says went wrong, without the stack that it prints below."""
     return str(error).partition("\n")[0]
 
 
-def wait_for[T](work: Coroutine[Any, Any, T]) -> T:
-    """Run asynchronous work to its end, also where the caller has an event loop of its own (a notebook has one)."""
-    with ThreadPoolExecutor(1, "geossl-fetch") as thread:
-        return thread.submit(asyncio.run, work).result()
-
-
-def read_columns(store: Store, paths: Sequence[str]) -> list[NDArray[Any]]:
-    """The values of many small arrays, numbers or text, that are chunked along their first dimension alone.
-
-    Raises
-    ------
-    StoreError
-        One is not there or damaged; the message names it.
-    """
-    return wait_for(_together(_read_column(store, path) for path in paths))
-
-
-def read_shapes(store: Store, paths: Sequence[str]) -> list[tuple[int, ...]]:
-    """The shapes of many arrays; :class:`StoreError` where one is not there."""
-
-    async def shape(path: str) -> tuple[int, ...]:
-        return tuple((await _metadata(store, path))["shape"])
-
-    return wait_for(_together(map(shape, paths)))
-
-
-async def _together[T](work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def together[T](work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do all of it, :data:`IN_FLIGHT` at a time; results in order."""
     gate = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(item: Coroutine[Any, Any, T]) -> T:
@@ -98,31 +76,6 @@ async def _together[T](work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             return await item
 
     return await asyncio.gather(*map(one, work))
-
-
-async def _metadata(store: Store, path: str) -> dict[str, Any]:
-    document = await get(store, f"{path}/zarr.json")
-    if document is None:
-        raise StoreError(f"the cube has no array {path}", "run `geossl cube check`")
-    return dict(json.loads(document))
-
-
-async def _read_column(store: Store, path: str) -> NDArray[Any]:
-    metadata = await _metadata(store, path)
-    length, *rest = metadata["shape"]
-    step = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
-    text = metadata["data_type"] == "string"
-    dtype = np.dtype(object if text else metadata["data_type"])
-    array = StoredArray(store, path, (step, *rest), dtype, metadata["fill_value"])
-    out = np.empty((-(-length // step) * step, *rest), dtype)
-    for number in range(len(out) // step):
-        key, part = array.key(number, *(0 for _ in rest)), out[number * step : (number + 1) * step]
-        data = await array.get(key)
-        if text and data is not None:
-            part[:] = VLenUTF8().decode(blosc.decompress(verified(key, data)))
-        else:
-            array.decode(key, data, part)
-    return out[:length].copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +130,7 @@ class StoredArray:
         except (RuntimeError, ValueError) as error:
             raise StoreError(f"chunk {key} is damaged: {error}", _REMEDY) from error
 
-    def windows(self, step: int, pixels: NDArray[Any]) -> Iterator[tuple[str, Buffer | None]]:
+    def windows(self, step: int, pixels: NDArray[Any]) -> Iterator[tuple[str, bytes | None]]:
         """One step (…, H, W) as chunks of whole windows: where each lies, and its bytes; None where it would hold
         nothing but the fill value."""
         side = self.chunk_shape[-1]
@@ -190,17 +143,18 @@ class StoredArray:
             yield self.key(step, *first, y, x), None if empty else encoded(window)
 
 
-def encoded(chunk: NDArray[Any]) -> Buffer:
-    """The bytes that Zarr would store for a chunk, by the codecs of :func:`geossl.cube.arrays.create_array`."""
-    data = blosc.compress(chunk, b"lz4", 5, blosc.BITSHUFFLE)
-    return CpuBuffer.from_bytes(data + google_crc32c.value(data).to_bytes(4, "little"))
+def encoded(chunk: NDArray[Any]) -> bytes:
+    """The bytes that Zarr would store for a chunk of numbers, by the codecs of
+    :func:`geossl.cube.arrays.create_array`."""
+    return sealed(blosc.compress(chunk, b"lz4", 5, blosc.BITSHUFFLE))
+
+
+def sealed(data: bytes) -> bytes:
+    """The bytes with their CRC-32C behind them."""
+    return data + google_crc32c.value(data).to_bytes(4, "little")
 
 
 def write_windows(planes: Mapping[StoredArray, NDArray[Any]], step: int) -> None:
     """Write one step of several arrays of a tile, each (…, H, W): whole chunks, all of them at once."""
-
-    async def put(store: Store, key: str, data: Buffer | None) -> None:
-        await (store.delete(key) if data is None else store.set(key, data))
-
-    work = [put(array.store, *entry) for array, pixels in planes.items() for entry in array.windows(step, pixels)]
-    sync(_together(work))
+    chunks = ((array.store, *entry) for array, pixels in planes.items() for entry in array.windows(step, pixels))
+    sync(together(itertools.starmap(put, chunks)))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from geossl.bands import Sensor, Statistics
 from geossl.cube import layout
 from geossl.cube.arrays import column
-from geossl.cube.chunks import read_columns
+from geossl.cube.columns import read_columns
 from geossl.errors import StoreError
 from geossl.grid import Grid, Tile
 from geossl.legend import Legend

@@ -129,8 +129,7 @@ def _update(
         session.merge(pickle.loads(fork))
         job = jobs[position]
         steps[job.tile_id][job.step] = layout.Step(job.period, job.middle, job.checksum, chunk_clear, job.revision)
-    for tile_id, of_step in steps.items():
-        layout.write_records(subgroup(group, tile_id), of_step)
+    layout.write_records(group, steps)
     return f"{len(jobs)} composite(s) of {source.name}"
 
 

@@ -10,7 +10,7 @@ import zarr
 
 from geossl.cube import layout
 from geossl.cube.arrays import subgroup
-from geossl.cube.chunks import read_columns
+from geossl.cube.columns import read_columns
 from geossl.cube.repository import Cube, View
 from geossl.cube.scenes import quarantined, read_table
 from geossl.errors import StoreError

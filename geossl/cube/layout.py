@@ -33,8 +33,9 @@ from odc.geo.crs import CRS
 from zarr.abc.store import Store
 
 from geossl.bands import Sensor, Statistics
-from geossl.cube.arrays import create_array, names_in, resize, subarray, subgroup, write_rows
+from geossl.cube.arrays import create_array, names_in, resize, subarray, subgroup
 from geossl.cube.chunks import StoredArray, write_windows
+from geossl.cube.columns import write_rows
 from geossl.errors import StoreError
 from geossl.grid import CHUNK, Grid, Tile
 from geossl.imagery.clouds import Quality
@@ -50,6 +51,9 @@ brings a cube of format 1 along.
 FORMAT_KEY = "geossl:format"
 ID_KEY = "geossl:id"
 QUARANTINE_KEY = "geossl:quarantine"
+PIXELS = ("image", "quality")
+"""The large arrays of a tile of scenes; composites have ``clear_count`` as well."""
+
 LABELS = "labels"
 SCENES = "scenes"
 _STEPS_PER_CHUNK = 1024
@@ -215,18 +219,25 @@ def create_records(collection: zarr.Group, tile: Tile, sensor: Sensor) -> zarr.G
 
 def create_georeference(group: zarr.Group, tile: Tile) -> None:
     """Pixel centres ``x``, ``y`` and the CRS of a tile, as CF wants them."""
-    box = tile.geobox
-    for name, axis, size in (("x", "X", tile.shape[1]), ("y", "Y", tile.shape[0])):
-        attributes = {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": axis}
-        coordinate = create_array(group, name, (size,), (size,), np.dtype("f8"), dims=(name,), attributes=attributes)
-        coordinate[:] = box.coordinates[name].values
+    for name, values in coordinates(tile).items():
+        attributes = {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
+        size = values.shape
+        create_array(group, name, size, size, values.dtype, dims=(name,), attributes=attributes)[:] = values
     crs = CRS(tile.grid.crs)
-    a = box.affine
-    reference = crs.proj.to_cf() | {
-        "spatial_ref": crs.to_wkt(),
-        "GeoTransform": f"{a.c!r} {a.a!r} {a.b!r} {a.f!r} {a.d!r} {a.e!r}",
-    }
+    reference = crs.proj.to_cf() | {"spatial_ref": crs.to_wkt(), "GeoTransform": geotransform(tile)}
     create_array(group, "spatial_ref", (), (), np.dtype("i4"), attributes=reference)
+
+
+def coordinates(tile: Tile) -> dict[str, NDArray[np.float64]]:
+    """Pixel centres of a tile along ``x`` and ``y``, in CRS units."""
+    found = tile.geobox.coordinates
+    return {name: np.asarray(found[name].values) for name in ("x", "y")}
+
+
+def geotransform(tile: Tile) -> str:
+    """A tile's affine transform as GDAL writes it into CF metadata."""
+    a = tile.transform
+    return f"{a.c!r} {a.a!r} {a.b!r} {a.f!r} {a.d!r} {a.e!r}"
 
 
 def create_label_tile(labels: zarr.Group, tile: Tile, codes: NDArray[np.uint8]) -> None:
@@ -255,7 +266,7 @@ def resize_pixels(group: zarr.Group, steps: int) -> None:
 
 def pixel_arrays(group: zarr.Group) -> list[str]:
     """Names of a tile's large arrays."""
-    return [name for name in ("image", "quality", "clear_count") if name in group]
+    return [name for name in (*PIXELS, "clear_count") if name in group]
 
 
 def write_pixels(
@@ -272,25 +283,45 @@ def write_pixels(
     write_windows({StoredArray.of(subarray(group, name)): pixels for name, pixels in planes.items()}, step)
 
 
-def write_records(group: zarr.Group, steps: Mapping[int, Step]) -> None:
-    """Write what is known of steps of a tile, by index."""
-    rows = {
-        index: {
-            "time": step.time.astype("datetime64[ns]").astype(np.int64),
-            "scene_id": step.scene_id,
-            "revision": step.revision,
-            "source_checksum": step.checksum,
-            "clear_fraction": step.chunk_clear.mean(dtype=np.float64),
-            "chunk_clear": step.chunk_clear,
-        }
-        for index, step in steps.items()
+def write_records(collection: zarr.Group, steps: Mapping[str, Mapping[int, Step]]) -> None:
+    """Write what is known of steps, by tile id and index."""
+    tables = {
+        f"{collection.path}/{tile_id}": {index: _row(step) for index, step in of_tile.items()}
+        for tile_id, of_tile in steps.items()
     }
-    write_rows(group, rows)
+    write_rows(collection.store, tables)
+
+
+def _row(step: Step) -> dict[str, Any]:
+    return {
+        "time": step.time.astype("datetime64[ns]").astype(np.int64),
+        "scene_id": step.scene_id,
+        "revision": step.revision,
+        "source_checksum": step.checksum,
+        "clear_fraction": step.chunk_clear.mean(dtype=np.float64),
+        "chunk_clear": step.chunk_clear,
+    }
 
 
 def step_count(collection: zarr.Group, tile_id: str) -> int:
     """Number of steps of a tile."""
     return int(subarray(collection, f"{tile_id}/image").shape[0])
+
+
+def pixel_chunks(store: Store, tile: str, sensor: Sensor) -> dict[str, StoredArray]:
+    """The chunks of a tile's large arrays, by name, without asking the store for their metadata.
+
+    Parameters
+    ----------
+    tile:
+        Path of the tile's group.
+    """
+    dtype = np.dtype(sensor.radiometry.dtype)
+    fill = dtype.type(sensor.radiometry.nodata or 0)
+    return {
+        "image": StoredArray(store, f"{tile}/image", (1, len(sensor.bands), CHUNK, CHUNK), dtype, fill),
+        "quality": StoredArray(store, f"{tile}/quality", (1, CHUNK, CHUNK), np.dtype("u1"), Quality.NODATA),
+    }
 
 
 def append_step(
@@ -304,7 +335,7 @@ def append_step(
     index = subarray(group, "image").shape[0]
     resize_pixels(group, index + 1)
     write_pixels(group, index, image, quality, count)
-    write_records(group, {index: step})
+    write_rows(group.store, {group.path: {index: _row(step)}})
     return index
 
 

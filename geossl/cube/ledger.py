@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from geossl.cube.arrays import subgroup
-from geossl.cube.chunks import read_columns
+from geossl.cube.columns import read_columns
 from geossl.cube.repository import View
 from geossl.cube.scenes import read_table
 from geossl.errors import StoreError

@@ -13,8 +13,9 @@ import icechunk
 import zarr
 
 from geossl.cube import layout
-from geossl.cube.arrays import subgroup, write_rows
+from geossl.cube.arrays import subgroup
 from geossl.cube.check import CheckReport, Damage
+from geossl.cube.columns import write_rows
 from geossl.cube.repository import Cube
 from geossl.cube.scenes import DAMAGED, count_steps, read_table
 from geossl.errors import StoreError
@@ -90,7 +91,7 @@ def _repair_collection(group: zarr.Group, damage: list[Damage]) -> Iterable[str]
         for scene, entry in touched.items()
         if entry.index is not None
     }
-    write_rows(subgroup(group, layout.SCENES), rows)
+    write_rows(group.store, {f"{group.path}/{layout.SCENES}": rows})
     yield from (f"scene {scene} of {group.name.strip('/')} will be read again" for scene in sorted(touched))
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import zarr
 
 from geossl.cube import layout
-from geossl.cube.arrays import column, subgroup, write_rows
-from geossl.cube.chunks import read_columns
+from geossl.cube.arrays import column
+from geossl.cube.columns import read_columns, write_rows
 from geossl.cube.repository import View
 from geossl.imagery.scene import Rejected, Scene
 
@@ -69,7 +69,7 @@ def write_table(collection: zarr.Group, scenes: Sequence[tuple[Scene, SceneEntry
             "steps": steps[scene.id],
             "item": json.dumps(scene.to_item().to_dict(include_self_link=False)),
         }
-    write_rows(subgroup(collection, layout.SCENES), rows)
+    write_rows(collection.store, {f"{collection.path}/{layout.SCENES}": rows})
 
 
 def quarantined(view: View, collection: str) -> list[Rejected]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from geossl.bands import Sensor
 from geossl.cube import layout
+from geossl.cube.chunks import write_windows
 from geossl.cube.overview import Thin
 from geossl.errors import GeosslError
 from geossl.grid import Tile
@@ -92,8 +92,8 @@ def write_steps(
                     buffers.image[:] = sensor.radiometry.nodata or 0
                     buffers.quality[:] = Quality.NODATA
                     buffers.saturated = 0
-                group = zarr.open_group(session.store, path=f"{collection}/{job.tile.id}", mode="r+")
-                layout.write_pixels(group, job.step, buffers.image, buffers.quality)
+                chunks = layout.pixel_chunks(session.store, f"{collection}/{job.tile.id}", sensor)
+                write_windows({chunks["image"]: buffers.image, chunks["quality"]: buffers.quality}, job.step)
                 written.append(_summary(job, buffers, sensor, empty=found is None))
     except GeosslError as error:
         return error

@@ -14,8 +14,9 @@ import numpy as np
 import zarr
 
 from geossl.bands import Sensor, require_same_radiometry
-from geossl.cube import layout
+from geossl.cube import blank, layout
 from geossl.cube.arrays import column, subgroup
+from geossl.cube.columns import lengthen
 from geossl.cube.gaps import close_gaps
 from geossl.cube.overview import Overview, assemble, thinning
 from geossl.cube.report import IngestReport
@@ -107,7 +108,7 @@ class Wave:
         it is called again with another session after losing a race.
         """
         self.report = IngestReport(set_aside=list(self.rejected))
-        planned, lengths = self._plan(zarr.open_group(session.store, mode="r+"))
+        planned, steps = self._plan(zarr.open_group(session.store, mode="r+"))
         if planned:
             self._run(session, planned)
         good = []
@@ -117,7 +118,7 @@ class Wave:
             else:
                 good.append(plan)
         if good:
-            self._settle(session, good, lengths)
+            self._settle(session, good, steps)
             self._show(good)
         else:
             session.discard_changes()
@@ -126,10 +127,10 @@ class Wave:
             return f"ingest {len(good)} scene(s) into {self.collection}"
         return f"set aside {len(self.report.set_aside)} source(s) of {self.collection}" if changed else None
 
-    def _plan(self, root: zarr.Group) -> tuple[list[_Planned], dict[str, int]]:
+    def _plan(self, root: zarr.Group) -> tuple[list[_Planned], dict[str, range]]:
         """Assign steps and make room for them.
 
-        Returns the scenes with something to do, and the committed length of every tile that gets new steps.
+        Returns the scenes with something to do, and the new steps of every tile that gets some.
         """
         group = require_collection(root, self.collection, self.sensor, self.grid)
         table = read_table(group)
@@ -167,11 +168,12 @@ class Wave:
                     StepJob(scene, tile, lengths[tile_id] + assigned[tile_id], replaces=False, every=every)
                 )
                 assigned[tile_id] += 1
-        for tile_id, length in lengths.items():
-            if tile_id not in stored:
-                layout.create_pixels(group, self.grid.tile(tile_id), self.sensor)
-            layout.resize_pixels(subgroup(group, tile_id), length + assigned[tile_id])
-        return planned, lengths
+        steps = {tile_id: range(length, length + assigned[tile_id]) for tile_id, length in lengths.items()}
+        new = {self.grid.tile(tile_id): steps[tile_id].stop for tile_id in steps if tile_id not in stored}
+        blank.create_pixels(group, new, self.sensor)
+        longer = {f"{group.path}/{tile_id}": steps[tile_id].stop for tile_id in steps if tile_id in stored}
+        lengthen(group.store, {f"{tile}/{name}": stop for tile, stop in longer.items() for name in layout.PIXELS})
+        return planned, steps
 
     def _run(self, session: icechunk.Session, planned: list[_Planned]) -> None:
         """Have all jobs done. Every portion of them unpickles its own copy of one fork."""
@@ -196,7 +198,7 @@ class Wave:
         for plan in planned:  # workers answer in any order
             plan.parts.sort(key=lambda part: (part[0][0].tile.iy, part[0][0].tile.ix))
 
-    def _settle(self, session: icechunk.Session, good: list[_Planned], lengths: dict[str, int]) -> None:
+    def _settle(self, session: icechunk.Session, good: list[_Planned], planned: dict[str, range]) -> None:
         """Merge the forks of good scenes, close gaps, and write what is known of steps and scenes."""
         steps: dict[str, dict[int, layout.Step]] = defaultdict(dict)
         used: dict[str, list[int]] = defaultdict(list)
@@ -210,22 +212,21 @@ class Wave:
                 index = job.step
                 if not job.replaces:
                     used[job.tile.id].append(job.step)
-                    index = lengths[job.tile.id] + len(used[job.tile.id]) - 1
+                    index = planned[job.tile.id].start + len(used[job.tile.id]) - 1
                 time = np.datetime64(plan.scene.time.replace(tzinfo=None), "ns")
                 steps[job.tile.id][index] = layout.Step(
                     plan.scene.id, time, plan.entry.checksum, result.chunk_clear, plan.entry.revision
                 )
         root = zarr.open_group(session.store, mode="r+")
         group = subgroup(root, self.collection)
-        for tile_id, length in lengths.items():
-            if length == 0 and not used[tile_id]:
+        for tile_id, of_tile in planned.items():
+            if of_tile.start == 0 and not used[tile_id]:
                 del group[tile_id]
-                continue
-            close_gaps(session, f"{self.collection}/{tile_id}", length, used[tile_id])
-            if length == 0:
-                layout.create_records(group, self.grid.tile(tile_id), self.sensor)
-        for tile_id, of_tile in steps.items():
-            layout.write_records(subgroup(group, tile_id), of_tile)
+            elif used[tile_id] != list(of_tile):
+                close_gaps(session, f"{self.collection}/{tile_id}", of_tile.start, used[tile_id])
+        new = [tile_id for tile_id, of_tile in planned.items() if of_tile.start == 0 and used[tile_id]]
+        blank.create_records(group, map(self.grid.tile, new), self.sensor)
+        layout.write_records(group, steps)
         write_table(group, [(plan.scene, plan.entry) for plan in good])
         self.report.ingested = [plan.scene.id for plan in good]
 

@@ -171,12 +171,14 @@ def _store(
     if group[0].dtype != targets.dtype:
         values = out.scratch.take("values", targets.shape, group[0].dtype)
     outside = _read(group, aligned, tile, resampling, values, out.scratch, decibel=to_linear)
+    plain = values is targets and targets.dtype.kind != "f" and not scene.shift
     lost = out.scratch.take("lost", tile.shape, bool)
     for band, numbers, target in zip(group, values, targets, strict=True):
         lost_in(numbers, band.nodata, lost)
         if outside is not None:
             lost |= outside
-        clipped = to_stored(numbers, lost, scene, sensor, target, power=power)
+        as_is = plain and band.nodata == sensor.radiometry.nodata
+        clipped = None if as_is else to_stored(numbers, lost, scene, sensor, target, power=power)
         if lost.all():
             return False
         out.quality |= lost.view(np.uint8)  # as a number, True is the flag NODATA

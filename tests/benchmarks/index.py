@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from geossl.chips.index import build_index
 from geossl.cube import layout
-from geossl.cube.chunks import wait_for
 from geossl.cube.repository import Cube
 
 from .harness import Sides, bench
@@ -48,7 +48,7 @@ def write_records(uri: str, tiles: int) -> None:
         memory = MemoryStore()
         tile = layout.create_tile(zarr.create_group(memory), GRID[0, 0], SENSOR)
         layout.resize_pixels(tile, STEPS)
-        layout.write_records(tile, dict(enumerate(map(_step, range(STEPS)))))
+        layout.write_records(zarr.open_group(memory), {tile.path: dict(enumerate(map(_step, range(STEPS))))})
 
         async def copy() -> None:
             keys = sorted([key async for key in memory.list_prefix(f"{tile.path}/")], key=_metadata_first)
@@ -58,7 +58,7 @@ def write_records(uri: str, tiles: int) -> None:
                     value = await memory.get(key, default_buffer_prototype())
                     await session.store.set(place + key.removeprefix(tile.path), value)
 
-        wait_for(copy())
+        sync(copy())
         return "benchmark"
 
     Cube.create(uri).transact(fill)

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from zarr.core.sync import sync
 
 from geossl.chips.index import build_index
 from geossl.chips.reader import ChipReader
 from geossl.cube import layout
-from geossl.cube.arrays import write_rows
 from geossl.cube.check import CheckReport, check
-from geossl.cube.chunks import get, wait_for
+from geossl.cube.chunks import get
+from geossl.cube.columns import write_rows
 from geossl.cube.ingest import ingest
 from geossl.cube.repair import repair
 from geossl.cube.repository import Cube
@@ -250,14 +251,14 @@ def test_damaged_labels_and_composites_are_dropped(tiny_cube: Cube, tmp_path: Pa
 
 
 def layout_rows(session: object, tile: str, rows: dict[int, dict[str, object]]) -> None:
-    write_rows(zarr.open_group(session.store)[f"s2/{tile}"], rows)  # type: ignore[attr-defined, arg-type]
+    write_rows(session.store, {f"s2/{tile}": rows})  # type: ignore[attr-defined]
 
 
 def keys_of(cube: Cube) -> list[str]:
     async def keys() -> list[str]:
         return [key async for key in cube.view().session.store.list()]
 
-    return wait_for(keys())
+    return sync(keys())
 
 
 def chunk_files(cube: Cube, layer: str = "s2") -> dict[tuple[str, str, int], Path]:
@@ -269,7 +270,7 @@ def chunk_files(cube: Cube, layer: str = "s2") -> dict[tuple[str, str, int], Pat
         for key in keys_of(cube):
             path, mark, chunk = key.partition("/c/")
             if mark and path.startswith(layer + "/"):
-                data = wait_for(get(store, key))
+                data = sync(get(store, key))
                 if data in by_content:
                     tile, array = path.split("/")[-2:]
                     yield (array, tile, int(chunk.split("/")[0])), by_content[data]
