@@ -24,27 +24,33 @@ class MaeSettings(BaseModel):
         return False
 
 
-class SimclrSettings(BaseModel):
-    """Contrastive learning (https://arxiv.org/abs/2002.05709), for every encoder."""
+class PairSettings(BaseModel):
+    """What every method that compares two views of each place can be told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["simclr"] = "simclr"
     pairs: Literal["same", "season"] = Field(
         "same",
         description="What two views of one place are: two views of one image (same), or of two dates (season).",
     )
-    temperature: float = Field(0.2, gt=0, description="Scale of the similarities; lower looks harder at near misses.")
-    projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
     crop: float = Field(0.5, gt=0, le=1, description="Smallest share of a chip's area that a random crop keeps.")
     gain: float = Field(0.1, ge=0, description="Spread of a random factor for each band.")
     bias: float = Field(0.1, ge=0, description="Spread of a random offset for each band, in standard deviations.")
     noise: float = Field(0.1, ge=0, description="Spread of random noise for each pixel, in standard deviations.")
+    haze: float = Field(0.0, ge=0, description="Spread of a random veil, in standard deviations of a blue band.")
 
     @property
     def wants_pairs(self) -> bool:
         """Whether it compares two dates of one place."""
         return self.pairs == "season"
+
+
+class SimclrSettings(PairSettings):
+    """Contrastive learning (https://arxiv.org/abs/2002.05709), for every encoder."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: float = Field(0.2, gt=0, description="Scale of the similarities; lower looks harder at near misses.")
+    projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
 
 
 MethodSettings = Annotated[MaeSettings | SimclrSettings, Field(discriminator="name")]

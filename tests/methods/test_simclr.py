@@ -1,81 +1,108 @@
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from torch import distributed
-from torch.multiprocessing.spawn import spawn
+from lightly.loss import NTXentLoss
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
-from geossl.methods.settings import SimclrSettings
+from geossl.methods.contrast import nt_xent
 from geossl.methods.simclr import Simclr
-from geossl.nets.encoder import build_encoder
-from geossl.nets.settings import EncoderSettings
+
+from .views import SIDE, batch_of, build
 
 
-def build(encoder: str = "unet-tiny", **settings: Any) -> Simclr:
-    torch.manual_seed(0)
-    return Simclr(SimclrSettings.model_validate(settings), build_encoder(EncoderSettings(name=encoder, image=32), 3))
-
-
-def closed_form(first: np.ndarray, second: np.ndarray, temperature: float) -> float:
-    """Equation 1 of the paper, averaged over both directions of every pair."""
+def closed_form(first: np.ndarray, second: np.ndarray, temperature: float, same: np.ndarray | None = None) -> float:
+    """Equation 1 of the paper, averaged over both directions of every pair; ``same`` (n, n) are no negatives."""
     z = np.concatenate([first, second]).astype(np.float64)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     n = len(first)
+    same = np.eye(n, dtype=bool) if same is None else same
     total = 0.0
     for i in range(2 * n):
+        partner = (i + n) % (2 * n)
         similarity = np.exp(z @ z[i] / temperature)
-        total -= np.log(similarity[(i + n) % (2 * n)] / (similarity.sum() - similarity[i]))
+        negatives = sum(similarity[j] for j in range(2 * n) if not same[i % n, j % n])
+        total -= np.log(similarity[partner] / (similarity[partner] + negatives))
     return total / (2 * n)
+
+
+def projected(method: Simclr) -> list[torch.Tensor]:
+    """What the method's head says, filled when the method runs."""
+    seen: list[torch.Tensor] = []
+    method.head.register_forward_hook(lambda *arguments: seen.append(arguments[-1].detach()))
+    return seen
 
 
 @pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])
 @pytest.mark.parametrize("pairs", ["same", "season"])
-def test_the_loss_is_the_papers(encoder: str, pairs: str) -> None:
-    method = build(encoder, pairs=pairs, temperature=0.3)
-    dates = (2,) if pairs == "season" else ()
-    batch = {"image": torch.randn(6, *dates, 3, 32, 32), "valid": torch.ones(6, *dates, 32, 32, dtype=torch.bool)}
-    projected: list[torch.Tensor] = []
-    method.head.register_forward_hook(lambda *arguments: projected.append(arguments[-1].detach()))
+def test_the_loss_is_the_papers_and_lightlys(encoder: str, pairs: str) -> None:
+    method = build("simclr", encoder, pairs=pairs, temperature=0.3)
+    heads = projected(method)
+    loss = method(batch_of(6, dates=2 if pairs == "season" else 1)).total.item()
+    first, second = heads[0].chunk(2)
+    assert abs(loss - closed_form(first.numpy(), second.numpy(), 0.3)) < 1e-5
+    assert abs(loss - NTXentLoss(0.3)(first, second).item()) < 1e-5
+
+
+def test_a_place_that_was_not_seen_does_not_count() -> None:
+    method = build("simclr", temperature=0.3, crop=1.0)
+    heads = projected(method)
+    batch = batch_of(6)
+    batch["valid"][1] = False
+    batch["valid"][4, :, 2:] = False  # 6 % are left
+    batch["valid"][5, :, 4:] = False  # 12 %
+    batch["image"] = batch["image"].masked_fill(~batch["valid"].unsqueeze(1), 0)
     loss = method(batch).total.item()
-    first, second = projected[0].numpy().reshape(2, 6, -1)
+    first, second = heads[0].numpy().reshape(2, 6, -1)[:, [0, 2, 3, 5]]
     assert abs(loss - closed_form(first, second, 0.3)) < 1e-5
 
 
-def test_season_pairs_compare_the_two_dates() -> None:
-    quiet: dict[str, Any] = {"crop": 1.0, "gain": 0.0, "bias": 0.0, "noise": 0.0}
-    image = torch.randn(8, 2, 3, 32, 32)
-    valid = torch.ones(8, 2, 32, 32, dtype=torch.bool)
-    seen: list[torch.Tensor] = []
-    method = build(pairs="season", **quiet)
-    assert method.wants_pairs
-    method.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    method({"image": image, "valid": valid})
-    first, second = seen[0].chunk(2)
-    # flips and turns move pixels but keep each band's values
-    torch.testing.assert_close(first.mean(dim=(2, 3)), image[:, 0].mean(dim=(2, 3)), atol=1e-4, rtol=0)
-    torch.testing.assert_close(second.mean(dim=(2, 3)), image[:, 1].mean(dim=(2, 3)), atol=1e-4, rtol=0)
-    assert not build(pairs="same").wants_pairs
+def test_a_batch_that_shows_nothing_has_no_loss_and_no_nan() -> None:
+    method = build("simclr")
+    batch = {"image": torch.zeros(4, 3, SIDE, SIDE), "valid": torch.zeros(4, SIDE, SIDE, dtype=torch.bool)}
+    losses = method(batch)
+    losses.total.backward()
+    assert losses.total == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+
+
+def test_a_place_is_not_told_apart_from_itself_at_another_date() -> None:
+    method = build("simclr", temperature=0.3)
+    heads = projected(method)
+    # chips of 320 m: 0 and 2 are one place, 3 overlaps 1 by more than half, 4 by less
+    xy = torch.tensor([[5000.0, 7e6], [9000, 7e6], [5000, 7e6], [9100, 7e6 - 150], [9000, 7e6 + 200]])
+    batch = batch_of(5) | {"xy": xy, "gsd": torch.full((5,), 10.0)}
+    loss = method(batch).total.item()
+    first, second = heads[0].numpy().reshape(2, 5, -1)
+    same = np.eye(5, dtype=bool)
+    same[[0, 2, 1, 3], [2, 0, 3, 1]] = True
+    assert abs(loss - closed_form(first, second, 0.3, same)) < 1e-5
+    assert abs(loss - closed_form(first, second, 0.3)) > 1e-3
+
+
+def test_the_loss_keeps_its_digits_under_autocast() -> None:
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 8, 16)
+    plain = {"temperature": 0.05, "counted": torch.ones(8, dtype=torch.bool), "same": torch.eye(8, dtype=torch.bool)}
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = nt_xent(first, second, **plain)
+    assert torch.equal(inside, nt_xent(first, second, **plain))
 
 
 def test_same_pairs_see_two_different_views_of_one_image() -> None:
-    method = build()
+    method = build("simclr")
     seen: list[torch.Tensor] = []
     method.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    method({"image": torch.randn(8, 3, 32, 32), "valid": torch.ones(8, 32, 32, dtype=torch.bool)})
+    method(batch_of(8))
     first, second = seen[0].chunk(2)
     assert ((first - second).flatten(1).norm(dim=1) > 1).all()
 
 
 def test_simclr_tells_places_apart() -> None:
-    method = build(noise=0.0)
-    image = torch.randn(16, 3, 1, 1).expand(-1, -1, 32, 32) + 0.1 * torch.randn(16, 3, 32, 32)
-    batch = {"image": image, "valid": torch.ones(16, 32, 32, dtype=torch.bool)}
+    method = build("simclr", noise=0.0)
+    image = torch.randn(16, 3, 1, 1).expand(-1, -1, SIDE, SIDE) + 0.1 * torch.randn(16, 3, SIDE, SIDE)
+    batch = {"image": image, "valid": torch.ones(16, SIDE, SIDE, dtype=torch.bool)}
     optimizer = torch.optim.AdamW(method.parameters(), 3e-3)
     for _ in range(25):
         optimizer.zero_grad()
@@ -84,31 +111,3 @@ def test_simclr_tells_places_apart() -> None:
     with torch.no_grad():
         a, b = (F.normalize(view, dim=1) for view in method(batch).views)
     assert ((a @ b.T).argmax(dim=1) == torch.arange(16)).float().mean() > 0.8
-
-
-def _contrast(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    first, second, weight = torch.load(folder / "in.pt")
-    linear = torch.nn.Linear(6, 5, bias=False)
-    linear.weight.data.copy_(weight)
-    parallel = DistributedDataParallel(linear)
-    mine = slice(4 * rank, 4 * rank + 4)
-    loss = build(temperature=0.3).contrast(parallel(first[mine]), parallel(second[mine]))
-    loss.backward()
-    torch.save((loss.detach(), linear.weight.grad), folder / f"out{rank}.pt")
-    distributed.destroy_process_group()
-
-
-def test_two_ranks_contrast_as_one_with_both_batches(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    first, second, weight = torch.randn(8, 6), torch.randn(8, 6), torch.randn(5, 6)
-    torch.save((first, second, weight), tmp_path / "in.pt")
-    spawn(_contrast, (tmp_path,), nprocs=2)
-    weight.requires_grad_()
-    whole = build(temperature=0.3).contrast(first @ weight.T, second @ weight.T)
-    whole.backward()
-    (loss0, grad0), (loss1, grad1) = (torch.load(tmp_path / f"out{rank}.pt") for rank in (0, 1))
-    torch.testing.assert_close((loss0 + loss1) / 2, whole.detach(), atol=1e-5, rtol=0)
-    for grad in (grad0, grad1):
-        torch.testing.assert_close(grad, weight.grad, atol=1e-5, rtol=0)

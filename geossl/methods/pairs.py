@@ -1,0 +1,95 @@
+"""Two views of each place, for the methods that compare them.
+
+The views are of one image, or of two dates of the place (``pairs: season``, as in SeCo,
+https://arxiv.org/abs/2103.16607). Ground that was not seen, under cloud or outside of the scene, is
+no view of anything: it does not enter the pooled features, and a place with hardly any other ground
+in one of its views does not count in the loss. Nor is a place ever told apart from itself: chips of
+the same ground at other dates are no negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from geossl.augment import Placement, Views
+from geossl.methods.contrast import gather, places
+from geossl.methods.method import Method
+from geossl.methods.settings import PairSettings
+from geossl.nets.encoder import Encoder
+
+_MIN_VALID = 0.1  # share of valid pixels from which a view shows its place
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One view of each of B places."""
+
+    image: Tensor
+    """(B, C, H, W), normalised."""
+    valid: Tensor
+    """(B, H, W) bool."""
+    placement: Placement
+    """Where the views lie in their chips."""
+
+    @property
+    def shows(self) -> Tensor:
+        """(B,) bool: enough of the place was seen."""
+        return self.valid.float().mean(dim=(1, 2)) >= _MIN_VALID
+
+
+class PairMethod(Method):
+    """A method that compares two views of each place."""
+
+    def __init__(self, settings: PairSettings, encoder: Encoder) -> None:
+        super().__init__(encoder, wants_pairs=settings.wants_pairs)
+        self.views = Views(
+            crop=settings.crop, gain=settings.gain, bias=settings.bias, noise=settings.noise, haze=settings.haze
+        )
+
+    def two_views(self, batch: Mapping[str, Any]) -> tuple[View, View]:
+        """A view of each of the two dates, or two views of the one image."""
+        image, valid, wavelengths = batch["image"], batch["valid"], batch.get("wavelengths")
+        dates = [(image[:, i], valid[:, i]) for i in (0, 1)] if self.wants_pairs else [(image, valid)] * 2
+        first, second = (self._view(*date, wavelengths) for date in dates)
+        return first, second
+
+    def _view(self, image: Tensor, valid: Tensor, wavelengths: Tensor | None) -> View:
+        placement = self.views.place(len(image), image.device)
+        return View(*self.views.at(placement, image, valid, wavelengths), placement)
+
+
+def encode(encoder: Encoder, *views: View) -> tuple[Tensor, ...]:
+    """The pooled features (B, D) float32 of each view, from one pass over all of them."""
+    maps = encoder(torch.cat([view.image for view in views])).maps
+    return pool(maps[-1], torch.cat([view.valid for view in views])).chunk(len(views))
+
+
+def pool(features: Tensor, valid: Tensor) -> Tensor:
+    """The mean of a map (B, D, h, w) over valid ground (B, H, W), as (B, D) float32.
+
+    A cell counts by its share of valid pixels; with all of them valid this is the plain mean. A
+    view without one valid pixel gets zeros.
+    """
+    weight = F.adaptive_avg_pool2d(valid.unsqueeze(1).float(), (features.shape[2], features.shape[3]))
+    return (features.float() * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1e-6)
+
+
+def same_place(batch: Mapping[str, Any]) -> Tensor:
+    """(B, N) bool: which of the N chips of all ranks show the ground of each of our B chips, itself included.
+
+    Chips do whose centres lie less than half a side apart in x and in y. Without ``xy`` and ``gsd``
+    in the batch, every chip is another place.
+    """
+    count, side = len(batch["valid"]), batch["valid"].shape[-1]
+    itself, total = places(count, batch["valid"].device)
+    same = itself.unsqueeze(1) == torch.arange(total, device=itself.device)
+    if "xy" not in batch or "gsd" not in batch:
+        return same
+    distance = (batch["xy"].unsqueeze(1) - gather(batch["xy"])).abs().amax(dim=2)
+    return same | (distance < batch["gsd"].unsqueeze(1) * side / 2)

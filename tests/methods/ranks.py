@@ -1,0 +1,82 @@
+"""One of two ranks: the losses and gradients of several methods, each for its half of given views.
+
+Run as ``python -m tests.methods.ranks FOLDER RANK``; :func:`whole` is the same on one rank with all views.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from geossl.augment import Placement
+from geossl.methods.method import Method
+from geossl.methods.pairs import View
+
+from .views import batch_of, build, view_of
+
+PLACES = 8
+Case = dict[str, Any]
+Result = tuple[Tensor, dict[str, Tensor]]
+CASES: dict[str, Case] = {
+    "simclr-unet": {"name": "simclr", "encoder": "unet-tiny", "temperature": 0.3},
+    "simclr-vit": {"name": "simclr", "encoder": "vit-tiny", "temperature": 0.3},
+}
+
+
+class Core(nn.Module):
+    """A method's loss of given views, as DDP wants it; batch norm by its running statistics."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method.eval()
+
+    def forward(self, first: View, second: View, rest: dict[str, Tensor]) -> Tensor:
+        method: Any = self.method
+        return method.losses(first, second, rest | {"valid": first.valid}).total
+
+
+def inputs() -> tuple[View, View, dict[str, Tensor]]:
+    """Two views of eight places, of which one was not seen and two are the same, on different ranks."""
+    torch.manual_seed(1)
+    batch = batch_of(PLACES)
+    batch["valid"][1] = False
+    xy = 1000 * torch.arange(float(PLACES)).unsqueeze(1).repeat(1, 2)
+    xy[6] = xy[0]
+    return view_of(batch), view_of(batch), {"xy": xy, "gsd": torch.full((PLACES,), 10.0)}
+
+
+def whole(case: str) -> Result:
+    """The loss and gradients of one rank with all places."""
+    return _learn(Core(build(**CASES[case])), *inputs())
+
+
+def _learn(core: nn.Module, first: View, second: View, rest: dict[str, Tensor]) -> Result:
+    loss = core(first, second, rest)
+    loss.backward()
+    return loss.detach(), {n.split("method.")[1]: p.grad for n, p in core.named_parameters() if p.grad is not None}
+
+
+def _part(view: View, rows: slice) -> View:
+    return View(view.image[rows], view.valid[rows], Placement(view.placement.affine[rows]))
+
+
+def main(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    first, second, rest = inputs()
+    mine = slice(rank * PLACES // 2, (rank + 1) * PLACES // 2)
+    results = {}
+    for case, settings in CASES.items():
+        core = DistributedDataParallel(Core(build(**settings)))
+        results[case] = _learn(core, _part(first, mine), _part(second, mine), {k: v[mine] for k, v in rest.items()})
+    torch.save(results, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

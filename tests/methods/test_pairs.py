@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from geossl.methods.pairs import pool, same_place
+
+from .views import SIDE, batch_of, build, view_of
+
+PAIRED = ["simclr"]  # every method that compares two views of a place
+QUIET: dict[str, Any] = {"crop": 1.0, "gain": 0.0, "bias": 0.0, "noise": 0.0}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_season_pairs_compare_the_two_dates(name: str) -> None:
+    method = build(name, pairs="season", **QUIET)
+    assert method.wants_pairs
+    assert not build(name, pairs="same").wants_pairs
+    batch = batch_of(8, dates=2)
+    first, second = method.two_views(batch)
+    # flips and turns move pixels but keep each band's values
+    for view, date in ((first, 0), (second, 1)):
+        torch.testing.assert_close(
+            view.image.mean(dim=(2, 3)), batch["image"][:, date].mean(dim=(2, 3)), atol=1e-4, rtol=0
+        )
+    assert method(batch).total.isfinite()
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_haze_reaches_the_views(name: str) -> None:
+    method = build(name, **QUIET | {"haze": 0.5})
+    batch = batch_of(4) | {"wavelengths": torch.tensor([0.45, 0.8, 2.2])}
+    veil = [view.image.mean(dim=(2, 3)) - batch["image"].mean(dim=(2, 3)) for view in method.two_views(batch)]
+    assert all((v[:, 0] > v[:, 1]).all() and (v[:, 1] > v[:, 2]).all() for v in veil)
+    assert not torch.allclose(veil[0], veil[1])
+
+
+def test_pooling_weighs_cells_by_their_valid_share() -> None:
+    rng = np.random.default_rng(0)
+    features, valid = rng.normal(size=(3, 5, 4, 4)).astype(np.float32), rng.random((3, 16, 16)) > 0.5
+    valid[1] = True
+    valid[2] = False
+    got = pool(torch.from_numpy(features), torch.from_numpy(valid)).numpy()
+    for i in (0, 1):
+        share = valid[i].reshape(4, 4, 4, 4).mean(axis=(1, 3))
+        np.testing.assert_allclose(
+            got[i], np.average(features[i].reshape(5, 16), axis=1, weights=share.ravel()), atol=1e-6
+        )
+    np.testing.assert_allclose(got[1], features[1].mean(axis=(1, 2)), atol=1e-6)
+    assert (got[2] == 0).all()
+
+
+def test_a_view_shows_its_place_from_a_tenth_on() -> None:
+    batch = batch_of(3)
+    batch["valid"][0, 3:] = False  # 3 of 32 rows are left
+    batch["valid"][1, 4:] = False
+    assert view_of(batch, crop=1.0).shows.tolist() == [False, True, True]
+
+
+def test_chips_without_a_place_are_all_of_different_places() -> None:
+    valid = torch.ones(3, SIDE, SIDE, dtype=torch.bool)
+    assert torch.equal(same_place({"valid": valid}), torch.eye(3, dtype=torch.bool))
+    pair = valid.unsqueeze(1).expand(-1, 2, -1, -1)  # season pairs
+    at = {"xy": torch.zeros(3, 2), "gsd": torch.full((3,), 10.0)}
+    assert same_place({"valid": pair, **at}).all()

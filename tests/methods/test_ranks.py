@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .ranks import CASES, Result, whole
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
+    """What two processes say of every case, each with half of the places."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "tests.methods.ranks", str(folder)]
+    root = Path(__file__).parents[2]
+    both = [subprocess.Popen([*command, str(r)], cwd=root, stderr=subprocess.PIPE, text=True) for r in (0, 1)]
+    said = [rank.communicate()[1] for rank in both]
+    assert [rank.returncode for rank in both] == [0, 0], said
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_learn_as_one_with_both_batches(case: str, ranks: list[dict[str, Result]]) -> None:
+    loss, gradients = whole(case)
+    (loss0, gradients0), (loss1, gradients1) = (rank[case] for rank in ranks)
+    torch.testing.assert_close((loss0 + loss1) / 2, loss, atol=1e-5, rtol=0)
+    assert gradients.keys() == gradients0.keys() == gradients1.keys()
+    assert max(gradient.abs().max() for gradient in gradients.values()) > 1e-3
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients0[name], gradient, atol=1e-5, rtol=0)
+        torch.testing.assert_close(gradients1[name], gradient, atol=1e-5, rtol=0)
