@@ -7,6 +7,7 @@ from typing import Any
 
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
+from geossl.methods.relative import Relative
 from geossl.methods.settings import MethodSettings
 from geossl.methods.simclr import Simclr
 from geossl.nets.encoder import Encoder
@@ -14,6 +15,7 @@ from geossl.nets.encoder import Encoder
 METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "mae": Mae,
     "simclr": Simclr,
+    "relative": Relative,
 }
 
 
