@@ -66,7 +66,28 @@ class RelativeSettings(BaseModel):
         return False
 
 
+class TransformsSettings(BaseModel):
+    """What was done to an image? Rotation prediction (https://arxiv.org/abs/1803.07728), for every encoder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["transforms"] = "transforms"
+    transformations: Literal["rotation", "original-or-transformed"] = Field(
+        "rotation",
+        description="What is told apart: four quarter turns (rotation), or originals from images that are turned or "
+        "whose quarters are exchanged (original-or-transformed).",
+    )
+    gain: float = Field(0.1, ge=0, description="Spread of a random factor for each band.")
+    bias: float = Field(0.1, ge=0, description="Spread of a random offset for each band, in standard deviations.")
+    noise: float = Field(0.1, ge=0, description="Spread of random noise for each pixel, in standard deviations.")
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether it compares two dates of one place."""
+        return False
+
+
 MethodSettings = Annotated[
-    MaeSettings | SimclrSettings | RelativeSettings,
+    MaeSettings | SimclrSettings | RelativeSettings | TransformsSettings,
     Field(discriminator="name"),
 ]

@@ -30,6 +30,8 @@ def test_every_method_that_settings_allow_is_registered() -> None:
         ("simclr", "resnet18"),
         ("relative", "vit-tiny"),
         ("relative", "unet-tiny"),
+        ("transforms", "vit-tiny"),
+        ("transforms", "resnet18"),
     ],
 )
 @pytest.mark.parametrize("bands", [1, 13])
