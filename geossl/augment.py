@@ -140,13 +140,18 @@ class Views(nn.Module):
         self, placement: Placement, image: Tensor, valid: Tensor, wavelengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The view that lies there; see :meth:`forward`."""
-        batch, bands, height, width = image.shape
+        bands, height, width = image.shape[1:]
         # the mask rides along as one more band, so it cannot part from the pixels
         stacked = torch.cat([image, valid.unsqueeze(1).to(image.dtype)], dim=1)
         stacked = F.grid_sample(
             stacked, placement.grid(height, width), mode="bilinear", padding_mode="border", align_corners=False
         )
-        image, valid = stacked[:, :bands], stacked[:, bands] > 0.999
+        return self.alter(stacked[:, :bands], stacked[:, bands] > 0.999, wavelengths)
+
+    @torch.no_grad()
+    def alter(self, image: Tensor, valid: Tensor, wavelengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The mild changes alone, (B, C, H, W) of any shape: every pixel stays where it is."""
+        batch, bands = image.shape[:2]
         if self.haze:
             image = image + self._veil(batch, wavelengths).view(batch, -1, 1, 1)
         if self.gain:

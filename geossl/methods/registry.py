@@ -7,13 +7,17 @@ from typing import Any
 
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
+from geossl.methods.relative import Relative
 from geossl.methods.settings import MethodSettings
 from geossl.methods.simclr import Simclr
+from geossl.methods.transforms import Transforms
 from geossl.nets.encoder import Encoder
 
 METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "mae": Mae,
     "simclr": Simclr,
+    "relative": Relative,
+    "transforms": Transforms,
 }
 
 

@@ -53,4 +53,47 @@ class SimclrSettings(PairSettings):
     projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
 
 
-MethodSettings = Annotated[MaeSettings | SimclrSettings, Field(discriminator="name")]
+class RelativeSettings(BaseModel):
+    """Relative patch position (https://arxiv.org/abs/1505.05192), for every encoder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["relative"] = "relative"
+    patch: int = Field(32, ge=8, description="Side of a patch in pixels, a multiple of the encoder's stride.")
+    gap: float = Field(0.5, ge=0, description="Gap between the two patches, in sides of a patch.")
+    jitter: float = Field(0.07, ge=0, lt=0.5, description="How far the gap varies, in sides of a patch.")
+    gain: float = Field(0.1, ge=0, description="Spread of a random factor for each patch and band.")
+    bias: float = Field(0.1, ge=0, description="Spread of a random offset a patch and band, in standard deviations.")
+    noise: float = Field(0.1, ge=0, description="Spread of random noise for each pixel, in standard deviations.")
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether it compares two dates of one place."""
+        return False
+
+
+class TransformsSettings(BaseModel):
+    """What was done to an image? Rotation prediction (https://arxiv.org/abs/1803.07728), for every encoder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["transforms"] = "transforms"
+    transformations: Literal["rotation", "original-or-transformed"] = Field(
+        "rotation",
+        description="What is told apart: four quarter turns (rotation), or originals from images that are turned or "
+        "whose quarters are exchanged (original-or-transformed).",
+    )
+    gain: float = Field(0.1, ge=0, description="Spread of a random factor for each band.")
+    bias: float = Field(0.1, ge=0, description="Spread of a random offset for each band, in standard deviations.")
+    noise: float = Field(0.1, ge=0, description="Spread of random noise for each pixel, in standard deviations.")
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether it compares two dates of one place."""
+        return False
+
+
+MethodSettings = Annotated[
+    MaeSettings | SimclrSettings | RelativeSettings | TransformsSettings,
+    Field(discriminator="name"),
+]

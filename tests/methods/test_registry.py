@@ -12,6 +12,8 @@ from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
 
 SETTINGS = TypeAdapter(MethodSettings)
+SMALL = {"relative": {"patch": 8}}
+"""What fits into chips of 32 pixels."""
 
 
 def test_every_method_that_settings_allow_is_registered() -> None:
@@ -21,14 +23,24 @@ def test_every_method_that_settings_allow_is_registered() -> None:
 
 @pytest.mark.parametrize(
     ("method", "encoder"),
-    [("mae", "vit-tiny"), ("simclr", "vit-tiny"), ("simclr", "unet-tiny"), ("simclr", "resnet18")],
+    [
+        ("mae", "vit-tiny"),
+        ("simclr", "vit-tiny"),
+        ("simclr", "unet-tiny"),
+        ("simclr", "resnet18"),
+        ("relative", "vit-tiny"),
+        ("relative", "unet-tiny"),
+        ("transforms", "vit-tiny"),
+        ("transforms", "resnet18"),
+    ],
 )
 @pytest.mark.parametrize("bands", [1, 13])
 def test_every_weight_learns_on_any_number_of_bands(method: str, encoder: str, bands: int) -> None:
     # distributed training waits for ever for a weight without a gradient
     torch.manual_seed(0)
     built = build_method(
-        SETTINGS.validate_python({"name": method}), build_encoder(EncoderSettings(name=encoder, image=32), bands)
+        SETTINGS.validate_python({"name": method} | SMALL.get(method, {})),
+        build_encoder(EncoderSettings(name=encoder, image=32), bands),
     )
     batch = {"image": torch.randn(4, bands, 32, 32), "valid": torch.ones(4, 32, 32, dtype=torch.bool)}
     losses = built(batch)
