@@ -7,7 +7,15 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 EncoderName = Literal[
-    "unet-tiny", "unet-small", "resnet18", "resnet50", "convnext-tiny", "vit-tiny", "vit-small", "vit-base"
+    "unet-tiny",
+    "unet-small",
+    "resnet18",
+    "resnet50",
+    "convnext-tiny",
+    "vit-tiny",
+    "vit-small",
+    "vit-base",
+    "vit-large",
 ]
 
 
