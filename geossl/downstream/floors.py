@@ -113,7 +113,7 @@ def random_encoder(card: Card, seed: int) -> tuple[Encoder, Card]:
     """The same architecture with random weights, and a card that says so."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = build_encoder(card.architecture, len(card.sensor.bands)).eval()
+        encoder = build_encoder(card.architecture, card.sensor.bands).eval()
     return encoder, dataclasses.replace(card, id="", method="random", weights="", scores=(), health={})
 
 

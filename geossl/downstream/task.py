@@ -188,7 +188,7 @@ class TrainedTask:
 def build_network(card: TaskCard) -> nn.Module:
     """The network that a card describes, with weights still to be loaded."""
     classes, bands = len(card.legend), len(card.sensor.bands)
-    encoder = build_encoder(card.architecture, bands)
+    encoder = build_encoder(card.architecture, card.sensor.bands)
     if card.head == "unlabelled":
         return UnlabelledNetwork(encoder, card.sensor)
     if card.head != "dense":

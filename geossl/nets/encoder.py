@@ -6,22 +6,25 @@ one pooled vector. Three families stand behind it:
 * ``unet-*``: the contracting path of a UNet. Its first stage keeps the full resolution, so small
   objects survive, and its receptive field is small, so neighbouring windows agree.
 * ``resnet*`` and ``convnext-*``: timm's convolutional backbones.
-* ``vit-*``: timm's vision transformers, with any patch size and any image size.
+* ``vit-*``: timm's vision transformers, with any patch size and any image size; with
+  ``embedding: wavelengths`` for the bands of any sensor.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
+from geossl.bands import Band
 from geossl.errors import SettingsError
+from geossl.nets.embedding import Spectrum, WavelengthEmbedding
 from geossl.nets.settings import EncoderSettings
 
 _UNET_WIDTHS = {"unet-tiny": (16, 32, 64, 128), "unet-small": (32, 64, 128, 256)}
@@ -85,14 +88,19 @@ class Encoder(nn.Module):
         self.strides = tuple(strides)
         self.receptive_field = receptive_field
 
-    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+    def maps(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> tuple[Tensor, ...]:  # noqa: ARG002
         """The feature maps, fine to coarse."""
         return tuple(self.backbone(image))
 
-    def forward(self, image: Tensor) -> Features:
-        """Encode a normalised image (B, bands, H, W); H and W are multiples of the coarsest stride."""
+    def forward(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> Features:
+        """Encode a normalised image (B, C, H, W); H and W are multiples of the coarsest stride.
+
+        C are the bands that it was built for. An encoder with ``embedding: wavelengths`` takes any others
+        too, by their ``wavelengths`` (C,) in µm, or by a :class:`~geossl.nets.embedding.Spectrum` where some
+        are radar; the others need none and do not look at them.
+        """
         require_divisible(image, max(self.strides), self.settings.name)
-        maps = self.maps(image)
+        maps = self.maps(image, wavelengths)
         return Features(maps, maps[-1].mean(dim=(2, 3)))
 
 
@@ -101,16 +109,26 @@ class VitEncoder(Encoder):
 
     backbone: timm.models.VisionTransformer
 
-    def maps(self, image: Tensor) -> tuple[Tensor, ...]:
+    def maps(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> tuple[Tensor, ...]:
         """Maps after evenly spaced blocks, all with stride ``patch`` and through the final norm."""
-        depth = len(self.backbone.blocks)
-        indices = [depth * (i + 1) // _VIT_MAPS - 1 for i in range(_VIT_MAPS)]
-        maps = self.backbone.forward_intermediates(image, indices=indices, norm=True, intermediates_only=True)
-        return tuple(cast(list[Tensor], maps))
+        net, patch = self.backbone, self.settings.patch
+        rows, columns = image.shape[-2] // patch, image.shape[-1] // patch
+        depth = len(net.blocks)
+        taken = {depth * (i + 1) // _VIT_MAPS for i in range(_VIT_MAPS)}
+        tokens, cls = self.embed(image, wavelengths)
+        x = net.norm_pre(torch.cat([cls, tokens], dim=1))
+        maps = []
+        for done, block in enumerate(net.blocks, start=1):
+            x = block(x)
+            if done in taken:
+                maps.append(net.norm(x)[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)).contiguous())
+        return tuple(maps)
 
-    def embed(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> tuple[Tensor, Tensor]:
         """Patch tokens with their positions, (B, L, D) in row order, and the class token (B, 1, D)."""
-        tokens = self.backbone._pos_embed(self.backbone.patch_embed(image))
+        embedding = self.backbone.patch_embed
+        patches = embedding(image, wavelengths) if isinstance(embedding, WavelengthEmbedding) else embedding(image)
+        tokens = self.backbone._pos_embed(patches)
         return tokens[:, 1:], tokens[:, :1]
 
     def transform(self, tokens: Tensor) -> Tensor:
@@ -139,16 +157,22 @@ class ContractingPath(nn.Module):
         return maps
 
 
-def build_encoder(settings: EncoderSettings, bands: int) -> Encoder:
-    """A randomly initialised encoder for images of ``bands`` bands (torch's global seed decides)."""
-    name = settings.name
+def build_encoder(settings: EncoderSettings, of: int | Sequence[Band]) -> Encoder:
+    """A randomly initialised encoder for images of these bands, or this many (torch's global seed decides).
+
+    Raises
+    ------
+    SettingsError
+        It embeds bands by wavelength, and one has none; or patch and image do not fit.
+    """
+    name, bands = settings.name, of if isinstance(of, int) else len(of)
     if name in _UNET_WIDTHS:
         widths = _UNET_WIDTHS[name]
         layers = ((3, 1), (3, 1), *[(2, 2), (3, 1), (3, 1)] * (len(widths) - 1))
         strides = [2**i for i in range(len(widths))]
         return Encoder(settings, bands, ContractingPath(bands, widths), widths, strides, receptive_field(layers))
     if name.startswith("vit-"):
-        return _build_vit(settings, bands)
+        return _build_vit(settings, of)
     net: Any = timm.create_model(name.replace("-", "_"), features_only=True, in_chans=bands)
     info = net.feature_info
     return Encoder(settings, bands, net, info.channels(), info.reduction(), receptive_field(_TIMM_LAYERS[name]))
@@ -178,7 +202,8 @@ def require_divisible(image: Tensor, stride: int, name: str) -> None:
         )
 
 
-def _build_vit(settings: EncoderSettings, bands: int) -> VitEncoder:
+def _build_vit(settings: EncoderSettings, of: int | Sequence[Band]) -> VitEncoder:
+    bands = of if isinstance(of, int) else len(of)
     image = settings.image or _VIT_IMAGE
     if image % settings.patch:
         raise SettingsError(
@@ -199,4 +224,9 @@ def _build_vit(settings: EncoderSettings, bands: int) -> VitEncoder:
         net.pos_embed.zero_()
         net.pos_embed[0, 1:] = build_sincos2d_pos_embed([side, side], dim=net.embed_dim)
     net.pos_embed.requires_grad_(False)
+    if settings.embedding != "bands":
+        if isinstance(of, int):
+            raise SettingsError("an encoder with embedding: wavelengths is built for bands, not for a number of them")
+        dofa = settings.embedding == "dofa"
+        net.patch_embed = WavelengthEmbedding(Spectrum.of(of), settings.patch, image, net.embed_dim, dofa=dofa)
     return VitEncoder(settings, bands, net, [net.embed_dim] * _VIT_MAPS, [settings.patch] * _VIT_MAPS, image)

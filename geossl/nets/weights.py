@@ -74,7 +74,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, Card]:
         weights = path.read_bytes()
         if hashlib.blake2b(weights, digest_size=16).hexdigest() != card.weights:
             raise StoreError(f"{path} is damaged: it is not the file that {CARD} describes", again)
-        encoder = build_encoder(card.architecture, len(card.sensor.bands))
+        encoder = build_encoder(card.architecture, card.sensor.bands)
         encoder.load_state_dict(load(weights))
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         raise StoreError(f"{path} cannot be loaded: {error}", again) from error

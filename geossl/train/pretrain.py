@@ -80,7 +80,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]), threads(settings.threads), quiet_lightning(), Interrupt() as interrupt:
         torch.manual_seed(settings.seed)
         architecture = settings.encoder.model_copy(update={"image": settings.encoder.image or settings.chip})
-        encoder = build_encoder(architecture, len(sensor.bands))
+        encoder = build_encoder(architecture, sensor.bands)
         method = build_method(settings.method, encoder)
         if saved:
             method.load_state_dict(saved["method"])

@@ -9,7 +9,8 @@ from geossl.errors import SettingsError
 from geossl.nets.encoder import VitEncoder, build_encoder
 from geossl.nets.settings import EncoderName, EncoderSettings
 
-LIGHT = [name for name in get_args(EncoderName) if name not in ("vit-base", "resnet50", "convnext-tiny")]
+HEAVY = ("vit-base", "vit-large", "resnet50", "convnext-tiny")
+LIGHT = [name for name in get_args(EncoderName) if name not in HEAVY]
 """One of each family; the rest differ in size alone."""
 
 
@@ -96,6 +97,23 @@ def test_a_vit_knows_where_a_patch_is() -> None:
     assert isinstance(encoder, VitEncoder)
     tokens, _ = encoder.embed(torch.zeros(1, 1, 32, 32))
     assert torch.cdist(tokens[0], tokens[0]).add(torch.eye(16)).min() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "depth", "heads"),
+    [("vit-tiny", 192, 12, 3), ("vit-small", 384, 12, 6), ("vit-base", 768, 12, 12), ("vit-large", 1024, 24, 16)],
+)
+@pytest.mark.parametrize("patch", [4, 8, 16])
+def test_vits_have_the_published_sizes(name: str, width: int, depth: int, heads: int, patch: int) -> None:
+    # https://arxiv.org/abs/2010.11929, table 1, and https://arxiv.org/abs/2012.12877, table 1
+    with torch.device("meta"):  # shapes alone: a large one would take a gigabyte
+        encoder = build_encoder(EncoderSettings(name=name, patch=patch, image=64), 10)
+        features = encoder(torch.zeros(1, 10, 64, 64))
+    assert isinstance(encoder, VitEncoder)
+    blocks = encoder.backbone.blocks
+    assert (encoder.dims, encoder.strides) == ((width,) * 4, (patch,) * 4)
+    assert (len(blocks), blocks[0].attn.num_heads, blocks[0].mlp.fc1.out_features) == (depth, heads, 4 * width)
+    assert [tuple(each.shape) for each in features.maps] == [(1, width, 64 // patch, 64 // patch)] * 4
 
 
 def test_one_seed_one_encoder() -> None:
