@@ -41,8 +41,8 @@ GDAL_OPTIONS: dict[str, Any] = {
     # With more threads, GDAL 3.12 decodes a truncated JPEG 2000 into garbage without an error. Tiles are
     # read in parallel by Dask anyway.
     "GDAL_NUM_THREADS": "1",
-    # The block cache is per process and workers add up.
-    "GDAL_CACHEMAX": 128 * 1024 * 1024,
+    # The block cache is per process and workers add up; where blocks are worth keeping, blocks.py says so.
+    "GDAL_CACHEMAX": 16 * 2**20,
     # Seconds; a server that sends less than a kilobyte a second counts as stalled.
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",

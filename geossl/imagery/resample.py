@@ -24,7 +24,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.warp import reproject, transform_bounds
-from rasterio.windows import Window
+from rasterio.windows import Window, intersect
 
 from geossl.errors import SceneError
 from geossl.grid import Tile
@@ -80,6 +80,15 @@ def lost_in(values: NDArray[Any], nodata: float | None, out: NDArray[np.bool_]) 
     else:
         np.equal(values, np.asarray(nodata).astype(values.dtype), out=out)
     return out
+
+
+def source_window(band: OpenBand, tile: Tile, resampling: Resampling) -> Window | None:
+    """The pixels of a raster that a tile is made from; None: none, or they are not read at once."""
+    if not tile.grid.is_aligned(band.box):
+        return _place(band, tile, resampling).window
+    x, y = ~band.box.affine @ (tile.bounds.left, tile.bounds.top)
+    here, there = Window(round(x), round(y), *tile.shape[::-1]), Window(0, 0, *band.box.shape[::-1])
+    return here.intersection(there) if intersect(here, there) else None
 
 
 def copy(bands: Sequence[OpenBand], tile: Tile, values: NDArray[Any]) -> NDArray[np.bool_] | None:

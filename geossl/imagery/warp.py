@@ -25,6 +25,7 @@ from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
 from geossl.grid import AREA_TOLERANCE, Tile, crs_name
 from geossl.imagery.access import Access
+from geossl.imagery.blocks import keep_blocks
 from geossl.imagery.clouds import FILL, FLAGS, Quality
 from geossl.imagery.gcps import by_points
 from geossl.imagery.radiometry import RAW_RADAR, check_numbers, is_decibel, source_nodata, to_stored
@@ -137,6 +138,8 @@ def read_tile(
     out.aligned, out.saturated = True, 0
     with contextlib.nullcontext(files) if files is not None else Files() as files, files.opened_anew_after_errors():
         bands = [_open_band(files, scene, sensor, name) for name in sensor.band_names]
+        masks = {kind: _open_band(files, scene, sensor, kind) for kind in scene.masks}
+        keep_blocks([*bands, *masks.values()], tile, Resampling[resampling])
         done = 0
         for group, aligned in _groups(bands, tile):
             targets = out.image[done : done + len(group)]
@@ -146,8 +149,7 @@ def read_tile(
                 return None
         if abs(tile.areal_scale - 1) > AREA_TOLERANCE:
             raise _out_of_place(scene, tile)
-        for kind in scene.masks:
-            band = _open_band(files, scene, sensor, kind)
+        for kind, band in masks.items():
             codes = out.scratch.take("values", (1, *tile.shape), band.dtype)
             _read([band], tile.grid.is_aligned(band.box), tile, Resampling.nearest, codes, out.scratch)
             out.quality |= FLAGS[kind](codes[0])
