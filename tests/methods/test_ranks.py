@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from .processes import run_ranks
 from .ranks import CASES, Result, whole
 
 
@@ -14,11 +11,7 @@ from .ranks import CASES, Result, whole
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
     """What two processes say of every case, each with half of the places."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.methods.ranks", str(folder)]
-    root = Path(__file__).parents[2]
-    both = [subprocess.Popen([*command, str(r)], cwd=root, stderr=subprocess.PIPE, text=True) for r in (0, 1)]
-    said = [rank.communicate()[1] for rank in both]
-    assert [rank.returncode for rank in both] == [0, 0], said
+    run_ranks("tests.methods.ranks", folder)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

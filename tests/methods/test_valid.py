@@ -3,11 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import distributed
-from torch.multiprocessing.spawn import spawn
-from torch.nn.parallel import DistributedDataParallel
 
 from geossl.methods.valid import mean_over, seen
+
+from .processes import run_ranks
 
 
 def test_half_of_a_mask_is_enough() -> None:
@@ -25,26 +24,13 @@ def test_the_mean_is_over_what_counts() -> None:
     assert mean_over(values, torch.zeros(3)) == 0
 
 
-def _learn(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    inputs, weight, counted = torch.load(folder / "in.pt")
-    linear = torch.nn.Linear(3, 1, bias=False)
-    linear.weight.data.copy_(weight)
-    mine = slice(4 * rank, 4 * rank + 4)
-    parallel = DistributedDataParallel(linear)
-    mean_over(parallel(inputs[mine]).square().squeeze(1), counted[mine]).backward()
-    torch.save(linear.weight.grad, folder / f"out{rank}.pt")
-    distributed.destroy_process_group()
-
-
 def test_two_ranks_that_count_unequally_many_learn_as_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     inputs, weight = torch.randn(8, 3), torch.randn(1, 3)
     counted = torch.tensor([True, False, False, False, True, True, True, False])
     torch.save((inputs, weight, counted), tmp_path / "in.pt")
-    spawn(_learn, (tmp_path,), nprocs=2)
+    run_ranks("tests.methods.counting", tmp_path)
     weight.requires_grad_()
     (inputs @ weight.T)[counted].square().mean().backward()
     for rank in (0, 1):
-        torch.testing.assert_close(torch.load(tmp_path / f"out{rank}.pt"), weight.grad, atol=1e-6, rtol=0)
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), weight.grad, atol=1e-6, rtol=0)
