@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from geossl.cube import layout
 from geossl.cube.arrays import column, subgroup
 from geossl.cube.collection import Collection
-from geossl.cube.reduce import median, medoid, score
+from geossl.cube.reduce import RULES, score
 from geossl.cube.repository import Cube
 from geossl.cube.settings import CompositeSettings
 from geossl.cube.work import run
@@ -195,23 +195,16 @@ def _make(
     best = _best(job, source, settings) if settings.rule == "best-pixel" else None
     for row, col in np.ndindex(seen.shape[1:]):
         window = np.s_[row * CHUNK : (row + 1) * CHUNK, col * CHUNK : (col + 1) * CHUNK]
-        steps = [step for step in job.sources if seen[step, row, col] > 0]
-        if not steps:
+        steps = np.array([step for step in job.sources if seen[step, row, col] > 0])
+        if not steps.size:
             continue
         clear = np.stack([is_clear(np.asarray(qualities[step, *window])) for step in steps])
         count[window] = clear.sum(axis=0)
         if best is not None:
-            for step in np.unique(best[window][count[window] > 0]):
-                chosen = (best[window] == step) & (count[window] > 0)
-                image[:, *window][:, chosen] = np.asarray(images[step, :, *window])[:, chosen]
-            continue
-        stack = np.stack([np.asarray(images[step, :, *window]) for step in steps])
-        if settings.rule == "medoid":
-            taken = np.take_along_axis(stack, medoid(stack, clear)[None, None], axis=0)[0]
-            image[:, *window] = np.where(count[window] > 0, taken, nodata)
-            continue
-        for band in range(len(image)):
-            image[band, *window] = median(stack[:, band], clear, nodata)
+            clear &= best[window] == steps[:, None, None]
+        used = clear.any(axis=(1, 2))
+        stack = np.stack([np.asarray(images[step, :, *window]) for step in steps[used]])
+        image[:, *window] = RULES[settings.rule](stack, clear[used], nodata)
     session = pickle.loads(fork)
     group = zarr.open_group(session.store, path=f"{name}/{job.tile_id}", mode="r+")
     quality = np.where(count > 0, 0, Quality.NODATA).astype(np.uint8)
