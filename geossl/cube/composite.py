@@ -3,6 +3,9 @@
 A composite is a collection like any other, with one step a period, so that whatever reads scenes reads
 composites. Where nothing was seen in a period, the pixel is no-data. How many observations went in
 stands beside, in ``clear_count``.
+
+Composites are at the grid's resolution in all bands, even where scenes keep theirs native: which observations
+are clear, and so what is made of them, may differ from one pixel to the next within a coarser one.
 """
 
 from __future__ import annotations
@@ -105,21 +108,19 @@ def _update(
     source = cube.view(session.snapshot_id).collection(collection)
     name = composite_name(collection, settings)
     root = zarr.open_group(session.store, mode="r+")
-    exists = name in root
     jobs = [job for tile_id in tile_ids for job in _plan(source, root, name, tile_id, settings)]
     if not jobs:
         return None
-    group = (
-        subgroup(root, name)
-        if exists
-        else layout.create_collection(root, name, source.sensor, source.grid, "composite")
-    )
+    grid = source.grid.plain
+    if name not in root:
+        layout.create_collection(root, name, source.sensor, grid, "composite")
+    group = subgroup(root, name)
     by_tile: dict[str, list[_Job]] = defaultdict(list)
     for job in jobs:
         by_tile[job.tile_id].append(job)
     for tile_id, of_tile in by_tile.items():
         if tile_id not in group:
-            layout.create_tile(group, source.tile(tile_id), source.sensor, composite=True)
+            layout.create_tile(group, grid.tile(tile_id), source.sensor, composite=True)
         length = max(layout.step_count(group, tile_id), max(job.step for job in of_tile) + 1)
         layout.resize_pixels(subgroup(group, tile_id), length)
     fork = pickle.dumps(session.fork())
@@ -208,7 +209,7 @@ def _make(
     session = pickle.loads(fork)
     group = zarr.open_group(session.store, path=f"{name}/{job.tile_id}", mode="r+")
     quality = np.where(count > 0, 0, Quality.NODATA).astype(np.uint8)
-    layout.write_pixels(group, job.step, image, quality, count)
+    layout.write_pixels(group, job.step, {"image": image, "quality": quality, "clear_count": count})
     return pickle.dumps(session), layout.chunk_fractions(count > 0)
 
 
