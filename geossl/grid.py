@@ -11,8 +11,8 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, get_args
 
 from affine import Affine
 from odc.geo.crs import CRS
@@ -30,6 +30,9 @@ CHUNK = 256
 AREA_TOLERANCE = 0.02
 """How far the area of a grid's pixels may be from the truth; a UTM zone keeps to it for 8° to each side."""
 
+Bands = Literal["one", "native"]
+"""How a grid keeps bands of several pixel sizes: all at its own, or each close to how it was measured."""
+
 _TILE_ID = re.compile(r"x(-?\d+)y(-?\d+)")
 
 
@@ -45,6 +48,8 @@ class Grid:
     """Side of a tile in pixels, a multiple of :data:`CHUNK`."""
     origin: tuple[float, float] = (0.0, 0.0)
     """x, y of the north-west corner of tile (0, 0), in CRS units."""
+    bands: Bands = "one"
+    """Whether bands are stored at one resolution, or coarser ones in coarser pixels; readers see one either way."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.resolution) and self.resolution > 0):
@@ -53,11 +58,18 @@ class Grid:
             raise SettingsError(f"grid tile size {self.tile_size!r} must be a positive multiple of {CHUNK} pixels")
         if not CRS(self.crs).projected:
             raise SettingsError(f"grid CRS {self.crs!r} is not projected", "choose a UTM zone or another CRS in metres")
+        if self.bands not in get_args(Bands):
+            raise SettingsError(f"grid bands {self.bands!r} are not known", f"choose {' or '.join(get_args(Bands))}")
 
     @property
     def spec(self) -> GridSpec:
         """The same grid as odc-geo's object. Its y index counts *downwards*, as ours does."""
         return _spec(self)
+
+    @property
+    def plain(self) -> Self:
+        """The same pixels, whatever the resolution that bands are kept at."""
+        return replace(self, bands="one")
 
     def __getitem__(self, index: tuple[int, int]) -> Tile:
         """The tile at ``ix, iy``; ix grows eastwards, iy southwards."""
@@ -75,19 +87,20 @@ class Grid:
         for index, _ in sorted(self.spec.tiles_from_geopolygon(area), key=lambda found: found[0][::-1]):
             yield self[index]
 
-    def is_aligned(self, box: GeoBox, *, tolerance: float = 1e-3) -> bool:
-        """Whether a raster's pixels coincide with this grid's, to a fraction of a pixel."""
+    def is_aligned(self, box: GeoBox, factor: int = 1, *, tolerance: float = 1e-3) -> bool:
+        """Whether a raster's pixels coincide with this grid's (or with ``factor`` × ``factor`` of them), to a
+        fraction of a pixel."""
         if box.crs is None or box.crs != CRS(self.crs):
             return False
-        a = box.affine
+        a, resolution = box.affine, self.resolution * factor
         if not (
-            math.isclose(a.a, self.resolution, rel_tol=1e-9)
-            and math.isclose(a.e, -self.resolution, rel_tol=1e-9)
+            math.isclose(a.a, resolution, rel_tol=1e-9)
+            and math.isclose(a.e, -resolution, rel_tol=1e-9)
             and a.b == 0
             and a.d == 0
         ):
             return False
-        shift = [(a.c - self.origin[0]) / self.resolution, (a.f - self.origin[1]) / self.resolution]
+        shift = [(a.c - self.origin[0]) / resolution, (a.f - self.origin[1]) / resolution]
         return all(abs(s - round(s)) <= tolerance for s in shift)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,12 +109,20 @@ class Grid:
             "resolution": self.resolution,
             "tile_size": self.tile_size,
             "origin": list(self.origin),
+            # unless it is said, it is one: so it was before there was a choice
+            **({"bands": self.bands} if self.bands != "one" else {}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         x, y = data["origin"]
-        return cls(data["crs"], float(data["resolution"]), int(data["tile_size"]), (float(x), float(y)))
+        return cls(
+            data["crs"],
+            float(data["resolution"]),
+            int(data["tile_size"]),
+            (float(x), float(y)),
+            data.get("bands", "one"),
+        )
 
 
 def crs_name(crs: CRS) -> str:
@@ -144,6 +165,12 @@ class Tile:
     grid: Grid
     ix: int
     iy: int
+    factor: int = 1
+    """How many of the grid's pixels make one of the tile's, along one side; divides the tile's size."""
+
+    def coarser(self, factor: int) -> Self:
+        """The same ground in pixels ``factor`` times as wide and high."""
+        return replace(self, factor=self.factor * factor)
 
     @property
     def id(self) -> str:
@@ -153,7 +180,12 @@ class Tile:
     @property
     def geobox(self) -> GeoBox:
         """CRS, affine transform and shape of the tile's pixels."""
-        return self.grid.spec[ixy_(self.ix, self.iy)]
+        box = self.grid.spec[ixy_(self.ix, self.iy)]
+        return box if self.factor == 1 else box.zoom_out(self.factor)
+
+    def is_aligned(self, box: GeoBox) -> bool:
+        """Whether a raster's pixels coincide with the tile's, wherever on the grid it lies."""
+        return self.grid.is_aligned(box, self.factor)
 
     @property
     def transform(self) -> Affine:
@@ -163,7 +195,8 @@ class Tile:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows, columns."""
-        return self.grid.tile_size, self.grid.tile_size
+        side = self.grid.tile_size // self.factor
+        return side, side
 
     @property
     def bounds(self) -> BoundingBox:
@@ -182,5 +215,6 @@ class Tile:
 
     @property
     def pixel_origin(self) -> tuple[int, int]:
-        """(row, column) of this tile's first pixel in the grid's global pixel lattice."""
-        return self.iy * self.grid.tile_size, self.ix * self.grid.tile_size
+        """(row, column) of this tile's first pixel in the global lattice of pixels of its size."""
+        height, width = self.shape
+        return self.iy * height, self.ix * width

@@ -23,6 +23,7 @@ from geossl.chips.cache import ChunkCache
 from geossl.chips.index import ChipIndex
 from geossl.cube.chunks import StoredArray
 from geossl.cube.collection import Collection
+from geossl.cube.groups import BandGroup, place
 from geossl.errors import StoreError
 from geossl.grid import CHUNK
 from geossl.imagery.clouds import is_clear
@@ -45,33 +46,51 @@ class ChipBuffers:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """An array that holds a part of what is wanted, or all of it."""
+
+    array: StoredArray
+    group: BandGroup | None = None
+    """Which of the bands; None: all, so that a chunk is laid out as its target is."""
+
+    def key(self, step: int, window: tuple[int, int]) -> str:
+        """Where the chunk of a window at one step lies in the store."""
+        return self.array.key(step, *(0,) * (len(self.array.chunk_shape) - 3), *window)
+
+    def place(self, chunk: NDArray[Any], rows: slice, columns: slice, out: NDArray[Any]) -> None:
+        """Copy these rows and columns (of the grid's pixels in the window) of a decoded chunk."""
+        if self.group is None:
+            out[...] = chunk[..., rows, columns]
+        else:
+            place(self.group, chunk, rows, columns, out)
+
+
+@dataclass(frozen=True)
 class _TileChunks:
     """What reading a tile needs to know, looked up once."""
 
-    image: StoredArray
-    quality: StoredArray
+    parts: dict[str, list[_Part]]
+    """Of ``image`` and ``quality``."""
     versions: tuple[str, ...]
     """Scene and revision of every step."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One chunk, and where its pixels go: (chip, rows and columns of the chip, of the chunk)."""
+    """One chunk window, and where its pixels go: (chip, rows and columns of the chip, of the window)."""
 
     tile: _TileChunks
     step: int
     window: tuple[int, int]
     places: list[tuple[int, tuple[slice, slice], tuple[slice, slice]]]
 
-    def array(self, name: str) -> tuple[StoredArray, str]:
-        """The array ``image`` or ``quality``, and the key of the chunk in it."""
-        if name == "image":
-            return self.tile.image, self.tile.image.key(self.step, 0, *self.window)
-        return self.tile.quality, self.tile.quality.key(self.step, *self.window)
+    def parts(self, targets: _Targets) -> list[tuple[str, _Part]]:
+        """The arrays that hold what is wanted, each with the name of its target."""
+        return [(name, part) for name in targets for part in self.tile.parts[name]]
 
 
 _Targets = dict[str, NDArray[Any]]
-"""Array name → (N, …, S, S), where the pixels of N chips go."""
+"""``image`` or ``quality`` → (N, …, S, S), where the pixels of N chips go."""
 
 
 class ChipReader:
@@ -153,19 +172,20 @@ class ChipReader:
 
     def _look_up(self, tile_id: str) -> _TileChunks:
         scenes, revisions = self.collection.scene_ids(tile_id), self.collection.revisions(tile_id)
+        image = self.collection.image(tile_id).parts
+        images = [_Part(StoredArray.of(array), group if len(image) > 1 else None) for group, array in image]
         return _TileChunks(
-            StoredArray.of(self.collection.image(tile_id)),
-            StoredArray.of(self.collection.quality(tile_id)),
+            {"image": images, "quality": [_Part(StoredArray.of(self.collection.quality(tile_id)))]},
             tuple(f"{scene}@{revision}" for scene, revision in zip(scenes, revisions, strict=True)),
         )
 
-    def _cache_key(self, job: _Job, array: StoredArray) -> str:
-        where = [self._cube, array.path, job.tile.versions[job.step], *map(str, job.window)]
+    def _cache_key(self, job: _Job, part: _Part) -> str:
+        where = [self._cube, part.array.path, job.tile.versions[job.step], *map(str, job.window)]
         return "/".join(where)
 
     def _from_cache(self, job: _Job, targets: _Targets) -> bool:
         assert self.cache is not None
-        found = [self.cache.get(self._cache_key(job, job.array(name)[0])) for name in targets]
+        found = [self.cache.get(self._cache_key(job, part)) for _, part in job.parts(targets)]
         if None in found:
             return False
         try:
@@ -180,7 +200,8 @@ class ChipReader:
 
         async def one(job: _Job) -> None:
             async with gate:
-                found = await asyncio.gather(*(array.get(key) for array, key in map(job.array, targets)))
+                wanted = [part.array.get(part.key(job.step, job.window)) for _, part in job.parts(targets)]
+                found = await asyncio.gather(*wanted)
                 await loop.run_in_executor(self._threads, self._finish, job, found, targets)
 
         await asyncio.gather(*map(one, jobs))
@@ -188,24 +209,25 @@ class ChipReader:
     def _finish(self, job: _Job, found: list[bytes | None], targets: _Targets) -> None:
         self._place(job, found, targets)
         if self.cache is not None:
-            for name, data in zip(targets, found, strict=True):
+            for (_, part), data in zip(job.parts(targets), found, strict=True):
                 # no bytes say: nothing but the fill value
-                self.cache.put(self._cache_key(job, job.array(name)[0]), data or b"")
+                self.cache.put(self._cache_key(job, part), data or b"")
 
     def _place(self, job: _Job, found: list[bytes | None], targets: _Targets) -> None:
         """Decode a chunk of each array and copy its pixels to every chip that wants some."""
-        for (name, target), data in zip(targets.items(), found, strict=True):
-            array, key = job.array(name)
-            chip, _, (rows, cols) = job.places[0]
-            whole = rows == cols == slice(0, CHUNK) and target.shape[-1] == CHUNK
-            chunk = target[chip] if whole else self._scratch_for(name, array)
-            array.decode(key, data or None, chunk)
-            for chip, to, source in job.places[whole:]:
-                target[chip][..., *to] = chunk[..., *source]
+        for (name, part), data in zip(job.parts(targets), found, strict=True):
+            target = targets[name]
+            chip, _, source = job.places[0]
+            whole = part.group is None and source == (slice(0, CHUNK),) * 2 and target.shape[-1] == CHUNK
+            chunk = target[chip] if whole else self._scratch_for(part.array)
+            part.array.decode(part.key(job.step, job.window), data or None, chunk)
+            for chip, to, (rows, columns) in job.places[whole:]:
+                part.place(chunk, rows, columns, target[chip][..., *to])
 
-    def _scratch_for(self, name: str, array: StoredArray) -> NDArray[Any]:
-        """This thread's buffer for one chunk of an array, without its time axis."""
+    def _scratch_for(self, array: StoredArray) -> NDArray[Any]:
+        """This thread's buffer for one chunk of such an array, without its time axis."""
         buffers: dict[Any, NDArray[Any]] = self._scratch.__dict__
+        name = array.path.rpartition("/")[2]
         if name not in buffers:
             buffers[name] = np.empty(array.chunk_shape[1:], array.dtype)
         return buffers[name]

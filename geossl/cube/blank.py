@@ -18,6 +18,7 @@ from zarr.storage import MemoryStore
 from geossl.bands import Sensor
 from geossl.cube import layout
 from geossl.cube.chunks import encoded, get, put
+from geossl.cube.groups import band_groups
 from geossl.grid import Grid, Tile
 
 Keys = dict[str, bytes]
@@ -33,7 +34,7 @@ def create_pixels(collection: zarr.Group, lengths: Mapping[Tile, int], sensor: S
 
 def create_records(collection: zarr.Group, tiles: Iterable[Tile], sensor: Sensor) -> None:
     """The small arrays of tiles that have large ones, without a step; see :func:`layout.create_records`."""
-    _write(collection, {tile: _moved(_blank(sensor, tile.grid).records, tile) for tile in tiles})
+    _write(collection, {tile: _moved(_blank(sensor, tile.grid).records, sensor, tile) for tile in tiles})
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,17 @@ def _lengthened(keys: Keys, steps: int) -> Keys:
     return changed
 
 
-def _moved(keys: Keys, tile: Tile) -> Keys:
+def _moved(keys: Keys, sensor: Sensor, tile: Tile) -> Keys:
     """With another tile's place."""
     changed = dict(keys)
-    for name, values in layout.coordinates(tile).items():
-        changed[f"{name}/c/0"] = encoded(values)
-    reference = json.loads(keys[f"spatial_ref/{_DOCUMENT}"])
-    reference["attributes"]["GeoTransform"] = layout.geotransform(tile)
-    changed[f"spatial_ref/{_DOCUMENT}"] = json.dumps(reference).encode()
+    for part in band_groups(sensor, tile.grid):
+        here = tile.coarser(part.factor)
+        for name, values in layout.coordinates(here).items():
+            changed[f"{part.name(name)}/c/0"] = encoded(values)
+        document = f"{part.name('spatial_ref')}/{_DOCUMENT}"
+        reference = json.loads(keys[document])
+        reference["attributes"]["GeoTransform"] = layout.geotransform(here)
+        changed[document] = json.dumps(reference).encode()
     return changed
 
 

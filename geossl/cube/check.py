@@ -31,9 +31,6 @@ from geossl.progress import Progress, silent
 IN_FLIGHT = 16
 """Chunks that are in memory at the same time; one has a megabyte or two."""
 
-_PIXELS = ("image", "quality", "clear_count")
-_PLACE = ("band", "x", "y", "spatial_ref")
-_RECORDS = ("time", "scene_id", "revision", "source_checksum", "clear_fraction", "chunk_clear")
 _SCENE_AGAIN = "`geossl cube check --repair`, then `geossl ingest` reads the scene again"
 _TILE_AGAIN = "`geossl cube check --repair`, then `geossl ingest` reads the tile again from all of its scenes"
 _COMPOSITE_AGAIN = "`geossl cube check --repair`, then `geossl stats` makes the tile's composites again"
@@ -126,7 +123,7 @@ def check(cube: Cube, snapshot: str | None = None, progress: Progress = silent) 
     with ThreadPoolExecutor(1, "geossl-check") as thread:  # the caller may have an event loop (a notebook has one)
         thread.submit(asyncio.run, _Chunks(view, report, progress).check(list(_arrays(view, tiles)))).result()
     report.damage[:] = _name_scenes(view, report.damage)
-    unreadable = {(item.collection, item.tile) for item in report.damage if item.array not in _PIXELS}
+    unreadable = {(item.collection, item.tile) for item in report.damage if not layout.is_pixels(item.array or "")}
     for layer, ids in tiles.items():
         report.tiles += len(ids)
         if layer.startswith(layout.LABELS) or (layer, layout.SCENES) in unreadable:
@@ -139,16 +136,20 @@ def check(cube: Cube, snapshot: str | None = None, progress: Progress = silent) 
 
 def _arrays(view: View, tiles: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
     """(collection, tile or ``scenes``, array) of all arrays that a cube should have."""
-    columns = ["id", "checksum", "revision", "tiles", "item"]
-    columns += ["steps"] * (layout.format_version(view.root) > 1)
+    columns = layout.scene_columns(layout.format_version(view.root))
+    names: Sequence[str]
     for layer, ids in tiles.items():
         if layer.startswith(layout.LABELS):
-            names = ["label", "x", "y", "spatial_ref"]
-        elif view.collection(layer).kind == "scenes":
-            names = ["image", "quality", *_RECORDS, *_PLACE]
-            yield from ((layer, layout.SCENES, name) for name in columns)
+            names = layout.LABEL_ARRAYS
         else:
-            names = ["image", "quality", "clear_count", *_RECORDS, *_PLACE]
+            collection = view.collection(layer)
+            names = [
+                *layout.pixel_names(collection.sensor, collection.grid, collection.kind),
+                *layout.RECORDS,
+                *layout.place_names(collection.sensor, collection.grid),
+            ]
+            if collection.kind == "scenes":
+                yield from ((layer, layout.SCENES, name) for name in columns)
         yield from itertools.product([layer], ids, names)
 
 
@@ -196,7 +197,7 @@ class _Chunks:
     def _found(self, array: tuple[str, str, str], chunk: tuple[int, ...] | None, error: Exception) -> None:
         layer, tile, name = array
         problem = error.what if isinstance(error, StoreError) else reason(error)
-        pixels = name in _PIXELS and chunk is not None
+        pixels = layout.is_pixels(name) and chunk is not None
         remedy = _TILE_AGAIN
         if layer.startswith(layout.LABELS):
             remedy = _LABELS_AGAIN
@@ -233,11 +234,12 @@ def _contradictions(view: View, name: str, tiles: Sequence[str], *, complete: bo
 
     ``complete``: these are all tiles, so that a scene's steps can be counted.
     """
-    store, kind = view.session.store, view.collection(name).kind
+    store, collection = view.session.store, view.collection(name)
+    kind = collection.kind
     remedy = _TILE_AGAIN if kind == "scenes" else _COMPOSITE_AGAIN
     steps: Counter[str] = Counter()
     table = read_table(subgroup(view.root, name)) if kind == "scenes" else {}
-    names = ["image", "quality", *_RECORDS]
+    names = [*layout.pixel_names(collection.sensor, collection.grid, kind), *layout.RECORDS]
     for some in itertools.batched(tiles, 256):
         shapes = iter(read_shapes(store, [f"{name}/{tile}/{array}" for tile in some for array in names]))
         records = ("scene_id", "revision", "source_checksum")

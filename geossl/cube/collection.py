@@ -21,6 +21,8 @@ from geossl.bands import Sensor, Statistics
 from geossl.cube import layout
 from geossl.cube.arrays import column
 from geossl.cube.columns import read_columns
+from geossl.cube.groups import BandGroup, band_groups
+from geossl.cube.image import TileImage
 from geossl.errors import StoreError
 from geossl.grid import Grid, Tile
 from geossl.legend import Legend
@@ -101,9 +103,14 @@ class Collection(_Layer):
         stored = self._attributes.get("statistics")
         return None if stored is None else Statistics.from_dict(stored)
 
-    def image(self, tile_id: str) -> zarr.Array[Any]:
-        """(time, band, y, x) stored integers."""
-        return self._array(tile_id, "image")
+    @functools.cached_property
+    def groups(self) -> tuple[BandGroup, ...]:
+        """Which bands are stored together, finest first; one group unless the grid keeps bands native."""
+        return band_groups(self.sensor, self.grid)
+
+    def image(self, tile_id: str) -> TileImage:
+        """(time, band, y, x) stored numbers, all bands at the grid's resolution."""
+        return TileImage([(group, self._array(tile_id, group.name("image"))) for group in self.groups])
 
     def quality(self, tile_id: str) -> zarr.Array[Any]:
         """(time, y, x) uint8 quality flags."""
@@ -148,7 +155,7 @@ class Collection(_Layer):
         return {scene_id: json.loads(item) for scene_id, item in zip(ids, items, strict=True)}
 
     def open(self, tile_id: str) -> xarray.Dataset:
-        """One tile as xarray sees it: lazy, sorted by time, with CRS, no-data as NaN."""
+        """One tile as xarray sees it: lazy, sorted by time, with CRS, no-data as NaN, every group of bands by itself."""
         import xarray  # with pandas it takes a second, which workers need not wait
 
         self._array(tile_id, "image")

@@ -3,6 +3,9 @@
 A composite is a collection like any other, with one step a period, so that whatever reads scenes reads
 composites. Where nothing was seen in a period, the pixel is no-data. How many observations went in
 stands beside, in ``clear_count``.
+
+Composites are at the grid's resolution in all bands, even where scenes keep theirs native: which observations
+are clear, and so what is made of them, may differ from one pixel to the next within a coarser one.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from geossl.cube import layout
 from geossl.cube.arrays import column, subgroup
 from geossl.cube.collection import Collection
-from geossl.cube.reduce import median, medoid, score
+from geossl.cube.reduce import RULES, score
 from geossl.cube.repository import Cube
 from geossl.cube.settings import CompositeSettings
 from geossl.cube.work import run
@@ -105,21 +108,19 @@ def _update(
     source = cube.view(session.snapshot_id).collection(collection)
     name = composite_name(collection, settings)
     root = zarr.open_group(session.store, mode="r+")
-    exists = name in root
     jobs = [job for tile_id in tile_ids for job in _plan(source, root, name, tile_id, settings)]
     if not jobs:
         return None
-    group = (
-        subgroup(root, name)
-        if exists
-        else layout.create_collection(root, name, source.sensor, source.grid, "composite")
-    )
+    grid = source.grid.plain
+    if name not in root:
+        layout.create_collection(root, name, source.sensor, grid, "composite")
+    group = subgroup(root, name)
     by_tile: dict[str, list[_Job]] = defaultdict(list)
     for job in jobs:
         by_tile[job.tile_id].append(job)
     for tile_id, of_tile in by_tile.items():
         if tile_id not in group:
-            layout.create_tile(group, source.tile(tile_id), source.sensor, composite=True)
+            layout.create_tile(group, grid.tile(tile_id), source.sensor, composite=True)
         length = max(layout.step_count(group, tile_id), max(job.step for job in of_tile) + 1)
         layout.resize_pixels(subgroup(group, tile_id), length)
     fork = pickle.dumps(session.fork())
@@ -194,27 +195,20 @@ def _make(
     best = _best(job, source, settings) if settings.rule == "best-pixel" else None
     for row, col in np.ndindex(seen.shape[1:]):
         window = np.s_[row * CHUNK : (row + 1) * CHUNK, col * CHUNK : (col + 1) * CHUNK]
-        steps = [step for step in job.sources if seen[step, row, col] > 0]
-        if not steps:
+        steps = np.array([step for step in job.sources if seen[step, row, col] > 0])
+        if not steps.size:
             continue
         clear = np.stack([is_clear(np.asarray(qualities[step, *window])) for step in steps])
         count[window] = clear.sum(axis=0)
         if best is not None:
-            for step in np.unique(best[window][count[window] > 0]):
-                chosen = (best[window] == step) & (count[window] > 0)
-                image[:, *window][:, chosen] = np.asarray(images[step, :, *window])[:, chosen]
-            continue
-        stack = np.stack([np.asarray(images[step, :, *window]) for step in steps])
-        if settings.rule == "medoid":
-            taken = np.take_along_axis(stack, medoid(stack, clear)[None, None], axis=0)[0]
-            image[:, *window] = np.where(count[window] > 0, taken, nodata)
-            continue
-        for band in range(len(image)):
-            image[band, *window] = median(stack[:, band], clear, nodata)
+            clear &= best[window] == steps[:, None, None]
+        used = clear.any(axis=(1, 2))
+        stack = np.stack([np.asarray(images[step, :, *window]) for step in steps[used]])
+        image[:, *window] = RULES[settings.rule](stack, clear[used], nodata)
     session = pickle.loads(fork)
     group = zarr.open_group(session.store, path=f"{name}/{job.tile_id}", mode="r+")
     quality = np.where(count > 0, 0, Quality.NODATA).astype(np.uint8)
-    layout.write_pixels(group, job.step, image, quality, count)
+    layout.write_pixels(group, job.step, {"image": image, "quality": quality, "clear_count": count})
     return pickle.dumps(session), layout.chunk_fractions(count > 0)
 
 

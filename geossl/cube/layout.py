@@ -11,8 +11,13 @@
     /<collection>/<tile>/time …         one value a step: time, scene_id, revision, source_checksum, clear_fraction
     /<collection>/<tile>/chunk_clear    (time, cy, cx)      clear fraction of every chunk window
     /<collection>/<tile>/band, x, y, spatial_ref
+    /<collection>/<tile>/image_20m      (time, band_20m, y_20m, x_20m)  on a grid that keeps bands native, and so on for
+                                        every group of coarser bands, each with band_20m, x_20m, y_20m, spatial_ref_20m
     /labels/<name>/                     attributes: grid, legend, task, before, after, source
     /labels/<name>/<tile>/label         (y, x)              uint8 class codes, with x, y, spatial_ref
+
+Which bands lie where on a grid of native bands says :mod:`geossl.cube.groups`. A chunk of a coarser group has fewer
+pixels, 128 × 128 of twice the size: chunk (cy, cx) of a step is the same ground in every array of a tile.
 
 Steps are in order of arrival. No-data is both Zarr's ``fill_value`` and CF's ``_FillValue``: xarray
 masks only by the second.
@@ -36,30 +41,34 @@ from geossl.bands import Sensor, Statistics
 from geossl.cube.arrays import create_array, names_in, resize, subarray, subgroup
 from geossl.cube.chunks import StoredArray, write_windows
 from geossl.cube.columns import write_rows
+from geossl.cube.groups import band_groups
 from geossl.errors import StoreError
 from geossl.grid import CHUNK, Grid, Tile
 from geossl.imagery.clouds import Quality
 from geossl.legend import NO_LABEL, Legend
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout; a cube of a newer one is refused, one of an older one is read but not written to.
 
-2 knows the number of steps of every scene, so that a lost or doubled step is found. :mod:`geossl.cube.migrate`
-brings a cube of format 1 along.
+2 knows the number of steps of every scene, so that a lost or doubled step is found; 3 may keep bands in groups of
+native resolution. :mod:`geossl.cube.migrate` brings an older cube along.
 """
 
 FORMAT_KEY = "geossl:format"
 ID_KEY = "geossl:id"
 QUARANTINE_KEY = "geossl:quarantine"
-PIXELS = ("image", "quality")
-"""The large arrays of a tile of scenes; composites have ``clear_count`` as well."""
-
 LABELS = "labels"
 SCENES = "scenes"
+
+RECORDS = ("time", "scene_id", "revision", "source_checksum", "clear_fraction", "chunk_clear")
+"""Arrays of a tile with one value (or row) a step."""
+
+LABEL_ARRAYS = ("label", "x", "y", "spatial_ref")
+"""Arrays of a tile of labels."""
+
 _STEPS_PER_CHUNK = 1024
 _ITEMS_PER_CHUNK = 64
-_PLACED = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref scene_id revision clear_fraction"}
-_FLAGS = {
+_FLAGS: dict[str, Any] = {
     "long_name": "quality flags",
     "flag_masks": [int(flag) for flag in Quality],
     "flag_meanings": " ".join(str(flag.name).lower() for flag in Quality),
@@ -158,8 +167,29 @@ def set_statistics(collection: zarr.Group, statistics: Statistics) -> None:
 
 def create_labels(root: zarr.Group, name: str, grid: Grid, legend: Legend, **attributes: Any) -> zarr.Group:
     """An empty label layer; ``attributes`` are task, before, after, source. Replaces one of that name."""
-    attributes = {"grid": grid.to_dict(), "legend": legend.to_dict(), **attributes}
+    attributes = {"grid": grid.plain.to_dict(), "legend": legend.to_dict(), **attributes}
     return root.require_group(LABELS).create_group(check_name(name), attributes=attributes, overwrite=True)
+
+
+def pixel_names(sensor: Sensor, grid: Grid, kind: str) -> list[str]:
+    """Names of the large arrays of a collection's tiles, which :func:`is_pixels` tells from all others."""
+    images = [group.name("image") for group in band_groups(sensor, grid)]
+    return [*images, "quality", *(["clear_count"] if kind == "composite" else [])]
+
+
+def is_pixels(name: str) -> bool:
+    """Whether an array of a tile is one of its large ones."""
+    return name in ("quality", "clear_count") or name.partition("_")[0] == "image"
+
+
+def place_names(sensor: Sensor, grid: Grid) -> list[str]:
+    """Names of the arrays that say where the pixels of a collection's tiles are, and of which bands."""
+    return [group.name(name) for group in band_groups(sensor, grid) for name in ("band", "x", "y", "spatial_ref")]
+
+
+def scene_columns(version: int) -> list[str]:
+    """Names of the columns of a scene table, by the cube's format."""
+    return ["id", "checksum", "revision", "tiles", "item", *(["steps"] if version > 1 else [])]
 
 
 def create_tile(collection: zarr.Group, tile: Tile, sensor: Sensor, *, composite: bool = False) -> zarr.Group:
@@ -169,33 +199,33 @@ def create_tile(collection: zarr.Group, tile: Tile, sensor: Sensor, *, composite
 
 
 def create_pixels(collection: zarr.Group, tile: Tile, sensor: Sensor, *, composite: bool = False) -> zarr.Group:
-    """The large arrays of a tile, without a step: ``image``, ``quality`` and ``clear_count`` of composites."""
+    """The large arrays of a tile, without a step: images, ``quality``, and of composites ``clear_count``."""
     group = collection.create_group(tile.id)
-    height, width = tile.shape
-    bands = len(sensor.bands)
     dtype = np.dtype(sensor.radiometry.dtype)
     nodata = sensor.radiometry.nodata
-    attributes: dict[str, Any] = {"long_name": sensor.title or sensor.name} | _PLACED
+    attributes: dict[str, Any] = {"long_name": sensor.title or sensor.name}
     if nodata is not None:
         from xarray.backends.zarr import FillValueCoder  # only whoever creates tiles pays for this import
 
         attributes["_FillValue"] = FillValueCoder.encode(nodata, dtype)
+    for part in band_groups(sensor, tile.grid):
+        bands, side = len(part.bands), CHUNK // part.factor
+        create_array(
+            group,
+            part.name("image"),
+            (0, bands, *tile.coarser(part.factor).shape),
+            (1, bands, side, side),
+            dtype,
+            fill=0 if nodata is None else nodata,
+            dims=("time", *map(part.name, ("band", "y", "x"))),
+            attributes=attributes | _placed(part.suffix),
+        )
+    shape, chunks, dims = (0, *tile.shape), (1, CHUNK, CHUNK), ("time", "y", "x")
     create_array(
-        group,
-        "image",
-        (0, bands, height, width),
-        (1, bands, CHUNK, CHUNK),
-        dtype,
-        fill=0 if nodata is None else nodata,
-        dims=("time", "band", "y", "x"),
-        attributes=attributes,
-    )
-    shape, chunks, dims = (0, height, width), (1, CHUNK, CHUNK), ("time", "y", "x")
-    create_array(
-        group, "quality", shape, chunks, np.dtype("u1"), fill=Quality.NODATA, dims=dims, attributes=_FLAGS | _PLACED
+        group, "quality", shape, chunks, np.dtype("u1"), fill=Quality.NODATA, dims=dims, attributes=_FLAGS | _placed()
     )
     if composite:
-        count = {"long_name": "number of clear observations"} | _PLACED
+        count = {"long_name": "number of clear observations"} | _placed()
         create_array(group, "clear_count", shape, chunks, np.dtype("u2"), dims=dims, attributes=count)
     return group
 
@@ -211,21 +241,22 @@ def create_records(collection: zarr.Group, tile: Tile, sensor: Sensor) -> zarr.G
     _per_step(group, "source_checksum", str)
     _per_step(group, "clear_fraction", np.dtype("f4"), attributes=fraction)
     _per_step(group, "chunk_clear", np.dtype("f4"), windows, ("cy", "cx"), attributes=fraction)
-    names = np.array(sensor.band_names, dtype=np.dtypes.StringDType())
-    create_array(group, "band", names.shape, names.shape, str, dims=("band",))[:] = names
-    create_georeference(group, tile)
+    for part in band_groups(sensor, tile.grid):
+        names = np.array(part.of(sensor).band_names, dtype=np.dtypes.StringDType())
+        create_array(group, part.name("band"), names.shape, names.shape, str, dims=(part.name("band"),))[:] = names
+        create_georeference(group, tile.coarser(part.factor), part.suffix)
     return group
 
 
-def create_georeference(group: zarr.Group, tile: Tile) -> None:
-    """Pixel centres ``x``, ``y`` and the CRS of a tile, as CF wants them."""
+def create_georeference(group: zarr.Group, tile: Tile, suffix: str = "") -> None:
+    """Pixel centres ``x``, ``y`` and the CRS of a tile, as CF wants them; all names end in the suffix."""
     for name, values in coordinates(tile).items():
         attributes = {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
-        size = values.shape
-        create_array(group, name, size, size, values.dtype, dims=(name,), attributes=attributes)[:] = values
+        size, dim = values.shape, name + suffix
+        create_array(group, dim, size, size, values.dtype, dims=(dim,), attributes=attributes)[:] = values
     crs = CRS(tile.grid.crs)
     reference = crs.proj.to_cf() | {"spatial_ref": crs.to_wkt(), "GeoTransform": geotransform(tile)}
-    create_array(group, "spatial_ref", (), (), np.dtype("i4"), attributes=reference)
+    create_array(group, f"spatial_ref{suffix}", (), (), np.dtype("i4"), attributes=reference)
 
 
 def coordinates(tile: Tile) -> dict[str, NDArray[np.float64]]:
@@ -265,22 +296,13 @@ def resize_pixels(group: zarr.Group, steps: int) -> None:
 
 
 def pixel_arrays(group: zarr.Group) -> list[str]:
-    """Names of a tile's large arrays."""
-    return [name for name in (*PIXELS, "clear_count") if name in group]
+    """Names of a tile's large arrays, sorted."""
+    return sorted(filter(is_pixels, names_in(group)))
 
 
-def write_pixels(
-    group: zarr.Group,
-    step: int,
-    image: NDArray[Any],
-    quality: NDArray[np.uint8],
-    count: NDArray[np.uint16] | None = None,
-) -> None:
-    """Write whole chunks of one step: image (C, H, W), quality (H, W), of composites also count (H, W)."""
-    planes: dict[str, NDArray[Any]] = {"image": image, "quality": quality}
-    if count is not None:
-        planes["clear_count"] = count
-    write_windows({StoredArray.of(subarray(group, name)): pixels for name, pixels in planes.items()}, step)
+def write_pixels(group: zarr.Group, step: int, pixels: Mapping[str, NDArray[Any]]) -> None:
+    """Write whole chunks of one step: by the name of a large array, its numbers (…, H, W)."""
+    write_windows({StoredArray.of(subarray(group, name)): values for name, values in pixels.items()}, step)
 
 
 def write_records(collection: zarr.Group, steps: Mapping[str, Mapping[int, Step]]) -> None:
@@ -308,33 +330,22 @@ def step_count(collection: zarr.Group, tile_id: str) -> int:
     return int(subarray(collection, f"{tile_id}/image").shape[0])
 
 
-def pixel_chunks(store: Store, tile: str, sensor: Sensor) -> dict[str, StoredArray]:
-    """The chunks of a tile's large arrays, by name, without asking the store for their metadata.
-
-    Parameters
-    ----------
-    tile:
-        Path of the tile's group.
-    """
-    dtype = np.dtype(sensor.radiometry.dtype)
+def pixel_chunks(store: Store, collection: str, tile: Tile, sensor: Sensor) -> dict[str, StoredArray]:
+    """The chunks of a tile's large arrays, by name, without asking the store for their metadata."""
+    dtype, path = np.dtype(sensor.radiometry.dtype), f"{collection}/{tile.id}"
     fill = dtype.type(sensor.radiometry.nodata or 0)
-    return {
-        "image": StoredArray(store, f"{tile}/image", (1, len(sensor.bands), CHUNK, CHUNK), dtype, fill),
-        "quality": StoredArray(store, f"{tile}/quality", (1, CHUNK, CHUNK), np.dtype("u1"), Quality.NODATA),
-    }
+    found = {"quality": StoredArray(store, f"{path}/quality", (1, CHUNK, CHUNK), np.dtype("u1"), Quality.NODATA)}
+    for part in band_groups(sensor, tile.grid):
+        name, side = part.name("image"), CHUNK // part.factor
+        found[name] = StoredArray(store, f"{path}/{name}", (1, len(part.bands), side, side), dtype, fill)
+    return found
 
 
-def append_step(
-    group: zarr.Group,
-    step: Step,
-    image: NDArray[Any],
-    quality: NDArray[np.uint8],
-    count: NDArray[np.uint16] | None = None,
-) -> int:
-    """Append one step with its pixels to a tile, without Dask and forks; returns its index."""
+def append_step(group: zarr.Group, step: Step, image: NDArray[Any], quality: NDArray[np.uint8]) -> int:
+    """Append one step of a tile with one group of bands, without Dask and forks; returns its index."""
     index = subarray(group, "image").shape[0]
     resize_pixels(group, index + 1)
-    write_pixels(group, index, image, quality, count)
+    write_pixels(group, index, {"image": image, "quality": quality})
     write_rows(group.store, {group.path: {index: _row(step)}})
     return index
 
@@ -356,3 +367,9 @@ def _per_step(
 ) -> None:
     chunks = (_STEPS_PER_CHUNK, *shape)
     create_array(group, name, (0, *shape), chunks, dtype, dims=("time", *dims), attributes=attributes)
+
+
+def _placed(suffix: str = "") -> dict[str, Any]:
+    """What CF wants to know of the place of an array of pixels."""
+    place = f"spatial_ref{suffix}"
+    return {"grid_mapping": place, "coordinates": f"{place} scene_id revision clear_fraction"}

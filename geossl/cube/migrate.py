@@ -1,7 +1,8 @@
 """Bring a cube of an older format along, one commit a collection.
 
-From 1 to 2: the table of scenes learns on how many tiles each scene has a step. The root says 2 in the last
-commit; until then only this may write. Killed in between, run it again: what is done is not done twice.
+From 1 to 2: the table of scenes learns on how many tiles each scene has a step. From 2 to 3: nothing but the
+number, which keeps an older geossl from reading a part of the bands for all of them. The root says the new number in
+the last commit; until then only this may write. Killed in between, run it again: what is done is not done twice.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ def migrate(cube: Cube, progress: Progress = silent) -> list[str]:
     version = layout.format_version(root)
     if version == layout.FORMAT:
         return []
-    names = sorted(layout.scene_counts(root))
+    names = sorted(layout.scene_counts(root)) if version < 2 else []
     for done, name in enumerate(names):
         progress("collections", done, len(names))
         cube.transact(functools.partial(_add_step_counts, name=name), migrating=True)
-    cube.transact(_finish, migrating=True)
+    cube.transact(functools.partial(_finish, version=version), migrating=True)
     progress("collections", len(names), len(names))
     return [f"{name}: counted the steps of every scene" for name in names] + [
         f"the cube has format {layout.FORMAT} now; it had {version}"
@@ -52,9 +53,9 @@ def _add_step_counts(session: icechunk.Session, name: str) -> str | None:
     return f"migrate {name} to format {layout.FORMAT}"
 
 
-def _finish(session: icechunk.Session) -> str:
+def _finish(session: icechunk.Session, version: int) -> str:
     root = zarr.open_group(session.store, mode="r+")
-    for name in layout.scene_counts(root):
+    for name in layout.scene_counts(root) if version < 2 else ():
         _add_step_counts(session, name)
     root.attrs[layout.FORMAT_KEY] = layout.FORMAT
     return f"migrate the cube to format {layout.FORMAT}"

@@ -5,6 +5,7 @@ Every rule looks at clear observations only. Pure NumPy; nothing here knows of c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,34 @@ def score(clear: NDArray[np.bool_], days: float, spread: float) -> NDArray[np.fl
 
 def _far_enough(distance: Any) -> Any:
     return 1 / (1 + np.exp(-0.2 * (distance - FAR / 2)))
+
+
+def _median_of_bands(stack: NDArray[Any], clear: NDArray[np.bool_], nodata: float) -> NDArray[Any]:
+    # band by band: sorting takes a copy of what is sorted
+    return np.stack([median(stack[:, band], clear, nodata) for band in range(stack.shape[1])])
+
+
+def _medoid_itself(stack: NDArray[Any], clear: NDArray[np.bool_], nodata: float) -> NDArray[Any]:
+    return _taken(stack, medoid(stack, clear), clear, nodata)
+
+
+def _first_clear(stack: NDArray[Any], clear: NDArray[np.bool_], nodata: float) -> NDArray[Any]:
+    return _taken(stack, clear.argmax(axis=0), clear, nodata)
+
+
+def _taken(stack: NDArray[Any], chosen: NDArray[np.intp], clear: NDArray[np.bool_], nodata: float) -> NDArray[Any]:
+    found = np.take_along_axis(stack, chosen[None, None], axis=0)[0]
+    np.copyto(found, nodata, where=~clear.any(axis=0), casting="unsafe")
+    return found
+
+
+RULES: dict[str, Callable[[NDArray[Any], NDArray[np.bool_], float], NDArray[Any]]] = {
+    "median": _median_of_bands,
+    "medoid": _medoid_itself,
+    "best-pixel": _first_clear,
+}
+"""Rule → (T, C, H, W) stored numbers, (T, H, W) which of them count, and no-data → (C, H, W).
+
+Which pixel is best depends on the clouds around it, beyond any window: whoever asks for ``best-pixel`` leaves
+of each pixel's observations only the one with the highest :func:`score` to count.
+"""

@@ -15,6 +15,7 @@ from zarr.core.sync import sync
 from geossl.bands import Sensor
 from geossl.cube import layout
 from geossl.cube.arrays import subarray, subgroup
+from geossl.cube.groups import band_groups
 from geossl.cube.repository import Cube, View
 from geossl.cube.storage import local_folder
 from geossl.errors import StoreError
@@ -78,7 +79,8 @@ def free_bytes(uri: str) -> int | None:
 
 def step_bytes(sensor: Sensor, grid: Grid) -> int:
     """Uncompressed bytes of one scene on one tile: all bands, and quality."""
-    return (len(sensor.bands) * np.dtype(sensor.radiometry.dtype).itemsize + 1) * grid.tile_size**2
+    numbers = sum(len(group.bands) * (grid.tile_size // group.factor) ** 2 for group in band_groups(sensor, grid))
+    return numbers * np.dtype(sensor.radiometry.dtype).itemsize + grid.tile_size**2
 
 
 def stored_share(view: View, collection: str, tiles: Iterable[Tile]) -> float | None:

@@ -33,7 +33,8 @@ def compute(collection: Collection, *, client: Client | None = None, progress: P
     """Statistics of every band over all clear pixels of all steps, in stored units.
 
     Every clear pixel is read once, chunk by chunk. Of integers all figures are exact; of floats the
-    percentiles are good to 0.4 %.
+    percentiles are good to 0.4 %. All are of the image that every reader sees: a pixel of a band that is kept
+    coarser counts as often as pixels of the grid are clear within it.
 
     Raises
     ------

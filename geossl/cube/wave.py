@@ -18,6 +18,7 @@ from geossl.cube import blank, layout
 from geossl.cube.arrays import column, subgroup
 from geossl.cube.columns import lengthen
 from geossl.cube.gaps import close_gaps
+from geossl.cube.groups import band_groups
 from geossl.cube.overview import Overview, assemble, thinning
 from geossl.cube.report import IngestReport
 from geossl.cube.scenes import (
@@ -172,7 +173,8 @@ class Wave:
         new = {self.grid.tile(tile_id): steps[tile_id].stop for tile_id in steps if tile_id not in stored}
         blank.create_pixels(group, new, self.sensor)
         longer = {f"{group.path}/{tile_id}": steps[tile_id].stop for tile_id in steps if tile_id in stored}
-        lengthen(group.store, {f"{tile}/{name}": stop for tile, stop in longer.items() for name in layout.PIXELS})
+        names = layout.pixel_names(self.sensor, self.grid, "scenes")
+        lengthen(group.store, {f"{tile}/{name}": stop for tile, stop in longer.items() for name in names})
         return planned, steps
 
     def _run(self, session: icechunk.Session, planned: list[_Planned]) -> None:
@@ -271,11 +273,16 @@ def require_collection(root: zarr.Group, name: str, sensor: Sensor, grid: Grid) 
     attributes: Any = group.attrs.asdict()
     if attributes["kind"] != "scenes":
         raise StoreError(f"collection {name!r} holds composites, not scenes", "choose another name")
-    require_same_radiometry(
-        sensor, Sensor.from_dict(attributes["sensor"]), us="the imagery", them=f"the collection {name!r}"
-    )
+    own = Sensor.from_dict(attributes["sensor"])
+    require_same_radiometry(sensor, own, us="the imagery", them=f"the collection {name!r}")
     if (there := Grid.from_dict(attributes["grid"])) != grid:
         raise StoreError(f"collection {name!r} lies on {there}, the imagery would lie on {grid}", "use another cube")
+    if band_groups(own, grid) != band_groups(sensor, grid):
+        raise StoreError(
+            f"collection {name!r} keeps its bands by the pixel sizes {', '.join(f'{b.gsd:g}' for b in own.bands)} m,"
+            f" the sensor has {', '.join(f'{b.gsd:g}' for b in sensor.bands)} m now",
+            "change the bands' gsd back, or use another cube",
+        )
     return group
 
 

@@ -106,7 +106,7 @@ class TaskData(DatedImages):
     def __init__(
         self, collection: Collection, labels: Labels, split: Split, dates: Sequence[dt.date | None] | None = None
     ) -> None:
-        if labels.grid != collection.grid:
+        if labels.grid != collection.grid.plain:
             raise LabelError(
                 f"labels {labels.name!r} lie on another grid than collection {collection.name!r}", "add them again"
             )

@@ -151,7 +151,7 @@ def read_tile(
             raise _out_of_place(scene, tile)
         for kind, band in masks.items():
             codes = out.scratch.take("values", (1, *tile.shape), band.dtype)
-            _read([band], tile.grid.is_aligned(band.box), tile, Resampling.nearest, codes, out.scratch)
+            _read([band], tile.is_aligned(band.box), tile, Resampling.nearest, codes, out.scratch)
             out.quality |= FLAGS[kind](codes[0])
     return None if (out.quality & np.uint8(Quality.NODATA)).all() else out
 
@@ -212,7 +212,7 @@ def _groups(bands: list[OpenBand], tile: Tile) -> Iterator[tuple[list[OpenBand],
     elsewhere, a few of equal place, dtype and no-data."""
     for _, alike in itertools.groupby(bands, key=lambda band: (id(band.box), band.dtype, repr(band.nodata))):
         found = list(alike)
-        if tile.grid.is_aligned(found[0].box):
+        if tile.is_aligned(found[0].box):
             for _, of_file in itertools.groupby(found, key=lambda band: id(band.dataset)):
                 yield list(of_file), True
         else:

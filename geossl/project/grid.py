@@ -27,12 +27,13 @@ def choose_grid(wanted: GridSettings, scene: GeoBox) -> Grid:
     if crs == scene.crs and scene.axis_aligned and _is_square(scene):
         own = abs(scene.resolution.x)
         if wanted.resolution in ("auto", own):
-            return Grid(crs_name(crs), own, wanted.tile, (scene.affine.c, scene.affine.f))
+            return Grid(crs_name(crs), own, wanted.tile, (scene.affine.c, scene.affine.f), bands=wanted.bands)
     if wanted.resolution != "auto":
-        return Grid(crs_name(crs), wanted.resolution, wanted.tile)
+        return Grid(crs_name(crs), wanted.resolution, wanted.tile, bands=wanted.bands)
     # as large as on the ground: pixels of Web Mercator are not what they say
     there = scene if crs == scene.crs else scene.to_crs(crs, resolution="fit")
-    return Grid(crs_name(crs), float(f"{(abs(there.resolution.x) + abs(there.resolution.y)) / 2:.2g}"), wanted.tile)
+    resolution = float(f"{(abs(there.resolution.x) + abs(there.resolution.y)) / 2:.2g}")
+    return Grid(crs_name(crs), resolution, wanted.tile, bands=wanted.bands)
 
 
 def _keeps_areas(box: GeoBox) -> bool:

@@ -209,6 +209,7 @@ class Project:
                     ("crs", wanted.crs, grid.crs),
                     ("resolution", wanted.resolution, grid.resolution),
                     ("tile", wanted.tile, grid.tile_size),
+                    ("bands", wanted.bands, grid.bands),
                 ):
                     if ours not in ("auto", kept):
                         raise SettingsError(

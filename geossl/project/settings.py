@@ -14,6 +14,7 @@ from geossl.chips.split import SplitSettings
 from geossl.cluster import ClusterSettings
 from geossl.cube.settings import CompositeSettings, IngestSettings, LabelSettings
 from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
+from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
 from geossl.maps.settings import MapSettings
 from geossl.train.settings import PretrainSettings
@@ -31,6 +32,12 @@ class GridSettings(_Settings):
         "auto", description="pixel size in metres; auto: that of the sensor's finest chosen band"
     )
     tile: int = Field(1024, gt=0, multiple_of=256, description="side of a tile in pixels, a multiple of 256")
+    bands: Bands = Field(
+        "one",
+        description="one: all bands are stored at this resolution; native: bands of twice, four times … its pixel "
+        "size are stored so (20 m bands of a 10 m grid), which takes less disk and resamples less; whatever reads "
+        "the cube sees one resolution either way",
+    )
 
 
 class BandSettings(_Settings):

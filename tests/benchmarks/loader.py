@@ -115,7 +115,8 @@ def _chunk_files(folder: Path, collection: Collection, index: ChipIndex) -> list
         tile_id = index.tile_ids[index.tile[chip]]
         cy, cx = int(index.row[chip]) // SIZE, int(index.col[chip]) // SIZE
         paths: list[Path] = []
-        for array, chunk in ((collection.image(tile_id), (0, 0, cy, cx)), (collection.quality(tile_id), (0, cy, cx))):
+        ((_, image),) = collection.image(tile_id).parts
+        for array, chunk in ((image, (0, 0, cy, cx)), (collection.quality(tile_id), (0, cy, cx))):
             stored = StoredArray.of(array)
             data = asyncio.run(stored.get(stored.key(*chunk)))
             assert data is not None, "a chunk of nothing but the fill value"

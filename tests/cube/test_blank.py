@@ -19,8 +19,9 @@ from geossl.cube.repository import Cube
 from geossl.errors import StoreError
 from geossl.grid import Grid
 
-SENSOR = sensor("sentinel-2-l2a").subset(["B02", "B03", "B04"])
+SENSOR = sensor("sentinel-2-l2a").subset(["B02", "B05", "B03"])
 GRID = Grid("EPSG:32622", 10, 512, (300000.0, 9700000.0))
+NATIVE = Grid("EPSG:32622", 10, 512, (300000.0, 9700000.0), bands="native")
 
 
 def keys(group: zarr.Group) -> dict[str, bytes]:
@@ -35,16 +36,17 @@ def keys(group: zarr.Group) -> dict[str, bytes]:
     return asyncio.run(read())
 
 
-def collection(name: str) -> zarr.Group:
-    return layout.create_collection(zarr.create_group(MemoryStore()), name, SENSOR, GRID)
+def collection(name: str, grid: Grid) -> zarr.Group:
+    return layout.create_collection(zarr.create_group(MemoryStore()), name, SENSOR, grid)
 
 
-def test_a_copied_tile_is_the_tile_that_zarr_makes() -> None:
-    tile = GRID[3, -2]
-    slow, fast = collection("slow"), collection("fast")
+@pytest.mark.parametrize("grid", [GRID, NATIVE])
+def test_a_copied_tile_is_the_tile_that_zarr_makes(grid: Grid) -> None:
+    tile = grid[3, -2]
+    slow, fast = collection("slow", grid), collection("fast", grid)
     expected = layout.create_tile(slow, tile, SENSOR)
     layout.resize_pixels(expected, 5)
-    blank.create_pixels(fast, {tile: 5, GRID[4, -2]: 1}, SENSOR)
+    blank.create_pixels(fast, {tile: 5, grid[4, -2]: 1}, SENSOR)
     blank.create_records(fast, [tile], SENSOR)
     for name, array in expected.arrays():
         copied = fast[f"{tile.id}/{name}"]
@@ -52,12 +54,15 @@ def test_a_copied_tile_is_the_tile_that_zarr_makes() -> None:
         assert copied.metadata.to_dict() == array.metadata.to_dict()
         np.testing.assert_array_equal(copied[...], array[...])
     assert keys(fast[tile.id]).keys() == keys(expected).keys()  # type: ignore[arg-type]
-    assert fast[f"{GRID[4, -2].id}/image"].shape[0] == 1  # type: ignore[union-attr]
+    assert fast[f"{grid[4, -2].id}/image"].shape[0] == 1  # type: ignore[union-attr]
 
 
-def test_chunks_are_known_without_asking_the_store() -> None:
-    group = layout.create_tile(collection("s2"), GRID[0, 0], SENSOR)
-    for name, guessed in layout.pixel_chunks(group.store, group.path, SENSOR).items():
+@pytest.mark.parametrize("grid", [GRID, NATIVE])
+def test_chunks_are_known_without_asking_the_store(grid: Grid) -> None:
+    group = layout.create_tile(collection("s2", grid), grid[0, 0], SENSOR)
+    known = layout.pixel_chunks(group.store, "s2", grid[0, 0], SENSOR)
+    assert known.keys() == set(layout.pixel_arrays(group))
+    for name, guessed in known.items():
         array = group[name]
         assert isinstance(array, zarr.Array)
         told = StoredArray.of(array)

@@ -34,7 +34,8 @@ def test_used_steps_move_down(committed: list[bool], planned: list[tuple[bool, b
     for step, present in enumerate([*committed, *(present for present, _ in planned)]):
         if present:
             expected[step] = step + 1
-            layout.write_pixels(group, step, expected[step], np.full((256, 256), step + 2, np.uint8))
+            flags = np.full((256, 256), step + 2, np.uint8)
+            layout.write_pixels(group, step, {"image": expected[step], "quality": flags})
     used = [len(committed) + position for position, (_, use) in enumerate(planned) if use]
     close_gaps(session, f"c/{tile.id}", len(committed), used)
     session.commit("done")

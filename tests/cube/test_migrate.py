@@ -56,7 +56,7 @@ def test_an_old_cube_is_read_but_not_written_to(old: Cube, make_scene: SceneMake
 def test_a_migrated_cube_is_as_if_written_today(old: Cube, make_scene: SceneMaker, tmp_path: Path) -> None:
     snapshot = old.snapshot()
     done = migrate(old)
-    assert done[-1] == "the cube has format 2 now; it had 1"
+    assert done[-1] == "the cube has format 3 now; it had 1"
     assert len(done) == len(NAMES) + 1
     assert migrate(old) == []
     assert check(old).damage == []

@@ -30,6 +30,7 @@ grid:
   crs: auto           # or EPSG:32622
   resolution: auto    # metres
   tile: 1024          # pixels, a multiple of 256
+  bands: one          # or native: bands of 20 m are stored at 20 m beside those of 10 m
 
 # A shipped sensor and which of its bands, in this order (null: all of them).
 # Shipped: {sensors}
