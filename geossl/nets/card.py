@@ -13,7 +13,7 @@ from geossl.bands import Sensor, Statistics, require_same_radiometry
 from geossl.errors import GeosslError, StoreError
 from geossl.nets.settings import EncoderSettings
 
-FORMAT = 1
+FORMAT = 2  # 2: embedding and origin
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Card:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The training's settings, JSON-ready."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What it started from, band by band, and what was new; empty where it started from chance."""
     snapshot: str | None = None
     """The cube snapshot it was trained on; None where the images came from elsewhere."""
     code_version: str = ""
@@ -55,6 +57,7 @@ class Card:
             "sensor": self.sensor.to_dict(),
             "statistics": self.statistics.to_dict(),
             "settings": dict(self.settings),
+            "origin": dict(self.origin),
             "scores": [dict(row) for row in self.scores],
             "health": dict(self.health),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -43,4 +44,35 @@ class EncoderSettings(BaseModel):
     def _embeds_patches(self) -> Self:
         if self.embedding != "bands" and not self.name.startswith("vit-"):
             raise ValueError(f"embedding: {self.embedding} is for vit-* encoders, which {self.name} is not")
+        return self
+
+
+class InitSettings(BaseModel):
+    """What an encoder starts from instead of chance: one of `weights`, `encoder`, `champion`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: str | None = Field(
+        None, description="Public weights by torchgeo's name, such as ResNet50_Weights.SENTINEL2_ALL_MOCO."
+    )
+    encoder: Path | None = Field(None, description="Folder of an encoder that geossl wrote.")
+    champion: str | None = Field(None, description="A task: the encoder that its champion looks through.")
+    bands: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="Which of its bands each of yours starts from; null: from zero. "
+        "Bands of the same name and wavelength need not be named.",
+    )
+    unmapped: Literal["nearest", "zero"] | None = Field(
+        None,
+        description="What your other bands start from: its band nearest in wavelength, or zero. "
+        "null: that there are any is an error.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        given = [name for name in ("weights", "encoder", "champion") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"init wants one of weights, encoder and champion, and has {' and '.join(given) or 'none'}"
+            )
         return self

@@ -17,8 +17,10 @@ from geossl.augment import Normalize
 from geossl.bands import Sensor, Statistics
 from geossl.errors import TrainingError
 from geossl.methods.registry import build_method
+from geossl.nets.adapt import architecture_of, start
 from geossl.nets.card import Card
 from geossl.nets.encoder import build_encoder
+from geossl.nets.pretrained import load_source
 from geossl.nets.weights import load_card, save_encoder
 from geossl.progress import Progress, silent
 from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, load
@@ -61,14 +63,22 @@ def pretrain(
     ------
     TrainingError
         The chips do not fit the method or sensor, or the training collapsed.
+    SettingsError
+        What it is to start from fits neither its network nor its bands.
+    StoreError
+        What it is to start from cannot be read or downloaded.
     SystemExit
         With status 143, after SIGTERM; a checkpoint is written.
     """
     if len(loader) == 0:
         raise TrainingError("there are no chips to train on", "lower min_clear or batch_size, or ingest more scenes")
     folder.mkdir(parents=True, exist_ok=True)
+    source = None if settings.init is None else load_source(settings.init)
+    # by its id, not by the folder that it lay in
+    plain = settings.model_dump(mode="json", exclude={"init": {"encoder"}})
     identity = {
-        "settings": settings.model_dump(mode="json", exclude=_MAY_CHANGE),
+        "settings": {name: value for name, value in plain.items() if name not in _MAY_CHANGE},
+        "source": None if source is None else source.name,
         "sensor": sensor.to_dict(),
         "statistics": statistics.to_dict(),
         "snapshot": snapshot,
@@ -79,8 +89,11 @@ def pretrain(
 
     with torch.random.fork_rng(devices=[]), threads(settings.threads), quiet_lightning(), Interrupt() as interrupt:
         torch.manual_seed(settings.seed)
-        architecture = settings.encoder.model_copy(update={"image": settings.encoder.image or settings.chip})
+        architecture = architecture_of(settings.encoder, source, chip=settings.chip)
         encoder = build_encoder(architecture, sensor.bands)
+        origin = {}
+        if settings.init is not None and source is not None:
+            origin = start(encoder, source, settings.init, sensor, statistics)
         method = build_method(settings.method, encoder)
         if saved:
             method.load_state_dict(saved["method"])
@@ -117,7 +130,8 @@ def pretrain(
                 sensor=sensor,
                 statistics=statistics,
                 method=settings.method.name,
-                settings=settings.model_dump(mode="json"),
+                settings=plain,
+                origin=origin,
                 snapshot=snapshot,
                 code_version=geossl.__version__,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),

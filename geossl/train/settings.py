@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from geossl.methods.settings import MethodSettings, SimclrSettings
-from geossl.nets.settings import EncoderSettings
+from geossl.nets.settings import EncoderSettings, InitSettings
 
 
 class PretrainSettings(BaseModel):
@@ -17,6 +17,7 @@ class PretrainSettings(BaseModel):
 
     method: MethodSettings = Field(SimclrSettings(), description="What the encoder learns from.")
     encoder: EncoderSettings = Field(EncoderSettings(), description="What learns.")
+    init: InitSettings | None = Field(None, description="What the encoder starts from; null: from chance.")
     epochs: int = Field(100, ge=1, description="How often every chip is seen.")
     minutes: float | None = Field(None, gt=0, description="Stop after so many minutes at the latest.")
     batch_size: int = Field(64, ge=2, description="Chips in one step, on each device.")

@@ -11,7 +11,7 @@ from geossl.bands import Statistics, sensor
 from geossl.errors import RadiometryError, StoreError
 from geossl.files import write_bytes
 from geossl.nets import weights
-from geossl.nets.card import Card
+from geossl.nets.card import FORMAT, Card
 from geossl.nets.encoder import Encoder, build_encoder
 from geossl.nets.settings import EncoderSettings
 from geossl.nets.weights import load_encoder, save_encoder
@@ -94,7 +94,7 @@ def test_missing_and_newer_and_broken_cards_say_so(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     good = json.loads(path.read_text(encoding="utf-8"))
     for bad, message in [
-        ({**good, "format": 2}, "update geossl"),
+        ({**good, "format": FORMAT + 1}, "update geossl"),
         ({key: value for key, value in good.items() if key != "sensor"}, "damaged: 'sensor'"),
         ({**good, "architecture": {"name": "unknown"}}, "damaged"),
         ([], "is no card"),

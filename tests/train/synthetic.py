@@ -23,8 +23,10 @@ STATISTICS = Statistics((9,) * 3, (1500.0,) * 3, (900.0,) * 3, *[(0.0,) * 3] * 4
 class Places:
     """Batches of smooth random places that depend on epoch and number alone."""
 
-    def __init__(self, *, batches: int = 5, size: int = 8, pairs: bool = False, alike: bool = False) -> None:
-        self.batches, self.size, self.pairs, self.alike = batches, size, pairs, alike
+    def __init__(
+        self, *, batches: int = 5, size: int = 8, pairs: bool = False, alike: bool = False, bands: int = 3
+    ) -> None:
+        self.batches, self.size, self.pairs, self.alike, self.bands = batches, size, pairs, alike, bands
         self.epoch = self.number = 0
         self.handed_out: list[tuple[int, int]] = []
 
@@ -49,9 +51,11 @@ class Places:
 
     def _batch(self, generator: torch.Generator) -> dict[str, Any]:
         dates = (2,) if self.pairs else ()
-        shape = (self.size, *dates, 3, 16, 16)
+        shape = (self.size, *dates, self.bands, 16, 16)
         place = (
-            torch.zeros(1) if self.alike else torch.randn(self.size, *[1] * len(dates), 3, 1, 1, generator=generator)
+            torch.zeros(1)
+            if self.alike
+            else torch.randn(self.size, *[1] * len(dates), self.bands, 1, 1, generator=generator)
         )
         image = 1500 + 600 * place + (0 if self.alike else 200) * torch.randn(shape, generator=generator)
         return {

@@ -11,10 +11,12 @@ from geossl.chips.reader import ChipReader
 from geossl.chips.split import TRAIN
 from geossl.errors import StoreError
 from geossl.nets.card import Card
+from geossl.nets.weights import load_card
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 from geossl.project.state import content, fingerprint
 from geossl.train.pretrain import pretrain
+from geossl.train.settings import PretrainSettings
 
 
 def run(project: Project, progress: Progress) -> StageResult:
@@ -25,11 +27,16 @@ def run(project: Project, progress: Progress) -> StageResult:
     StoreError
         Scenes or their statistics are missing.
     """
-    settings = project.settings.pretrain
+    settings = located(project, project.settings.pretrain)
     scenes = project.scenes()
     if scenes.statistics is None:
         raise StoreError(f"collection {scenes.name!r} has no statistics yet", "run `geossl stats` first")
-    key = fingerprint(scenes=content(scenes), settings=settings, split=project.settings.split)
+    key = fingerprint(
+        scenes=content(scenes),
+        settings=project.settings.pretrain,
+        split=project.settings.split,
+        start=_content_of_start(project.settings.pretrain, settings),
+    )
     done = project.state.fresh("pretrain", key)
     if done is not None and (project.encoders / done.result["encoder"]).exists():
         return StageResult("pretrain", skipped=True)
@@ -74,6 +81,42 @@ def run(project: Project, progress: Progress) -> StageResult:
         folder.rename(home)
         result.update(encoder=card.id, snapshot=card.snapshot, chips=len(index))
     return StageResult("pretrain", [f"encoder {card.id} from {len(index):,} chips", _health(card)])
+
+
+def located(project: Project, settings: PretrainSettings) -> PretrainSettings:
+    """Settings whose ``init`` names the encoder's very folder: relative to the project file, or the champion's.
+
+    Raises
+    ------
+    StoreError
+        The task has no champion yet.
+    """
+    init = settings.init
+    if init is None or init.weights is not None:
+        return settings
+    if init.champion is None:
+        assert init.encoder is not None, "one of the three is given"
+        folder = project.root / init.encoder
+    else:
+        champion = project.registry.find(init.champion, "champion")
+        if champion is None:
+            known = ", ".join(project.registry.tasks()) or "none"
+            raise StoreError(
+                f"pretrain.init: the task {init.champion!r} has no champion (tasks that have one: {known})",
+                "leave init out until there is one, or name an encoder's folder in init.encoder",
+            )
+        folder = project.encoders / str(champion.card["encoder"])
+    return settings.model_copy(update={"init": init.model_copy(update={"encoder": folder, "champion": None})})
+
+
+def _content_of_start(written: PretrainSettings, settings: PretrainSettings) -> str | None:
+    """The id of the encoder to start from, where another one makes the training another.
+
+    Not so the champion: each training may bring a new one, and would then be due again at once.
+    """
+    if written.init is None or written.init.encoder is None or settings.init is None or settings.init.encoder is None:
+        return None
+    return load_card(settings.init.encoder).id
 
 
 def _health(card: Card) -> str:

@@ -1,0 +1,226 @@
+"""Going on from known weights with other bands, units or statistics: explicit, and written down.
+
+The first layer alone knows of bands. Its kernel is put together band by band, and the normalisation
+that it grew up with is folded into it: images are normalised by their own statistics, as everywhere
+in geossl, and yet the network sees the numbers that it was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geossl.bands import Band, Sensor, Statistics
+from geossl.errors import SettingsError
+from geossl.nets.embedding import Spectrum
+from geossl.nets.encoder import Encoder
+from geossl.nets.pretrained import Normalization, Source, canonical, to_physical
+from geossl.nets.settings import EncoderSettings, InitSettings
+
+_NEAR = 0.02  # µm: bands of one name and so near are the same
+
+_MAY_BE_NEW = ("backbone.norm.weight", "backbone.norm.bias", "polarisation", "orbit", "num_batches_tracked")
+"""Parameters that public weights may lack: final norm, radar, a counter."""
+
+
+def architecture_of(settings: EncoderSettings, source: Source | None, *, chip: int) -> EncoderSettings:
+    """The encoder to build: positions are laid out as in the source, or else for the chips.
+
+    Raises
+    ------
+    SettingsError
+        The source is another network.
+    """
+    if source is None:
+        return settings.model_copy(update={"image": settings.image or chip})
+    theirs = source.architecture
+    ours = settings.model_copy(update={"image": settings.image or theirs.image})
+    vit = ours.name.startswith("vit-")
+    differences = [
+        f"{field}: {getattr(ours, field)} ≠ {getattr(theirs, field)}"
+        for field in EncoderSettings.model_fields
+        if getattr(ours, field) != getattr(theirs, field) and (vit or field == "name")
+    ]
+    if differences:
+        wanted = ", ".join(
+            f"{field}: {value}" for field, value in theirs if vit or field == "name" if value is not None
+        )
+        raise SettingsError(
+            f"the encoder of the settings and that of {source.name} are not the same: {'; '.join(differences)}",
+            f"set pretrain.encoder to {{{wanted}}}",
+        )
+    return ours
+
+
+def start(
+    encoder: Encoder, source: Source, settings: InitSettings, sensor: Sensor, statistics: Statistics
+) -> dict[str, Any]:
+    """Give a fresh encoder the source's weights, fitted to our bands and normalisation.
+
+    Parameters
+    ----------
+    sensor, statistics:
+        Of the images that the encoder will see.
+
+    Returns
+    -------
+    What came from where, JSON-ready, for the card.
+
+    Raises
+    ------
+    SettingsError
+        Bands of ours have no counterpart and no rule; or the weights do not fit the network.
+    """
+    state = dict(source.state)
+    if encoder.settings.embedding == "bands":
+        plan = band_plan(source, settings, sensor)
+        used = {theirs for theirs, _ in plan.values()}
+        bands = {name: how for name, (_, how) in plan.items()}
+        left_out = [band.name for i, band in enumerate(source.bands) if i not in used]
+        normalization = _first_layer(
+            encoder, state, source, [theirs for theirs, _ in plan.values()], sensor, statistics
+        )
+    else:
+        bands, left_out, normalization = _by_wavelength(source, settings, sensor), [], "own statistics"
+    try:
+        missing, unexpected = encoder.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise SettingsError(f"{source.name} do not fit the encoder {encoder.settings.name}: {error}") from error
+    lacking = [name for name in missing if not name.endswith(_MAY_BE_NEW)]
+    if lacking or unexpected:
+        raise SettingsError(
+            f"{source.name} do not fit the encoder {encoder.settings.name}: it has no {', '.join(unexpected) or 'more'}, "
+            f"and they have no {', '.join(lacking) or 'less'}",
+            "choose weights of this network",
+        )
+    return {
+        "source": source.name,
+        "bands": bands,
+        "bands_left_out": left_out,
+        "normalization": normalization,
+        "parameters_new": list(missing),
+        "parameters_left_out": list(source.left_out),
+    }
+
+
+def band_plan(source: Source, settings: InitSettings, sensor: Sensor) -> dict[str, tuple[int | None, str]]:
+    """For each of our bands the index of the source's band that it starts from (None: zero), and that in words."""
+    chosen = {sensor.band(ours).name: theirs for ours, theirs in settings.bands.items()}
+    plan: dict[str, tuple[int | None, str]] = {}
+    unmapped = []
+    for band in sensor.bands:
+        if band.name in chosen:
+            theirs = chosen[band.name]
+            plan[band.name] = (None, "zero") if theirs is None else _named(source, band.name, theirs)
+        elif (same := _same(source, band)) is not None:
+            plan[band.name] = same, band.name
+        elif settings.unmapped == "zero":
+            plan[band.name] = None, "zero"
+        elif settings.unmapped == "nearest":
+            plan[band.name] = _nearest(source, band)
+        else:
+            unmapped.append(band.name)
+    if unmapped:
+        raise SettingsError(
+            f"bands {', '.join(unmapped)} of the sensor {sensor.name} are none of {source.name}, "
+            f"whose bands are {_listed(source.bands)}",
+            "say in init.bands which of its bands each starts from (null: zero), or set init.unmapped: nearest or zero",
+        )
+    return plan
+
+
+def _named(source: Source, ours: str, theirs: str) -> tuple[int, str]:
+    for index, band in enumerate(source.bands):
+        if theirs in (band.name, band.common_name) or canonical(theirs) == canonical(band.name):
+            return index, band.name
+    raise SettingsError(
+        f"init.bands: {ours} is to start from {theirs}, which {source.name} has not", f"it has {_listed(source.bands)}"
+    )
+
+
+def _same(source: Source, ours: Band) -> int | None:
+    """The source's band of the same name, unless that name means another wavelength there."""
+    for index, band in enumerate(source.bands):
+        if band.name == ours.name:
+            if band.wavelength is None or ours.wavelength is None:
+                return index if band.wavelength is ours.wavelength else None
+            return index if abs(band.wavelength - ours.wavelength) <= _NEAR else None
+    return None
+
+
+def _nearest(source: Source, ours: Band) -> tuple[int, str]:
+    distances = {
+        index: abs(band.wavelength - ours.wavelength)
+        for index, band in enumerate(source.bands)
+        if band.wavelength is not None and ours.wavelength is not None
+    }
+    if not distances:
+        raise SettingsError(
+            f"band {ours.name} has no wavelength to which one of {source.name} ({_listed(source.bands)}) is nearest",
+            f"say in init.bands what it starts from; {ours.name}: null starts from zero",
+        )
+    index = min(distances, key=distances.__getitem__)
+    return index, f"{source.bands[index].name}, the nearest"
+
+
+def _by_wavelength(source: Source, settings: InitSettings, sensor: Sensor) -> dict[str, str]:
+    if settings.bands or settings.unmapped:
+        raise SettingsError(
+            f"{source.name} makes its kernels from wavelengths, so that no band is mapped to another",
+            "leave init.bands and init.unmapped out",
+        )
+    known = {band.name for band in source.bands}
+    return {
+        band.name: "by wavelength" if not radar else "by polarisation" if band.name in known else "new, by polarisation"
+        for band, radar in zip(sensor.bands, (Spectrum.of(sensor.bands).polarisation >= 0).tolist(), strict=True)
+    }
+
+
+def _first_layer(
+    encoder: Encoder,
+    state: dict[str, Tensor],
+    source: Source,
+    plan: list[int | None],
+    sensor: Sensor,
+    statistics: Statistics,
+) -> str:
+    """Put the first layer of ``state`` together for our bands and statistics; returns which normalisation it sees."""
+    name, layer = _first(encoder, nn.Conv2d)
+    kernel = state[f"{name}.weight"].double()  # (D, bands of the source, k, k)
+    kernel = torch.stack([torch.zeros_like(kernel[:, 0]) if i is None else kernel[:, i] for i in plan], dim=1)
+    theirs = source.normalization
+    if theirs is None or not _comparable(theirs, sensor):
+        state[f"{name}.weight"] = kernel.float()
+        why = "its own is not published" if theirs is None else f"its own is in {theirs.radiometry.unit}"
+        return f"own statistics ({why})"
+    own = to_physical(statistics.mean, statistics.std, sensor.radiometry)
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in own)
+    mine = [0 if i is None else i for i in plan]
+    their_mean, their_std = (torch.tensor(v, dtype=torch.float64)[mine] for v in (theirs.mean, theirs.std))
+    # what it was trained on is gain · (what it will see) + offset
+    gain, offset = std / their_std, (mean - their_mean) / their_std
+    state[f"{name}.weight"] = (kernel * gain.view(-1, 1, 1)).float()
+    constant = kernel.sum(dim=(2, 3)) @ offset
+    if layer.bias is not None:
+        state[f"{name}.bias"] = (state[f"{name}.bias"].double() + constant).float()
+    else:
+        mean_of = f"{_first(encoder, nn.BatchNorm2d)[0]}.running_mean"
+        state[mean_of] = (state[mean_of].double() - constant).float()
+    return f"that of {source.name}, folded into the first layer"
+
+
+def _comparable(theirs: Normalization, sensor: Sensor) -> bool:
+    ours = sensor.radiometry
+    return theirs.radiometry == ours or theirs.radiometry.unit == ours.unit != "none"
+
+
+def _first[Layer: nn.Module](encoder: Encoder, kind: type[Layer]) -> tuple[str, Layer]:
+    """The first layer of a kind, with its name."""
+    return next((name, layer) for name, layer in encoder.named_modules() if isinstance(layer, kind))
+
+
+def _listed(bands: Iterable[Band]) -> str:
+    return ", ".join(band.name for band in bands)
