@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from geossl.methods.dense import Dense
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
 from geossl.methods.settings import MethodSettings
@@ -14,6 +15,7 @@ from geossl.nets.encoder import Encoder
 METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "mae": Mae,
     "simclr": Simclr,
+    "dense": Dense,
 }
 
 

@@ -21,7 +21,15 @@ def test_every_method_that_settings_allow_is_registered() -> None:
 
 @pytest.mark.parametrize(
     ("method", "encoder"),
-    [("mae", "vit-tiny"), ("simclr", "vit-tiny"), ("simclr", "unet-tiny"), ("simclr", "resnet18")],
+    [
+        ("mae", "vit-tiny"),
+        ("simclr", "vit-tiny"),
+        ("simclr", "unet-tiny"),
+        ("simclr", "resnet18"),
+        ("dense", "vit-tiny"),
+        ("dense", "unet-tiny"),
+        ("dense", "resnet18"),
+    ],
 )
 @pytest.mark.parametrize("bands", [1, 13])
 def test_every_weight_learns_on_any_number_of_bands(method: str, encoder: str, bands: int) -> None:
