@@ -52,6 +52,13 @@ def info_nce(similarity: Tensor, partner: Tensor, allowed: Tensor, counted: Tens
     return mean_over_ranks(each, counted)
 
 
+def cosines(rows: Tensor, columns: Tensor, temperature: float) -> Tensor:
+    """Cosine similarities (R, N) of vectors of any length, divided by the temperature."""
+    # they need more digits than bf16 has
+    with torch.autocast(rows.device.type, enabled=False):
+        return F.normalize(rows.float(), dim=1) @ F.normalize(columns.float(), dim=1).T / temperature
+
+
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float, counted: Tensor, same: Tensor) -> Tensor:
     """Every view finds its partner among all views of all ranks (equation 1 of https://arxiv.org/abs/2002.05709).
 
@@ -64,11 +71,8 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float, counted: Tenso
     same:
         (B, N) bool: places of all ranks that are no negatives of ours: at least the place itself.
     """
-    # similarities divided by the temperature need more digits than bf16 has
-    with torch.autocast(first.device.type, enabled=False):
-        first, second = F.normalize(first.float(), dim=1), F.normalize(second.float(), dim=1)
-        others = torch.cat([gather(first), gather(second)])
-        similarity = torch.cat([first, second]) @ others.T / temperature
-        itself, total = places(len(first), first.device)
-        allowed = (gather(counted) & ~same).repeat(2, 2)
-        return info_nce(similarity, torch.cat([itself + total, itself]), allowed, counted.repeat(2))
+    others = torch.cat([gather(first), gather(second)])
+    similarity = cosines(torch.cat([first, second]), others, temperature)
+    itself, total = places(len(first), first.device)
+    allowed = (gather(counted) & ~same).repeat(2, 2)
+    return info_nce(similarity, torch.cat([itself + total, itself]), allowed, counted.repeat(2))

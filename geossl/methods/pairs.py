@@ -80,16 +80,22 @@ def pool(features: Tensor, valid: Tensor) -> Tensor:
     return (features.float() * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1e-6)
 
 
-def same_place(batch: Mapping[str, Any]) -> Tensor:
-    """(B, N) bool: which of the N chips of all ranks show the ground of each of our B chips, itself included.
-
-    Chips do whose centres lie less than half a side apart in x and in y. Without ``xy`` and ``gsd``
-    in the batch, every chip is another place.
-    """
-    count, side = len(batch["valid"]), batch["valid"].shape[-1]
-    itself, total = places(count, batch["valid"].device)
-    same = itself.unsqueeze(1) == torch.arange(total, device=itself.device)
+def position(batch: Mapping[str, Any]) -> Tensor:
+    """(B, 2) where the chips are on the ground, in sides of a chip east and south; infinite where nothing says so."""
+    valid = batch["valid"]
     if "xy" not in batch or "gsd" not in batch:
-        return same
-    distance = (batch["xy"].unsqueeze(1) - gather(batch["xy"])).abs().amax(dim=2)
-    return same | (distance < batch["gsd"].unsqueeze(1) * side / 2)
+        return torch.full((len(valid), 2), torch.inf, device=valid.device)
+    east, north = (batch["xy"] / (batch["gsd"] * valid.shape[-1]).unsqueeze(1)).unbind(dim=1)
+    return torch.stack([east, -north], dim=1)
+
+
+def overlap(ours: Tensor, others: Tensor) -> Tensor:
+    """(B, N) bool: the positions lie less than half a side apart in x and in y; unknown ones do not."""
+    return (ours.unsqueeze(1) - others).abs().amax(dim=2) < 0.5
+
+
+def same_place(batch: Mapping[str, Any]) -> Tensor:
+    """(B, N) bool: which of the N chips of all ranks show the ground of each of our B chips, itself included."""
+    ours = position(batch)
+    itself, total = places(len(ours), ours.device)
+    return overlap(ours, gather(ours)) | (itself.unsqueeze(1) == torch.arange(total, device=ours.device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from geossl.methods.dense import Dense
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
 from geossl.methods.relative import Relative
@@ -18,6 +19,7 @@ METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "simclr": Simclr,
     "relative": Relative,
     "transforms": Transforms,
+    "dense": Dense,
 }
 
 

@@ -53,6 +53,16 @@ class SimclrSettings(PairSettings):
     projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
 
 
+class DenseSettings(PairSettings):
+    """Contrast of matched pixels (after https://arxiv.org/abs/2011.05499), for every encoder."""
+
+    name: Literal["dense"] = "dense"
+    temperature: float = Field(0.2, gt=0, description="Scale of the similarities; lower looks harder at near misses.")
+    projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
+    points: int = Field(32, ge=1, description="Points of each chip that are compared.")
+    apart: float = Field(16.0, ge=0, description="Points nearer than so many pixels are not told apart.")
+
+
 class RelativeSettings(BaseModel):
     """Relative patch position (https://arxiv.org/abs/1505.05192), for every encoder."""
 
@@ -94,6 +104,6 @@ class TransformsSettings(BaseModel):
 
 
 MethodSettings = Annotated[
-    MaeSettings | SimclrSettings | RelativeSettings | TransformsSettings,
+    MaeSettings | SimclrSettings | DenseSettings | RelativeSettings | TransformsSettings,
     Field(discriminator="name"),
 ]

@@ -14,10 +14,11 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from geossl.augment import Placement
+from geossl.methods.dense import Dense
 from geossl.methods.method import Method
 from geossl.methods.pairs import View
 
-from .views import batch_of, build, view_of
+from .views import SIDE, batch_of, build, view_of
 
 PLACES = 8
 Case = dict[str, Any]
@@ -25,6 +26,8 @@ Result = tuple[Tensor, dict[str, Tensor]]
 CASES: dict[str, Case] = {
     "simclr-unet": {"name": "simclr", "encoder": "unet-tiny", "temperature": 0.3},
     "simclr-vit": {"name": "simclr", "encoder": "vit-tiny", "temperature": 0.3},
+    "dense-unet": {"name": "dense", "encoder": "unet-tiny", "temperature": 0.3},
+    "dense-vit": {"name": "dense", "encoder": "vit-tiny", "temperature": 0.3},
 }
 
 
@@ -37,7 +40,8 @@ class Core(nn.Module):
 
     def forward(self, first: View, second: View, rest: dict[str, Tensor]) -> Tensor:
         method: Any = self.method
-        return method.losses(first, second, rest | {"valid": first.valid}).total
+        noise = (rest.pop("noise"),) if isinstance(method, Dense) else ()
+        return method.losses(first, second, rest | {"valid": first.valid}, *noise).total
 
 
 def inputs() -> tuple[View, View, dict[str, Tensor]]:
@@ -47,7 +51,8 @@ def inputs() -> tuple[View, View, dict[str, Tensor]]:
     batch["valid"][1] = False
     xy = 1000 * torch.arange(float(PLACES)).unsqueeze(1).repeat(1, 2)
     xy[6] = xy[0]
-    return view_of(batch), view_of(batch), {"xy": xy, "gsd": torch.full((PLACES,), 10.0)}
+    rest = {"xy": xy, "gsd": torch.full((PLACES,), 10.0), "noise": torch.rand(PLACES, SIDE, SIDE)}
+    return view_of(batch), view_of(batch), rest
 
 
 def whole(case: str) -> Result:

@@ -10,7 +10,7 @@ from geossl.methods.pairs import pool, same_place
 
 from .views import SIDE, batch_of, build, view_of
 
-PAIRED = ["simclr"]  # every method that compares two views of a place
+PAIRED = ["simclr", "dense"]  # every method that compares two views of a place
 QUIET: dict[str, Any] = {"crop": 1.0, "gain": 0.0, "bias": 0.0, "noise": 0.0}
 
 

@@ -32,6 +32,9 @@ def test_every_method_that_settings_allow_is_registered() -> None:
         ("relative", "unet-tiny"),
         ("transforms", "vit-tiny"),
         ("transforms", "resnet18"),
+        ("dense", "vit-tiny"),
+        ("dense", "unet-tiny"),
+        ("dense", "resnet18"),
     ],
 )
 @pytest.mark.parametrize("bands", [1, 13])
