@@ -8,6 +8,8 @@ from typing import Any
 from geossl.methods.dense import Dense
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
+from geossl.methods.mocov2 import MocoV2
+from geossl.methods.mocov3 import MocoV3
 from geossl.methods.settings import MethodSettings
 from geossl.methods.simclr import Simclr
 from geossl.nets.encoder import Encoder
@@ -16,6 +18,8 @@ METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "mae": Mae,
     "simclr": Simclr,
     "dense": Dense,
+    "mocov2": MocoV2,
+    "mocov3": MocoV3,
 }
 
 

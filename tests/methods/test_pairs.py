@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from geossl.methods.pairs import pool, same_place
+from geossl.train.health import measure
 
 from .views import SIDE, batch_of, build, view_of
 
-PAIRED = ["simclr", "dense"]  # every method that compares two views of a place
+PAIRED = ["simclr", "dense", "mocov2", "mocov3"]  # every method that compares two views of a place
 QUIET: dict[str, Any] = {"crop": 1.0, "gain": 0.0, "bias": 0.0, "noise": 0.0}
 
 
@@ -66,3 +67,30 @@ def test_chips_without_a_place_are_all_of_different_places() -> None:
     pair = valid.unsqueeze(1).expand(-1, 2, -1, -1)  # season pairs
     at = {"xy": torch.zeros(3, 2), "gsd": torch.full((3,), 10.0)}
     assert same_place({"valid": pair, **at}).all()
+
+
+@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])
+def test_a_few_steps_lower_the_loss(name: str, encoder: str) -> None:
+    method = build(name, encoder, **QUIET | {"crop": 0.8})
+    batch = batch_of(12)
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-3)
+    history = []
+    for step in range(1, 16):
+        optimizer.zero_grad()
+        loss = method(batch).total
+        loss.backward()
+        optimizer.step()
+        method.after_step(step, 100)
+        history.append(loss.item())
+    assert np.mean(history[-3:]) < 0.9 * np.mean(history[:2])
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_collapse_shows_in_what_a_method_says_of_its_views(name: str) -> None:
+    method = build(name)
+    batch = batch_of(12)
+    assert measure(method(batch).views).std > 0.05
+    for p in method.encoder.parameters():
+        p.data.zero_()  # the encoder says the same of every image
+    assert measure(method(batch).views).std < 1e-3
