@@ -8,6 +8,8 @@ from typing import Any
 from geossl.methods.dense import Dense
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
+from geossl.methods.mocov2 import MocoV2
+from geossl.methods.mocov3 import MocoV3
 from geossl.methods.relative import Relative
 from geossl.methods.settings import MethodSettings
 from geossl.methods.simclr import Simclr
@@ -20,6 +22,8 @@ METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "relative": Relative,
     "transforms": Transforms,
     "dense": Dense,
+    "mocov2": MocoV2,
+    "mocov3": MocoV3,
 }
 
 

@@ -45,22 +45,42 @@ class PairSettings(BaseModel):
         return self.pairs == "season"
 
 
-class SimclrSettings(PairSettings):
+class ContrastSettings(PairSettings):
+    """What every contrastive method can be told."""
+
+    temperature: float = Field(0.2, gt=0, description="Scale of the similarities; lower looks harder at near misses.")
+    projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
+
+
+class SimclrSettings(ContrastSettings):
     """Contrastive learning (https://arxiv.org/abs/2002.05709), for every encoder."""
 
     name: Literal["simclr"] = "simclr"
-    temperature: float = Field(0.2, gt=0, description="Scale of the similarities; lower looks harder at near misses.")
-    projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
 
 
-class DenseSettings(PairSettings):
+class DenseSettings(ContrastSettings):
     """Contrast of matched pixels (after https://arxiv.org/abs/2011.05499), for every encoder."""
 
     name: Literal["dense"] = "dense"
-    temperature: float = Field(0.2, gt=0, description="Scale of the similarities; lower looks harder at near misses.")
-    projection: int = Field(128, ge=8, description="Length of the vectors that are compared.")
     points: int = Field(32, ge=1, description="Points of each chip that are compared.")
     apart: float = Field(16.0, ge=0, description="Points nearer than so many pixels are not told apart.")
+
+
+class MocoV2Settings(ContrastSettings):
+    """Contrast against a queue (https://arxiv.org/abs/2003.04297), for every encoder."""
+
+    name: Literal["mocov2"] = "mocov2"
+    momentum: float = Field(0.99, ge=0, le=1, description="Momentum of the second encoder at first; it rises to 1.")
+    queue: int = Field(4096, ge=1, description="Keys in the queue.")
+
+
+class MocoV3Settings(ContrastSettings):
+    """Contrast with a momentum encoder and a predictor (https://arxiv.org/abs/2104.02057), for every encoder."""
+
+    name: Literal["mocov3"] = "mocov3"
+    projection: int = Field(256, ge=8, description="Length of the vectors that are compared.")
+    hidden: int = Field(1024, ge=8, description="Width of projector and predictor.")
+    momentum: float = Field(0.99, ge=0, le=1, description="Momentum of the second encoder at first; it rises to 1.")
 
 
 class RelativeSettings(BaseModel):
@@ -104,6 +124,12 @@ class TransformsSettings(BaseModel):
 
 
 MethodSettings = Annotated[
-    MaeSettings | SimclrSettings | DenseSettings | RelativeSettings | TransformsSettings,
+    MaeSettings
+    | SimclrSettings
+    | DenseSettings
+    | MocoV2Settings
+    | MocoV3Settings
+    | RelativeSettings
+    | TransformsSettings,
     Field(discriminator="name"),
 ]

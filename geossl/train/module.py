@@ -88,6 +88,12 @@ class Pretraining(LightningModule):
         torch.nn.utils.clip_grad_norm_(self.method.parameters(), _CLIP)
 
     @override
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        # here and not at the batch's end, where callbacks come first: a checkpoint holds what this changes
+        self.method.after_step(self.step + 1, self.max_steps)
+
+    @override
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         image = batch["image"]
         dates, bands = (2 if self.method.wants_pairs else 1), len(self.normalize.mean)
@@ -113,7 +119,6 @@ class Pretraining(LightningModule):
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Mapping[str, Any], batch_idx: int) -> None:
-        self.method.after_step(self.step, self.max_steps)
         self.trainer.should_stop = self.done(self.step) >= 1
 
 

@@ -22,12 +22,15 @@ from .views import SIDE, batch_of, build, view_of
 
 PLACES = 8
 Case = dict[str, Any]
-Result = tuple[Tensor, dict[str, Tensor]]
+Result = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 CASES: dict[str, Case] = {
     "simclr-unet": {"name": "simclr", "encoder": "unet-tiny", "temperature": 0.3},
     "simclr-vit": {"name": "simclr", "encoder": "vit-tiny", "temperature": 0.3},
     "dense-unet": {"name": "dense", "encoder": "unet-tiny", "temperature": 0.3},
     "dense-vit": {"name": "dense", "encoder": "vit-tiny", "temperature": 0.3},
+    "mocov2-unet": {"name": "mocov2", "encoder": "unet-tiny", "temperature": 0.3, "queue": 16},
+    "mocov3-unet": {"name": "mocov3", "encoder": "unet-tiny", "temperature": 0.3, "hidden": 32},
+    "mocov3-vit": {"name": "mocov3", "encoder": "vit-tiny", "temperature": 0.3, "hidden": 32},
 }
 
 
@@ -57,13 +60,17 @@ def inputs() -> tuple[View, View, dict[str, Tensor]]:
 
 def whole(case: str) -> Result:
     """The loss and gradients of one rank with all places."""
-    return _learn(Core(build(**CASES[case])), *inputs())
+    method = build(**CASES[case])
+    return _learn(Core(method), method, *inputs())
 
 
-def _learn(core: nn.Module, first: View, second: View, rest: dict[str, Tensor]) -> Result:
+def _learn(core: nn.Module, method: Method, first: View, second: View, rest: dict[str, Tensor]) -> Result:
+    """Loss, gradients, and what the method holds after the step but for weights."""
     loss = core(first, second, rest)
     loss.backward()
-    return loss.detach(), {n.split("method.")[1]: p.grad for n, p in core.named_parameters() if p.grad is not None}
+    method.after_step(1, 100)
+    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    return loss.detach(), gradients, dict(method.named_buffers())
 
 
 def _part(view: View, rows: slice) -> View:
@@ -77,8 +84,10 @@ def main(folder: Path, rank: int) -> None:
     mine = slice(rank * PLACES // 2, (rank + 1) * PLACES // 2)
     results = {}
     for case, settings in CASES.items():
-        core = DistributedDataParallel(Core(build(**settings)))
-        results[case] = _learn(core, _part(first, mine), _part(second, mine), {k: v[mine] for k, v in rest.items()})
+        method = build(**settings)
+        core = DistributedDataParallel(Core(method))
+        parts = _part(first, mine), _part(second, mine), {k: v[mine] for k, v in rest.items()}
+        results[case] = _learn(core, method, *parts)
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from geossl.methods.pairs import pool, same_place
+from geossl.train.health import measure
 
 from .views import SIDE, batch_of, build, view_of
 
-PAIRED = ["simclr", "dense"]  # every method that compares two views of a place
+PAIRED = ["simclr", "dense", "mocov2", "mocov3"]  # every method that compares two views of a place
 QUIET: dict[str, Any] = {"crop": 1.0, "gain": 0.0, "bias": 0.0, "noise": 0.0}
 
 
@@ -66,3 +67,42 @@ def test_chips_without_a_place_are_all_of_different_places() -> None:
     pair = valid.unsqueeze(1).expand(-1, 2, -1, -1)  # season pairs
     at = {"xy": torch.zeros(3, 2), "gsd": torch.full((3,), 10.0)}
     assert same_place({"valid": pair, **at}).all()
+
+
+LEARN: dict[str, tuple[int, dict[str, Any]]] = {
+    "simclr": (15, {}),
+    "dense": (15, {}),
+    # a queue is full of real keys, and a second network has begun to follow, only after some steps
+    "mocov2": (45, {"momentum": 0.9, "queue": 24}),
+    "mocov3": (45, {"momentum": 0.9, "hidden": 64}),
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])
+def test_steps_lower_the_loss(name: str, encoder: str) -> None:
+    steps, settings = LEARN[name]
+    method = build(name, encoder, **QUIET | {"crop": 0.8} | settings)
+    xy = 1e4 * torch.arange(12.0).unsqueeze(1).repeat(1, 2)
+    batch = batch_of(12) | {"xy": xy, "gsd": torch.full((12,), 10.0)}
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-3)
+    history = []
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        loss = method(batch).total
+        loss.backward()
+        optimizer.step()
+        method.after_step(step, 20 * steps)
+        history.append(loss.item())
+    begin = steps // 4 if steps > 15 else 0
+    assert np.mean(history[-4:]) < 0.95 * np.mean(history[begin : begin + 3])
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_collapse_shows_in_what_a_method_says_of_its_views(name: str) -> None:
+    method = build(name)
+    batch = batch_of(12)
+    assert measure(method(batch).views).std > 0.05
+    for p in method.encoder.parameters():
+        p.data.zero_()  # the encoder says the same of every image
+    assert measure(method(batch).views).std < 1e-3

@@ -35,6 +35,10 @@ def test_every_method_that_settings_allow_is_registered() -> None:
         ("dense", "vit-tiny"),
         ("dense", "unet-tiny"),
         ("dense", "resnet18"),
+        ("mocov2", "vit-tiny"),
+        ("mocov2", "unet-tiny"),
+        ("mocov3", "vit-tiny"),
+        ("mocov3", "unet-tiny"),
     ],
 )
 @pytest.mark.parametrize("bands", [1, 13])

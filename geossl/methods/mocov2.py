@@ -1,0 +1,76 @@
+"""MoCo v2: a query finds its key among a queue of earlier keys (Chen et al. 2020, https://arxiv.org/abs/2003.04297).
+
+The queue gives a small batch many negatives. Keys come from a momentum encoder, so that those of
+earlier steps are still comparable. Unlike the paper's, the momentum rises along a cosine, and keys
+are normalised by running statistics instead of shuffling (see :mod:`geossl.methods.momentum`). The
+queue knows where its places are: none is a negative of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, override
+
+import torch
+from lightly.models.modules import MoCoProjectionHead
+from torch import Tensor
+from torch.nn import functional as F
+
+from geossl.methods.contrast import cosines, gather, info_nce
+from geossl.methods.method import Losses
+from geossl.methods.momentum import Momentum
+from geossl.methods.pairs import PairMethod, View, encode, overlap, position
+from geossl.methods.settings import MocoV2Settings
+from geossl.nets.encoder import Encoder
+
+
+class MocoV2(PairMethod):
+    """Contrastive learning of the pooled features against a queue."""
+
+    queue: Tensor
+    """(K, P) keys of length 1; random ones at first."""
+    positions: Tensor
+    """(K, 2) of the queue's places (:func:`geossl.methods.pairs.position`)."""
+    oldest: Tensor
+    """Row of the queue that is replaced next."""
+
+    def __init__(self, settings: MocoV2Settings, encoder: Encoder) -> None:
+        super().__init__(settings, encoder)
+        self.temperature = settings.temperature
+        dim = encoder.dims[-1]
+        self.head = MoCoProjectionHead(dim, dim, settings.projection)
+        self.momentum = Momentum(encoder, self.head, start=settings.momentum)
+        self.register_buffer("queue", F.normalize(torch.randn(settings.queue, settings.projection), dim=1))
+        self.register_buffer("positions", torch.full((settings.queue, 2), torch.inf))
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
+        self._fresh: tuple[Tensor, Tensor] | None = None  # keys and positions of the step in progress
+
+    def forward(self, batch: Mapping[str, Any]) -> Losses:
+        return self.losses(*self.two_views(batch), batch)
+
+    def losses(self, first: View, second: View, batch: Mapping[str, Any]) -> Losses:
+        """The loss of two views of the places of ``batch``: queries from the first, keys from the second."""
+        (pooled,) = encode(self.encoder, first)
+        query = self.head(pooled)
+        (slowly,), (key,) = self.momentum(second)
+        where, counted = position(batch), first.shows & second.shows
+        itself = F.cosine_similarity(query.float(), key.float()).unsqueeze(1) / self.temperature
+        similarity = torch.cat([itself, cosines(query, self.queue, self.temperature)], dim=1)
+        elsewhere = ~overlap(where, self.positions)
+        allowed = torch.cat([torch.ones_like(elsewhere[:, :1]), elsewhere], dim=1)
+        total = info_nce(similarity, torch.zeros_like(counted, dtype=torch.int64), allowed, counted)
+        shown = gather(second.shows)
+        self._fresh = gather(F.normalize(key.float(), dim=1))[shown], gather(where)[shown]
+        return Losses(total, (pooled, slowly))
+
+    @override
+    def after_step(self, step: int, max_steps: int) -> None:
+        """Move the momentum encoder, and let the newest keys replace the oldest."""
+        self.momentum.follow(self.encoder, self.head, step, max_steps)
+        if self._fresh is not None:
+            length = len(self.queue)
+            keys, where = (fresh[-length:] for fresh in self._fresh)
+            rows = (self.oldest + torch.arange(len(keys), device=keys.device)) % length
+            self.queue[rows], self.positions[rows] = keys, where
+            self.oldest.copy_((self.oldest + len(keys)) % length)
+            self._fresh = None
