@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import torch
 from lightly.utils import dist
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional as F
+
+from geossl.methods.valid import mean_over
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -20,17 +22,6 @@ def gather(rows: Tensor) -> Tensor:
 def places(count: int, device: torch.device) -> tuple[Tensor, int]:
     """Where our ``count`` rows are among the gathered ones, (B,), and how many these are."""
     return torch.arange(count, device=device) + dist.rank() * count, count * dist.world_size()
-
-
-def mean_over_ranks(values: Tensor, counted: Tensor) -> Tensor:
-    """Our part of the mean of ``values`` (R,) over the ``counted`` (R,) ones of all ranks; 0 if there are none.
-
-    The average over the ranks is the mean, though they count different numbers of rows.
-    """
-    total = counted.sum()
-    if dist.world_size() > 1:
-        distributed.all_reduce(total)
-    return (values * counted).sum() * dist.world_size() / total.clamp(min=1)
 
 
 def info_nce(similarity: Tensor, partner: Tensor, allowed: Tensor, counted: Tensor) -> Tensor:
@@ -49,7 +40,7 @@ def info_nce(similarity: Tensor, partner: Tensor, allowed: Tensor, counted: Tens
     """
     allowed = allowed.expand_as(similarity).scatter(1, partner.unsqueeze(1), True)
     each = F.cross_entropy(similarity.masked_fill(~allowed, -torch.inf), partner, reduction="none")
-    return mean_over_ranks(each, counted)
+    return mean_over(each, counted)
 
 
 def cosines(rows: Tensor, columns: Tensor, temperature: float) -> Tensor:
