@@ -48,7 +48,7 @@ format: env  ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: env  ## measure against peers and limits; ONLY=name runs one
+bench: env  ## measure against peers and limits; ONLY=name,name runs some
 	$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
 wheel: env  ## build the wheel into dist

@@ -32,7 +32,13 @@ from rich.table import Table
 
 ROUNDS = 5
 
-type Better = Literal["higher", "lower"]
+type Better = Literal["higher", "lower", "alike"]
+type Goal = float | tuple[float, float] | None
+"""The ratio to reach; least and greatest, where both sides should do alike."""
+
+
+class Skipped(Exception):
+    """Raised by a benchmark before it yields: what it needs is not here, and why."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,7 @@ class Bench:
     reference: str
     """Who the other side is."""
     better: Better
-    goal: float | None
-    """The ratio to reach, or None."""
+    goal: Goal
     rounds: int
     """How many rounds are counted."""
     prepare: Callable[[Path], Iterator[Sides]]
@@ -78,7 +83,18 @@ class Result:
         ratios = [a / b for a, b in zip(self.ours, self.reference, strict=True)]
         return min(ratios), max(ratios)
 
-    def to_dict(self) -> dict[str, str | float | None]:
+    @property
+    def reached(self) -> bool | None:
+        """Whether the ratio is what it should be; None where nothing is said about it."""
+        match self.bench.goal:
+            case None:
+                return None
+            case least, greatest:
+                return least <= self.ratio <= greatest
+            case goal:
+                return self.ratio >= goal if self.bench.better == "higher" else self.ratio <= goal
+
+    def to_dict(self) -> dict[str, object]:
         return {
             "name": self.bench.name,
             "unit": self.bench.unit,
@@ -95,7 +111,7 @@ BENCHES: dict[str, Bench] = {}
 
 
 def bench(
-    name: str, *, unit: str, reference: str, better: Better, goal: float | None = None, rounds: int = ROUNDS
+    name: str, *, unit: str, reference: str, better: Better, goal: Goal = None, rounds: int = ROUNDS
 ) -> Callable[[Callable[[Path], Iterator[Sides]]], Callable[[Path], Iterator[Sides]]]:
     """Register a generator function that prepares in an empty folder and yields its :class:`Sides` once."""
 
@@ -136,7 +152,7 @@ def run(chosen: Bench, out: Path) -> Result:
 
 def table(results: list[Result]) -> Table:
     """Medians, ratio and spread, one row a benchmark."""
-    shown = Table("benchmark", "unit", "ours", "reference", "", "ratio", "least … greatest", "better", "goal")
+    shown = Table("benchmark", "unit", "ours", "reference", "", "ratio", "least … greatest", "goal", "reached")
     for result in results:
         low, high = result.spread
         shown.add_row(
@@ -147,16 +163,28 @@ def table(results: list[Result]) -> Table:
             result.bench.reference,
             f"{result.ratio:.2f}",
             f"{low:.2f} … {high:.2f}",
-            result.bench.better,
-            "" if result.bench.goal is None else f"{result.bench.goal:g}",
+            _goal(result.bench),
+            {None: "", True: "yes", False: "no"}[result.reached],
         )
     return shown
 
 
-def report(results: list[Result], out: Path) -> None:
-    """Print the table and write ``bench.json``."""
+def _goal(chosen: Bench) -> str:
+    match chosen.goal:
+        case None:
+            return f"{chosen.better} is better"
+        case least, greatest:
+            return f"{least:g} … {greatest:g}"
+        case goal:
+            return f"{'≥' if chosen.better == 'higher' else '≤'} {goal:g}"
+
+
+def show(results: list[Result]) -> None:
+    """Print the table."""
     Console(width=160).print(table(results))
-    target = out / "bench.json"
-    target.write_text(
-        json.dumps([result.to_dict() for result in results], indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+
+
+def save(results: list[Result], out: Path) -> None:
+    """Write ``bench.json``."""
+    content = json.dumps([result.to_dict() for result in results], indent=2, ensure_ascii=False)
+    (out / "bench.json").write_text(content + "\n", encoding="utf-8")

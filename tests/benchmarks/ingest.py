@@ -75,7 +75,7 @@ def beside(write: Write, scenes: SceneSet, folder: Path) -> Iterator[Sides]:
 
         def measure_reference() -> float:
             shutil.rmtree(store, ignore_errors=True)
-            return rate(scenes.megapixels, lambda: write(scenes.items, setting.chunk, store))
+            return rate(scenes.megapixels, lambda: write(scenes.items, setting.chunk, store, GROUND))
 
         yield Sides(lambda: measure(scenes, folder / "cube", ours), measure_reference)
     cube = Cube.open(str(folder / "cube")).view().collection("scenes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import pystac
 from distributed import Client, LocalCluster
+from odc.geo.geobox import GeoBox
 
 from .scenes import GROUND, SENSOR
 
@@ -19,8 +21,11 @@ CHUNKS = (2048, 1024, 256)
 CLUSTERS = ((1, 2), (2, 1), (2, 2))
 """Processes × threads."""
 
+_CORNER = GROUND[: GROUND.shape[0] // 4, : GROUND.shape[1] // 4]
+"""A sixteenth of the ground."""
+
 _HOPELESS = 3
-"""Times the best so far, beyond which a setting needs no second run."""
+"""Times the best so far on the corner, beyond which a setting is not tried on the whole ground."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,18 @@ class Setting:
         return f"chunks of {self.chunk}, {self.workers} processes × {self.threads} threads"
 
 
-Write = Callable[[list[pystac.Item], int, Path], None]
-"""(items, chunk, folder of the new store): loads and writes."""
+Write = Callable[[list[pystac.Item], int, Path, GeoBox], None]
+"""(items, chunk, folder of the new store, ground): loads and writes."""
 
 
-def write_odc_stac(items: list[pystac.Item], chunk: int, folder: Path) -> None:
+def write_odc_stac(items: list[pystac.Item], chunk: int, folder: Path, ground: GeoBox = GROUND) -> None:
     """`odc.stac.load(…)`, bands stacked, `to_zarr`."""
     import odc.stac
 
     loaded = odc.stac.load(
         items,
         bands=SENSOR.band_names,
-        geobox=GROUND,
+        geobox=ground,
         dtype=SENSOR.radiometry.dtype,
         resampling="bilinear",
         chunks={"time": 1, "x": chunk, "y": chunk},
@@ -55,7 +60,7 @@ def write_odc_stac(items: list[pystac.Item], chunk: int, folder: Path) -> None:
     _to_zarr(loaded.to_array("band", name="image").transpose("time", "band", "y", "x"), folder)
 
 
-def write_stackstac(items: list[pystac.Item], chunk: int, folder: Path) -> None:
+def write_stackstac(items: list[pystac.Item], chunk: int, folder: Path, ground: GeoBox = GROUND) -> None:
     """`stackstac.stack(…)`, `to_zarr`."""
     import numpy as np
     import stackstac
@@ -66,7 +71,7 @@ def write_stackstac(items: list[pystac.Item], chunk: int, folder: Path) -> None:
         assets=list(SENSOR.band_names),
         epsg=32612,
         resolution=30,
-        bounds=tuple(GROUND.extent.boundingbox),
+        bounds=tuple(ground.extent.boundingbox),
         snap_bounds=False,
         resampling=Resampling.bilinear,
         chunksize=chunk,
@@ -106,18 +111,45 @@ def cluster(setting: Setting) -> Iterator[Client]:
         yield client
 
 
+_best: dict[tuple[Write, str], Setting] = {}
+
+
 def best_setting(write: Write, items: list[pystac.Item], folder: Path) -> Setting:
-    """The fastest of a sweep over one scene, which is printed; each setting's second run counts, if it has one."""
-    seconds: dict[Setting, float] = {}
+    """The fastest of a sweep over one scene, which is printed.
+
+    Each setting is tried on a corner of the ground first, and goes on to the whole ground unless others were
+    far faster there; the better one of two runs counts. What was found for the same scene is not sought again.
+    """
+    if known := _best.get((write, items[0].id)):
+        return known
+    corner: dict[Setting, float] = {}
+    whole: dict[Setting, float] = {}
+    name = write.__name__.removeprefix("write_")
+    runs = itertools.count()
+
+    def seconds(chunk: int, ground: GeoBox) -> float:
+        store = folder / f"sweep-{next(runs)}"
+        start = time.perf_counter()
+        write(items[:1], chunk, store, ground)
+        took = time.perf_counter() - start
+        shutil.rmtree(store)
+        return took
+
     for workers, threads in CLUSTERS:
         with cluster(Setting(0, workers, threads)):
-            for chunk, again in itertools.product(CHUNKS, (False, True)):
+            seconds(CHUNKS[0], _CORNER)  # not counted: workers import what they need
+            for chunk in CHUNKS:
                 setting = Setting(chunk, workers, threads)
-                if again and seconds[setting] > _HOPELESS * min(seconds.values()):
+                corner[setting] = seconds(chunk, _CORNER)
+                best = min(corner.values())
+                if corner[setting] > _HOPELESS * best:
+                    print(
+                        f"  {name}: {setting}: given up, {corner[setting]:.1f} s for a sixteenth of a scene,"
+                        f" where the best took {best:.1f} s",
+                        flush=True,
+                    )
                     continue
-                start = time.perf_counter()
-                write(items[:1], chunk, folder / f"sweep-{workers}-{threads}-{chunk}-{again}")
-                seconds[setting] = time.perf_counter() - start
-    for setting, took in seconds.items():
-        print(f"  {write.__name__.removeprefix('write_')}: {setting}: {took:.1f} s a scene", flush=True)
-    return min(seconds, key=lambda setting: seconds[setting])
+                whole[setting] = min(seconds(chunk, GROUND) for _ in range(2))
+                print(f"  {name}: {setting}: {whole[setting]:.1f} s a scene", flush=True)
+    _best[write, items[0].id] = min(whole, key=lambda setting: whole[setting])
+    return _best[write, items[0].id]
