@@ -78,6 +78,58 @@ def probe(href: str, access: Access | None) -> Probe:
     return Probe(206, head, _version(meta))
 
 
+def read(href: str, access: Access | None) -> bytes:
+    """The content of a small file in a bucket.
+
+    Raises
+    ------
+    OSError
+        It is not there, refused, or not to be had in time.
+    """
+    from obstore.exceptions import BaseError
+
+    try:
+        store, path = _open(href, access or OPEN)
+        return bytes(store.get(path).bytes())
+    except BaseError as error:
+        raise OSError(str(error).partition("\n")[0]) from error
+
+
+_keep_to_ranges: set[str] = set()
+"""Servers that were seen to send the part of a file that was asked for."""
+
+
+def keeps_to_ranges(href: str, access: Access | None) -> bool:
+    """Whether a web server sends the very part of a file that it is asked for, as far as it answers at all.
+
+    GDAL takes whatever comes with status 206 for that part, and pixels that are not compressed would be wrong
+    without anybody noticing. Two small requests, once a server and process; a server that stumbles over them is
+    not judged, since whoever reads will meet the same.
+    """
+    parts = urlsplit(href)
+    server = f"{parts.scheme}://{parts.netloc}"
+    if server in _keep_to_ranges:
+        return True
+    try:
+        head, part = (_part(href, access, *span) for span in ((0, _HEAD), (_HEAD // 4, _HEAD // 2)))
+    except OSError:
+        return True
+    if len(head) != _HEAD or len(part) != _HEAD // 4:
+        return True
+    if part != head[_HEAD // 4 : _HEAD // 2]:
+        return False
+    _keep_to_ranges.add(server)
+    return True
+
+
+def _part(href: str, access: Access | None, start: int, stop: int) -> bytes:
+    """What a server sends for these bytes of a file; nothing where it sends no part."""
+    request = (access or OPEN).request(href)
+    request.add_header("Range", f"bytes={start}-{stop - 1}")
+    reply = web.send(request, _HEAD)
+    return reply.body if reply.status == 206 else b""
+
+
 def versions(hrefs: Iterable[str], access: Access | None, what: str) -> dict[str, str]:
     """Address → what tells the file from an earlier one.
 

@@ -28,7 +28,7 @@ from rasterio.warp import transform_geom
 from geossl.errors import SceneError
 from geossl.imagery.access import OPEN, Access
 from geossl.imagery.gcps import by_points, rough_box
-from geossl.imagery.listing import probe, refusal
+from geossl.imagery.listing import keeps_to_ranges, probe, refusal
 
 SUFFIXES = {".tif": "GTiff", ".tiff": "GTiff", ".gtif": "GTiff", ".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG"}
 """What is taken for a raster in a folder, and the one driver that may open it."""
@@ -118,6 +118,8 @@ def open_raster(href: str, what: str, access: Access | None = None) -> Iterator[
             raise SceneError(f"{what}: {href} {_why_unreadable(href, error)}", "fetch the file again") from error
         with dataset:
             _check_size(dataset, what)
+            if name.startswith("/vsicurl/"):
+                _check_ranges(href, what, access)
             yield dataset
 
 
@@ -255,6 +257,14 @@ def _no_raster(head: bytes) -> str:
     if not head:
         return "is empty"
     return "is a web page or XML, not a raster" if head.lstrip().startswith(b"<") else ""
+
+
+def _check_ranges(href: str, what: str, access: Access | None) -> None:
+    if not keeps_to_ranges(href, access):
+        raise SceneError(
+            f"{what}: {href} comes from a server that answers with another part of the file than was asked for",
+            "download the files and name their folder",
+        )
 
 
 def _check_size(dataset: DatasetReader, what: str) -> None:

@@ -30,6 +30,10 @@ from geossl.errors import SceneError
 from geossl.grid import Tile
 from geossl.imagery.gcps import ORDER, by_points
 
+TOLERANCE = 0.001
+"""How far, in pixels of the source, a place may be from where it is exactly. By default GDAL takes an eighth of a
+pixel, which is some per cent of a number at edges; a thousandth costs hardly more, none at all three times as much."""
+
 _RADIUS = {Resampling.cubic: 2}
 """Pixels that a kernel reaches to each side; 1 for all others."""
 
@@ -297,6 +301,7 @@ def _reproject(
         dst_transform=tile.transform,
         dst_crs=tile.grid.crs,
         resampling=resampling,
+        tolerance=TOLERANCE,
         # a tile is warped at one go: to GDAL's pieces of 64 MB its approximations are not the same
         warp_mem_limit=1024,
         init_dest_nodata="INIT_DEST" not in options,

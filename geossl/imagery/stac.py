@@ -18,13 +18,15 @@ from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import DoesNotConformTo
+from requests import Request
 from shapely.errors import ShapelyError
 from shapely.geometry import box, shape
 from urllib3 import Retry
 
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
-from geossl.imagery.access import AccessSettings
+from geossl.imagery.access import Access, AccessSettings
+from geossl.imagery.listing import BUCKETS, read
 from geossl.imagery.scene import Rejected, Scene
 
 TIMEOUT = 60.0
@@ -68,7 +70,9 @@ class StacSettings(BaseModel):
     max_cloud: float | None = Field(
         default=None, description="Only scenes with at most this cloud cover in percent, or that do not say theirs."
     )
-    access: AccessSettings | None = Field(default=None, description="How to sign in where the files lie.")
+    access: AccessSettings | None = Field(
+        default=None, description="How to sign in where the files (and the catalog) lie."
+    )
 
 
 class StacSource:
@@ -78,7 +82,7 @@ class StacSource:
         self.settings = settings
         href = local(settings.href)
         self.href = href if "://" in href else str((base / href).resolve())
-        self._reader = _Reader()
+        self._reader = _Reader(settings.access)
 
     def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
         """Every scene as it is found, page by page; what cannot be one comes with its reason.
@@ -133,6 +137,9 @@ class StacSource:
             if link["rel"] not in ("item", "child") or target in seen:
                 continue
             seen.add(target)
+            if _reaches_in(target, href):
+                yield Rejected(target, f"{href} names {target}, a file of this machine", "mend the catalog")
+                continue
             if link["rel"] == "child":
                 yield from self._below(self._reader.read_json(target), target, seen)
                 continue
@@ -189,18 +196,32 @@ class StacSource:
 
 
 class _Reader(StacApiIO):
-    """Reads files and http(s) addresses, with patience that ends."""
+    """Reads files, buckets and http(s) addresses, with patience that ends.
 
-    def __init__(self) -> None:
-        super().__init__(timeout=TIMEOUT, max_retries=RETRY)
+    Whom the access sends a token to is sent it here as well; requests itself drops it where a redirect leads to
+    another host.
+    """
+
+    def __init__(self, access: Access | None) -> None:
+        super().__init__(timeout=TIMEOUT, max_retries=RETRY, request_modifier=self._sign)
+        self._access = access
+
+    def _sign(self, request: Request) -> Request:
+        if self._access is not None:
+            request.headers = {**request.headers, **self._access.request(str(request.url)).unredirected_hdrs}
+        return request
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         if isinstance(source, str) and urlsplit(source).scheme not in ("http", "https"):
-            return Path(local(source)).read_text(encoding="utf-8")
+            bucket = urlsplit(source).scheme in BUCKETS
+            return (read(source, self._access) if bucket else Path(local(source)).read_bytes()).decode()
         return super().read_text(source, *args, **kwargs)
 
     def read_bytes(self, href: str) -> bytes:
-        response = self.session.get(href, timeout=self.timeout)
+        if urlsplit(href).scheme in BUCKETS:
+            return read(href, self._access)
+        signed = self.session.prepare_request(self._sign(Request("GET", href)))
+        response = self.session.send(signed, timeout=self.timeout)
         if not response.ok:
             raise APIError.from_response(response)
         return response.content
@@ -239,12 +260,22 @@ def scene_or_reason(
             raise ValueError("it has no id")
         for asset in item.assets.values():
             asset.href = local(make_absolute_href(asset.href, place))
-        return Scene.from_item(item, sensor) if wanted(item) else None
+        scene = Scene.from_item(item, sensor) if wanted(item) else None
     except SceneError as error:
         return Rejected(source, error.what, error.remedy)
     except _NOT_STAC as error:
         name = source.rpartition("/")[2]
         return Rejected(source, f"{name} is no valid STAC Item: {error!r}", "write the item again")
+    hrefs = [asset.href for asset in (*scene.bands.values(), *scene.masks.values())] if scene else []
+    if inside := [href for href in hrefs if _reaches_in(href, place)]:
+        reason = f"it comes from {place} and names {inside[0]}, a file of this machine"
+        return Rejected(source, reason, "download the item as well, if it may read that file")
+    return scene
+
+
+def _reaches_in(href: str, place: str) -> bool:
+    """Whether something that lies elsewhere names a file of this machine."""
+    return "://" in place and "://" not in href
 
 
 def local(href: str) -> str:
@@ -264,7 +295,11 @@ def _listed(said: Any, href: str) -> Said:
     if not isinstance(said, dict):
         return said, href, href
     own = next((local(link["href"]) for link in said.get("links") or () if link["rel"] == "self"), "")
-    return (said, own, own) if "://" in own or own.startswith("/") else (said, href, f"{href}: {said.get('id')}")
+    return (
+        (said, own, own)
+        if "://" in own or (own.startswith("/") and not _reaches_in(own, href))
+        else (said, href, f"{href}: {said.get('id')}")
+    )
 
 
 def _spans(bbox: Box) -> list[Box]:

@@ -50,7 +50,7 @@ def ingest_vs_odc_stac(folder: Path) -> Iterator[Sides]:
 )
 def ingest_warped_vs_odc_stac(folder: Path) -> Iterator[Sides]:
     """Scenes of the neighbouring zone, bilinear on both sides."""
-    yield from beside(write_odc_stac, to_be_warped(), folder)
+    yield from beside(write_odc_stac, to_be_warped(), folder, warped=True)
 
 
 @bench(
@@ -66,7 +66,7 @@ def ingest_vs_stackstac(folder: Path) -> Iterator[Sides]:
     yield from beside(write_stackstac, aligned(4), folder)
 
 
-def beside(write: Write, scenes: SceneSet, folder: Path) -> Iterator[Sides]:
+def beside(write: Write, scenes: SceneSet, folder: Path, *, warped: bool = False) -> Iterator[Sides]:
     """Our ingest and a peer's on the same scenes; the last round's stores are compared."""
     setting = best_setting(write, scenes.items, folder)
     store = folder / "zarr"
@@ -84,8 +84,11 @@ def beside(write: Write, scenes: SceneSet, folder: Path) -> Iterator[Sides]:
     for tile_id in ("x0y0", "x2y1"):
         tile = cube.tile(tile_id)
         here = np.s_[:, :, tile.iy * size : (tile.iy + 1) * size, tile.ix * size : (tile.ix + 1) * size]
-        apart = np.abs(np.asarray(cube.image(tile_id)[:]).astype(int) - np.asarray(theirs[here]).astype(int))
-        assert (apart <= 1).mean() > 0.999, f"the two stores differ on tile {tile_id}: {np.bincount(apart.ravel())[:9]}"
+        mine, other = (np.asarray(image).astype(int) for image in (cube.image(tile_id)[:], theirs[here]))
+        apart = np.abs(mine - other)
+        # others resample to GDAL's eighth of a pixel, with a kernel that it widens where grids are turned
+        alike = apart.mean() < 0.003 * mine.mean() if warped else (apart == 0).all()
+        assert alike, f"the two stores differ on tile {tile_id}: {np.bincount(apart.ravel())[:9]}"
 
 
 def measure(scenes: SceneSet, folder: Path, client: Client | None) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pystac
 from distributed import Client, LocalCluster
@@ -63,25 +64,33 @@ def write_odc_stac(items: list[pystac.Item], chunk: int, folder: Path, ground: G
 def write_stackstac(items: list[pystac.Item], chunk: int, folder: Path, ground: GeoBox = GROUND) -> None:
     """`stackstac.stack(…)`, `to_zarr`."""
     import numpy as np
+    import pandas
     import stackstac
     from rasterio.enums import Resampling
 
-    stacked = stackstac.stack(
-        items,
-        assets=list(SENSOR.band_names),
-        epsg=32612,
-        resolution=30,
-        bounds=tuple(ground.extent.boundingbox),
-        snap_bounds=False,
-        resampling=Resampling.bilinear,
-        chunksize=chunk,
-        dtype=np.dtype(SENSOR.radiometry.dtype),
-        fill_value=np.uint16(0),
-        rescale=False,
-        properties=False,
-        band_coords=False,
-        xy_coords=False,
-    )
+    to_datetime = pandas.to_datetime
+
+    def without(*args: Any, infer_datetime_format: bool, **more: Any) -> Any:
+        """Stackstac 0.5 gives pandas 3 an argument that it has dropped, and that meant nothing for long."""
+        return to_datetime(*args, **more)
+
+    with mock.patch.object(pandas, "to_datetime", without):
+        stacked = stackstac.stack(
+            items,
+            assets=list(SENSOR.band_names),
+            epsg=32612,
+            resolution=30,
+            bounds=tuple(ground.extent.boundingbox),
+            snap_bounds=False,
+            resampling=Resampling.bilinear,
+            chunksize=chunk,
+            dtype=np.dtype(SENSOR.radiometry.dtype),
+            fill_value=np.uint16(0),
+            rescale=False,
+            properties=False,
+            band_coords=False,
+            xy_coords=False,
+        )
     _to_zarr(stacked.rename("image"), folder)
 
 

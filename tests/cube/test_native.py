@@ -44,6 +44,7 @@ from geossl.errors import StoreError
 from geossl.grid import Grid, Tile
 from geossl.imagery.clouds import Quality, is_clear
 from geossl.imagery.folder import FolderSettings
+from geossl.imagery.resample import TOLERANCE
 from geossl.imagery.scene import Asset, Scene
 from geossl.imagery.sources import open_source
 from geossl.imagery.warp import scene_geobox
@@ -130,7 +131,7 @@ def expected(scene: Scene, tile: Tile) -> NDArray[np.int16]:
                 values = np.full((side, side), -32768, np.int16)
                 reproject(file.read(1), values, src_transform=file.transform, src_crs=file.crs, src_nodata=-32768,
                           dst_transform=place, dst_crs=file.crs, dst_nodata=-32768,
-                          resampling=Resampling.bilinear)  # fmt: skip
+                          resampling=Resampling.bilinear, tolerance=TOLERANCE)  # fmt: skip
         image[position] = values.repeat(gsd // 10, 0).repeat(gsd // 10, 1)
     return image
 
@@ -417,7 +418,7 @@ def test_real_bands_of_three_resolutions(
                 values = np.zeros(place.shape, file.dtypes[0])
                 reproject(file.read(1), values, src_transform=file.transform, src_crs=file.crs, src_nodata=0,
                           dst_transform=place.transform, dst_crs=grid.crs, dst_nodata=0,
-                          resampling=Resampling.bilinear, XSCALE=1, YSCALE=1)  # fmt: skip
+                          resampling=Resampling.bilinear, tolerance=TOLERANCE, XSCALE=1, YSCALE=1)  # fmt: skip
             ours = np.asarray(array[0, position])
             seen = values > 0
             np.testing.assert_array_equal(ours != -32768, seen)

@@ -247,6 +247,7 @@ CASES = (
     Case("server stalls", served(servers.stalling()), "cannot be read to its end"),
     Case("server sends 500s", served(servers.failing(500, half_way=False)), "answers with HTTP 500"),
     Case("server sends half a range", served(servers.half_ranges(honest=True)), "cannot be read to its end"),
+    Case("server sends another part than asked for", served(servers.other_part), "answers with another part"),
     Case("server hangs up half way", served(servers.half_ranges(honest=False)), "cannot be read to its end"),
     Case("login page instead of the file", served(servers.login_page), "is a web page or XML"),
 )

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from geossl.bands import Band, Radiometry, Sensor
+from geossl.imagery import raster, retry, web
 from geossl.imagery.scene import Asset, Scene
+
+from .remote import NUMBERS, TILE
 
 CRS = "EPSG:32622"
 SQUARE = {"type": "Polygon", "coordinates": [[[-51.0, 0.0], [-50.0, 0.0], [-50.0, 1.0], [-51.0, 0.0]]]}
@@ -78,3 +81,28 @@ def noise() -> NDArray[np.uint16]:
     rng = np.random.default_rng(7)
     coarse = rng.integers(1, 9_999, (2, 30, 28)).astype(np.uint16)
     return coarse.repeat(10, axis=1).repeat(10, axis=2) + rng.integers(0, 500, (2, 300, 280)).astype(np.uint16)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience of a second instead of a minute."""
+    monkeypatch.setattr(retry, "PAUSE", 0.01)
+    monkeypatch.setattr(web, "PAUSE", 0.01)
+    monkeypatch.setattr(web, "TIMEOUT", 1)
+    for option, value in {
+        "GDAL_HTTP_RETRY_DELAY": "0.01",
+        "GDAL_HTTP_LOW_SPEED_TIME": "1",
+        "GDAL_HTTP_CONNECTTIMEOUT": "1",
+    }.items():
+        monkeypatch.setitem(raster.GDAL_OPTIONS, option, value)
+
+
+@pytest.fixture
+def files(tmp_path: Path, write: Write) -> Path:
+    """``x_B1.tif``, ``x_B2.tif`` (deflated, tiled) and ``plain.tif`` (not compressed), two tiles high."""
+    folder = tmp_path / "files"
+    tiled = {"tiled": True, "blockxsize": 128, "blockysize": 128, "nodata": -32768, "transform": TILE.transform}
+    for index in (0, 1):
+        write(folder / f"x_B{index + 1}.tif", NUMBERS[index], compress="deflate", **tiled)
+    write(folder / "plain.tif", NUMBERS[0], **tiled)
+    return folder

@@ -166,16 +166,27 @@ def stalling(seconds: float = 60, times: int = 10**9) -> Manner:
         if not request.later or left[0] <= 0:
             return False
         left[0] -= 1
+        length = (request.end or 0) - (request.begin or 0) + 1
         request.send_response(206)
-        request.send_header("Content-Length", str((request.end or 0) - (request.begin or 0) + 1))
+        request.send_header("Content-Length", str(length))
         request.end_headers()
-        request.wfile.write(b"x" * 100)
+        request.wfile.write(b"x" * min(100, length // 2))
         request.wfile.flush()
         time.sleep(seconds)
         request.close_connection = True
         return True
 
     return manner
+
+
+def other_part(request: Handler) -> bool:
+    """Says that it sends the part that was asked for, and sends as much of the file's begin."""
+    if request.begin is None or request.end is None:
+        return False
+    content = (request.server.site.folder / request.path.strip("/")).read_bytes()
+    begin, end = request.begin, min(request.end, len(content) - 1)
+    request.say(206, content[: end - begin + 1], {"Content-Range": f"bytes {begin}-{end}/{len(content)}"})
+    return True
 
 
 def half_ranges(*, honest: bool, times: int = 10**9) -> Manner:

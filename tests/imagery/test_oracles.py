@@ -19,6 +19,7 @@ from rasterio.warp import reproject
 from geossl.bands import Band, Radiometry, Sensor, sensor
 from geossl.grid import Grid, Tile
 from geossl.imagery.folder import FolderSettings
+from geossl.imagery.resample import TOLERANCE
 from geossl.imagery.scene import Asset, Scene
 from geossl.imagery.sources import open_source
 from geossl.imagery.warp import check_scene, read_tile, scene_geobox
@@ -205,7 +206,7 @@ def on_tile(case: Case, asset: Asset, tile: Tile) -> NDArray[Any]:
         raw = 10 ** (raw / 10)
     # no case is coarser on the grid than in its file; GDAL's guess is wrong where the two are turned
     reproject(raw, out, src_nodata=nodata, dst_nodata=nodata, dst_transform=tile.transform, dst_crs=tile.grid.crs,
-              resampling=Resampling.bilinear, XSCALE=1, YSCALE=1, **located)  # fmt: skip
+              resampling=Resampling.bilinear, tolerance=TOLERANCE, XSCALE=1, YSCALE=1, **located)  # fmt: skip
     return out
 
 

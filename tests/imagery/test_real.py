@@ -19,6 +19,7 @@ from geossl.errors import SceneError
 from geossl.grid import Grid
 from geossl.imagery.clouds import Quality
 from geossl.imagery.folder import FolderSettings
+from geossl.imagery.resample import TOLERANCE
 from geossl.imagery.scene import Rejected, Scene
 from geossl.imagery.sources import open_source
 from geossl.imagery.warp import check_scene, read_tile, scene_geobox
@@ -79,7 +80,7 @@ def test_pucallpa_is_a_scene_a_year(shared_data: Path) -> None:
         for index in range(4):
             reproject(dataset.read(index + 1), oracle[index], src_transform=dataset.transform, src_crs=dataset.crs,
                       src_nodata=0, dst_nodata=0, dst_transform=tile.transform, dst_crs=grid.crs,
-                      resampling=Resampling.bilinear, XSCALE=1, YSCALE=1)  # fmt: skip
+                      resampling=Resampling.bilinear, tolerance=TOLERANCE, XSCALE=1, YSCALE=1)  # fmt: skip
     assert (pixels.image != oracle).mean() < 1e-3  # what lies just between two integers
     np.testing.assert_array_equal(pixels.quality == Quality.NODATA, (oracle == 0).any(axis=0))
     assert (pixels.quality == 0).mean() > 0.9

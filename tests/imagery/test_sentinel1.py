@@ -21,6 +21,7 @@ from geossl.errors import SceneError
 from geossl.grid import Grid
 from geossl.imagery.clouds import Quality
 from geossl.imagery.folder import FolderSettings
+from geossl.imagery.resample import TOLERANCE
 from geossl.imagery.scene import Asset, Scene
 from geossl.imagery.sources import open_source
 from geossl.imagery.warp import check_scene, read_tile
@@ -88,7 +89,7 @@ def test_power_is_resampled_before_it_becomes_decibels(
     for raw, out in zip(power, oracle, strict=True):
         reproject(np.where(np.isnan(raw), 0, raw), out, src_transform=place, src_crs=GRID.crs, src_nodata=0,
                   dst_nodata=0, dst_transform=tile.transform, dst_crs=GRID.crs,
-                  resampling=Resampling[resampling], XSCALE=min(1, place.a / 10), YSCALE=min(1, place.a / 10))  # fmt: skip
+                  resampling=Resampling[resampling], tolerance=TOLERANCE, XSCALE=min(1, place.a / 10), YSCALE=min(1, place.a / 10))  # fmt: skip
     pixels = read_tile(scene(path), RTC, tile, resampling=resampling)
     assert pixels is not None
     np.testing.assert_array_equal(pixels.image, stored(oracle))

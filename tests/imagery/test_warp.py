@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import reproject, transform
 
 from geossl.grid import Grid
 from geossl.imagery.clouds import Quality
+from geossl.imagery.resample import TOLERANCE
 from geossl.imagery.scene import Asset
 from geossl.imagery.warp import check_scene, read_tile, scene_geobox
 
@@ -95,7 +97,7 @@ def test_any_other_scene_is_resampled_as_gdal_does(
     # GDAL takes what is rotated for coarser than it is, unless told, and blurs it
     size = {} if place.is_rectilinear else {"XSCALE": 1, "YSCALE": 1}
     reproject(noise[0], oracle, src_transform=place, src_crs=crs, src_nodata=0, dst_nodata=0,
-              dst_transform=tile.transform, dst_crs="EPSG:32622", resampling=Resampling[resampling], **size)  # fmt: skip
+              dst_transform=tile.transform, dst_crs="EPSG:32622", resampling=Resampling[resampling], tolerance=TOLERANCE, **size)  # fmt: skip
     assert 5_000 < (oracle > 0).sum() < oracle.size
     assert pixels is not None
     assert not pixels.aligned
@@ -215,3 +217,28 @@ def test_a_raster_in_degrees_that_ends_at_the_antimeridian(
     longitude, latitude = transform(tile.grid.crs, "EPSG:4326", np.tile(x, 256), y.repeat(256))
     inside = ((np.array(longitude) > 0) & (np.array(latitude) > 0)).reshape(256, 256)
     assert (inside == (pixels.quality == 0)).mean() > 0.995
+
+
+def test_a_pixel_is_where_it_is_exactly(
+    tmp_path: Path, write: Write, make_sensor: MakeSensor, make_scene: MakeScene
+) -> None:
+    """A scene of the neighbouring zone whose numbers are its columns and rows: bilinear is then exact, and what
+    comes out is the place in the scene."""
+    tile = Grid("EPSG:32622", 10, 1024)[70, -100]
+    there = CRS("EPSG:32622").transformer_to_crs(CRS("EPSG:32623"))
+    left, top = there(tile.bounds.left, tile.bounds.top)
+    transform = from_origin(left - 3000, top + 3000, 10, 10)
+    rows, columns = np.indices((1700, 1700), np.float32)
+    paths = [
+        write(tmp_path / f"{name}.tif", values, crs="EPSG:32623", transform=transform)
+        for name, values in (("rows", rows), ("columns", columns))
+    ]
+    sensor = make_sensor("B1", "B2", dtype="float32", nodata=None)
+    pixels = read_tile(make_scene(*paths), sensor, tile)
+    assert pixels is not None
+    x, y = there(*(tile.transform @ (np.indices(tile.shape)[::-1].reshape(2, -1) + 0.5)))
+    column, row = ~transform @ (x, y)
+    for found, expected in zip(pixels.image, (row - 0.5, column - 0.5), strict=True):
+        seen = np.isfinite(found.ravel())
+        assert seen.mean() > 0.9
+        assert np.abs(found.ravel() - expected)[seen].max() < 1.5 * TOLERANCE
