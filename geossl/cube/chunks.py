@@ -68,14 +68,20 @@ def reason(error: Exception) -> str:
 
 
 async def together[T](work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Do all of it, :data:`IN_FLIGHT` at a time; results in order."""
-    gate = asyncio.Semaphore(IN_FLIGHT)
+    """Do all of it, :data:`IN_FLIGHT` at a time; results in order.
 
-    async def one(item: Coroutine[Any, Any, T]) -> T:
-        async with gate:
-            return await item
+    Work is drawn as there is room for it, and begun at once: a chunk that was just encoded is written while it is
+    in the processor's cache.
+    """
+    waiting = enumerate(work)
+    results: dict[int, T] = {}
 
-    return await asyncio.gather(*map(one, work))
+    async def draw() -> None:
+        for index, item in waiting:
+            results[index] = await item
+
+    await asyncio.gather(*(draw() for _ in range(IN_FLIGHT)))
+    return [results[index] for index in range(len(results))]
 
 
 @dataclass(frozen=True, eq=False)
