@@ -73,6 +73,10 @@ class StacSettings(BaseModel):
     access: AccessSettings | None = Field(
         default=None, description="How to sign in where the files (and the catalog) lie."
     )
+    files: Path | None = Field(
+        default=None,
+        description="Folder of this machine whose files a server's items may name: an archive that it lists.",
+    )
 
 
 class StacSource:
@@ -83,6 +87,7 @@ class StacSource:
         href = local(settings.href)
         self.href = href if "://" in href else str((base / href).resolve())
         self._reader = _Reader(settings.access)
+        self._files = None if settings.files is None else base / settings.files
 
     def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
         """Every scene as it is found, page by page; what cannot be one comes with its reason.
@@ -95,7 +100,9 @@ class StacSource:
         """
         try:
             for said in self._said():
-                entry = said if isinstance(said, Rejected) else scene_or_reason(*said, sensor, self._wanted)
+                entry = (
+                    said if isinstance(said, Rejected) else scene_or_reason(*said, sensor, self._wanted, self._files)
+                )
                 if entry is not None:
                     yield entry
         except _FAILED as error:
@@ -240,10 +247,20 @@ def read_item(path: Path, sensor: Sensor) -> Scene | Rejected:
 def scene_or_reason(said: Any, place: str, source: str, sensor: Sensor) -> Scene | Rejected: ...
 @overload
 def scene_or_reason(
-    said: Any, place: str, source: str, sensor: Sensor, wanted: Callable[[pystac.Item], bool]
+    said: Any,
+    place: str,
+    source: str,
+    sensor: Sensor,
+    wanted: Callable[[pystac.Item], bool],
+    files: Path | None,
 ) -> Scene | Rejected | None: ...
 def scene_or_reason(
-    said: Any, place: str, source: str, sensor: Sensor, wanted: Callable[[pystac.Item], bool] = lambda _: True
+    said: Any,
+    place: str,
+    source: str,
+    sensor: Sensor,
+    wanted: Callable[[pystac.Item], bool] = lambda _: True,
+    files: Path | None = None,
 ) -> Scene | Rejected | None:
     """The scene of an item's JSON, or why it cannot be one; None where it is not wanted.
 
@@ -253,6 +270,8 @@ def scene_or_reason(
         The address that relative addresses start from; local files become paths.
     source:
         What to call it where it is rejected.
+    files:
+        Folder of this machine whose files it may name, wherever it comes from.
     """
     try:
         item = pystac.Item.from_dict(said, preserve_dict=False)
@@ -267,10 +286,16 @@ def scene_or_reason(
         name = source.rpartition("/")[2]
         return Rejected(source, f"{name} is no valid STAC Item: {error!r}", "write the item again")
     hrefs = [asset.href for asset in (*scene.bands.values(), *scene.masks.values())] if scene else []
-    if inside := [href for href in hrefs if _reaches_in(href, place)]:
-        reason = f"it comes from {place} and names {inside[0]}, a file of this machine"
-        return Rejected(source, reason, "download the item as well, if it may read that file")
+    inside = [href for href in hrefs if _reaches_in(href, place)]
+    if closed := [href for href in inside if files is None or not _lies_in(Path(href), files)]:
+        reason = f"it comes from {place} and names {closed[0]}, a file of this machine"
+        return Rejected(source, reason, "if it may read that file, name the folder in the source's `files`")
     return scene
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether it does once `..` and symbolic links are followed."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _reaches_in(href: str, place: str) -> bool:

@@ -103,6 +103,10 @@ def test_nothing_from_elsewhere_names_a_file_of_this_machine(
         (one,) = found(sensor, href=f"{site.url}/direct.json")
         assert isinstance(one, Rejected)
         assert f"names {secret}/x_B1.tif, a file of this machine" in one.reason
+        (one,) = found(sensor, href=f"{site.url}/direct.json", files=tmp_path / "another")
+        assert isinstance(one, Rejected)
+        (way,) = found(sensor, href=f"{site.url}/direct.json", files=secret)
+        assert isinstance(way, Scene)
         (one,) = found(sensor, href=f"{site.url}/lying.json")
         assert isinstance(one, Scene)
         assert one.bands["B2"].href == f"{site.url}/x_B2.tif"

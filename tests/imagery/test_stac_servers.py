@@ -155,7 +155,7 @@ def test_scenes_go_from_an_api_into_a_cube(api: str, tmp_path: Path) -> None:
     broken.id = "broken"
     del broken.assets["nir"]
     collect(api, "cogs", [item.to_dict() for item in (*made, broken)])
-    source = open_source(StacSettings(href=api, collections=("cogs",)), tmp_path)
+    source = open_source(StacSettings(href=api, collections=("cogs",), files=tmp_path), tmp_path)
     cube = Cube.create(str(tmp_path / "cube"))
     report = ingest(cube, in_order(source.scenes(S2)), S2, GRID, "s2", IngestSettings())
     assert report.ingested == ["scene-0", "scene-1", "scene-2"]
