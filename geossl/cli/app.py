@@ -16,6 +16,7 @@ from cyclopts import App, Group, Parameter
 
 from geossl import __version__
 from geossl.cli.cube import cube
+from geossl.cli.export import export
 from geossl.errors import GeosslError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ only what is not done yet.""",
     help_format="markdown",
 )
 app.command(cube)
+app.command(export)
 
 ProjectFile = Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")]
 Overrides = Annotated[

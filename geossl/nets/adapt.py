@@ -17,6 +17,7 @@ from geossl.bands import Band, Sensor, Statistics
 from geossl.errors import SettingsError
 from geossl.nets.embedding import Spectrum
 from geossl.nets.encoder import Encoder
+from geossl.nets.lora import add_adapters
 from geossl.nets.pretrained import Normalization, Source, canonical, to_physical
 from geossl.nets.settings import EncoderSettings, InitSettings
 
@@ -83,8 +84,10 @@ def start(
         normalization = _first_layer(
             encoder, state, source, [theirs for theirs, _ in plan.values()], sensor, statistics
         )
+        new = _new_kernels(encoder, source, [theirs for theirs, _ in plan.values()], sensor)
     else:
         bands, left_out, normalization = _by_wavelength(source, settings, sensor), [], "own statistics"
+        new = _new_radar(source, sensor)
     try:
         missing, unexpected = encoder.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -96,6 +99,9 @@ def start(
             f"and they have no {', '.join(lacking) or 'less'}",
             "choose weights of this network",
         )
+    if settings.lora is not None:
+        parts = {name: slices for name, slices in new.items() if name not in missing}
+        add_adapters(encoder, settings.lora, new=parts, whole=missing)
     return {
         "source": source.name,
         "bands": bands,
@@ -145,10 +151,17 @@ def _same(source: Source, ours: Band) -> int | None:
     """The source's band of the same name, unless that name means another wavelength there."""
     for index, band in enumerate(source.bands):
         if band.name == ours.name:
-            if band.wavelength is None or ours.wavelength is None:
-                return index if band.wavelength is ours.wavelength else None
-            return index if abs(band.wavelength - ours.wavelength) <= _NEAR else None
+            return index if _alike(ours, band) else None
     return None
+
+
+def _alike(ours: Band, theirs: Band | None) -> bool:
+    """Whether two bands measure the same: light of one wavelength, or what has none and goes by one name."""
+    if theirs is None:
+        return False
+    if ours.wavelength is None or theirs.wavelength is None:
+        return ours.wavelength is theirs.wavelength and canonical(ours.name) == canonical(theirs.name)
+    return abs(ours.wavelength - theirs.wavelength) <= _NEAR
 
 
 def _nearest(source: Source, ours: Band) -> tuple[int, str]:
@@ -177,6 +190,28 @@ def _by_wavelength(source: Source, settings: InitSettings, sensor: Sensor) -> di
         band.name: "by wavelength" if not radar else "by polarisation" if band.name in known else "new, by polarisation"
         for band, radar in zip(sensor.bands, (Spectrum.of(sensor.bands).polarisation >= 0).tolist(), strict=True)
     }
+
+
+def _new_kernels(
+    encoder: Encoder, source: Source, plan: list[int | None], sensor: Sensor
+) -> dict[str, tuple[int, list[int]]]:
+    """Which slices of the first layer are of bands that the source does not measure; what they start from aside."""
+    starts = [None if theirs is None else source.bands[theirs] for theirs in plan]
+    index = [i for i, (band, start) in enumerate(zip(sensor.bands, starts, strict=True)) if not _alike(band, start)]
+    return {f"{_first(encoder, nn.Conv2d)[0]}.weight": (1, index)} if index else {}
+
+
+def _new_radar(source: Source, sensor: Sensor) -> dict[str, tuple[int, list[int]]]:
+    """Which rows of what is learnt of radar are of no band of the source."""
+    ours = Spectrum.of(sensor.bands)
+    theirs = Spectrum.of(source.bands) if source.bands else None
+    new: dict[str, tuple[int, list[int]]] = {}
+    for name in ("polarisation", "orbit"):
+        rows = set(getattr(ours, name).tolist()) - {-1}
+        rows -= set() if theirs is None else set(getattr(theirs, name).tolist())
+        if rows:
+            new[f"backbone.patch_embed.{name}"] = 0, sorted(rows)
+    return new
 
 
 def _first_layer(

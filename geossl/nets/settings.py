@@ -67,6 +67,12 @@ class InitSettings(BaseModel):
         description="What your other bands start from: its band nearest in wavelength, or zero. "
         "null: that there are any is an error.",
     )
+    lora: int | None = Field(
+        None,
+        ge=1,
+        description="vit-* only: go on by adapters of this rank, such as 8, and by the kernels of new bands; "
+        "all else stays as it was. null: everything learns.",
+    )
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:

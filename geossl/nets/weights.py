@@ -14,6 +14,7 @@ from geossl.errors import StoreError
 from geossl.files import write_bytes
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
+from geossl.nets.lora import merged
 
 WEIGHTS = "encoder.safetensors"
 CARD = "card.json"
@@ -26,7 +27,7 @@ def save_encoder(folder: Path, encoder: Encoder, card: Card) -> Card:
     card finds the weights that belong to it, whenever the writing was cut off.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in merged(encoder).items()}
     weights = save(tensors, metadata={"format": "pt"})
     digest = hashlib.blake2b(weights, digest_size=16).hexdigest()
     card = dataclasses.replace(card, weights=digest)

@@ -54,7 +54,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's remarks on devices and limits, and its deprecated calls, from the terminal."""
+    """Keep Lightning's remarks on devices, limits and evaluation mode, and its deprecated calls, from the terminal."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -63,6 +63,8 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 calls this form; nobody who trains can do anything about it
             warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)
+            # a momentum encoder is meant to be
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
             yield
     finally:
         for logger, level in zip(loggers, before, strict=True):

@@ -31,7 +31,7 @@ def test_it_starts_where_the_other_ended_and_says_so(tmp_path: Path) -> None:
     card = go_on(tmp_path / "on", tmp_path / "first", Places(bands=5), learning_rate=1e-9, weight_decay=0.0)
     assert card.origin["source"] == first.id
     assert card.origin["bands"] == {"b0": "b0", "b1": "b1", "b2": "b2", "VV": "zero", "VH": "zero"}
-    assert card.settings["init"] == {"weights": None, "champion": None, "bands": {}, "unmapped": "zero"}
+    assert card.settings["init"] == {"weights": None, "champion": None, "bands": {}, "unmapped": "zero", "lora": None}
     assert first.origin == {}
     image = torch.randn(2, 5, 16, 16)
     with torch.inference_mode():
@@ -63,3 +63,21 @@ def test_an_encoder_by_wavelength_learns_from_light_and_radar(tmp_path: Path) ->
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert "backbone.patch_embed.polarisation" in moved
     assert "backbone.patch_embed.weight_generator.fc_weight.weight" in moved
+
+
+def test_adapters_alone_learn_and_the_encoder_that_is_written_has_none(tmp_path: Path) -> None:
+    run(tmp_path / "first", encoder=VIT, epochs=1)
+    chosen = settings(
+        init={"encoder": tmp_path / "first", "unmapped": "zero", "lora": 2},
+        encoder=VIT,
+        epochs=1,
+        method={"name": "mocov3"},
+    )
+    pretrain(chosen, Places(bands=5), sensor=BOTH, statistics=NUMBERS, snapshot=None, folder=tmp_path / "on")
+    before, after = (load_encoder(tmp_path / name)[0].state_dict() for name in ("first", "on"))
+    kernels = "backbone.patch_embed.proj.weight"
+    moved = {name for name in before if name != kernels and not torch.equal(before[name], after[name])}
+    linear = ("qkv.weight", "proj.weight", "fc1.weight", "fc2.weight")
+    assert moved == {name for name in before if ".blocks." in name and name.endswith(linear)}
+    torch.testing.assert_close(after[kernels][:, :3], before[kernels], atol=0, rtol=0)
+    assert after[kernels][:, 3:].abs().max() > 0
