@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 
 def search(
@@ -15,8 +16,8 @@ def search(
     like: Path | None = None,
     since: Annotated[str | None, Parameter("--from")] = None,
     until: Annotated[str | None, Parameter("--to")] = None,
-    clear: float = 0.0,
-    most: int = 12,
+    clear: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0,
+    most: Annotated[int, Parameter(validator=Number(gte=1))] = 12,
     out: Path | None = None,
     sheet: Path | None = None,
     project: Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")] = Path(

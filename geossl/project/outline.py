@@ -30,4 +30,4 @@ def read_outline(path: Path, what: str, crs: str) -> shapely.Geometry:
         raise SettingsError(f"{what}: {path} cannot be read as a vector file: {error}") from None
     if frame.crs is None:
         raise SettingsError(f"{what}: {path} has no CRS", "save it with one, for example as GeoPackage")
-    return frame.to_crs(crs).union_all()
+    return frame.to_crs(crs).make_valid().union_all()

@@ -109,10 +109,12 @@ def _by_scene(
     index: ChipIndex, steps: Mapping[tuple[int, int], str], scenes: list[str]
 ) -> dict[str, NDArray[np.int64]]:
     """Scene → its rows of the index; also of scenes that have none, so that they are not looked at again."""
+    if not len(index):
+        return {scene: np.empty(0, np.int64) for scene in scenes}
     number = {scene: position for position, scene in enumerate(scenes)}
     found, first = np.unique(np.stack([index.tile, index.step], axis=1), axis=0, return_inverse=True)
     of_step = np.array([number.get(steps[tile, step], -1) for tile, step in found.tolist()], np.int64)
-    of_row = of_step[first] if len(index) else np.empty(0, np.int64)
+    of_row = of_step[first]
     order = np.argsort(of_row, kind="stable")
     ends = np.searchsorted(of_row[order], np.arange(len(scenes) + 1))
     return {scene: order[ends[position] : ends[position + 1]] for position, scene in enumerate(scenes)}

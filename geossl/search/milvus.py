@@ -99,17 +99,21 @@ class Milvus:
         keys = self.embeddings.keys()
         with self._told():
             there = self._there()
-            due = [scene for scene, key in keys.items() if there.get(scene) != key]
+            due = [scene for scene, key in keys.items() if there.get(scene, {}).get("key") != key]
             for scene in [*(there.keys() - keys.keys()), *due]:
                 self._client.delete(self.collection, filter=f"scene == {json.dumps(scene, ensure_ascii=False)}")
                 there.pop(scene, None)
             self._note(there)
             for done, scene in enumerate(due, start=1):
+                count = 0
                 for rows in self._rows(scene):
                     self._client.insert(self.collection, rows)
-                self._client.flush(self.collection)
-                self._note(there := there | {scene: keys[scene]})
+                    count += len(rows)
+                there[scene] = {"key": keys[scene], "chips": count}
+                self._note(there)
                 progress("Milvus", done, len(due))
+            if due:
+                self._client.flush(self.collection)
         return len(due)
 
     def nearest(self, question: Question, where: Where, most: int) -> list[Hit]:
@@ -139,23 +143,22 @@ class Milvus:
         )
         return [(_hit(one["entity"], one["distance"]), _place(one["entity"])) for one in found[0]]
 
-    def _there(self) -> dict[str, str]:
-        """Scene → key of what Milvus holds; makes the collection where it is missing or not as it was left."""
+    def _there(self) -> dict[str, dict[str, Any]]:
+        """Scene → key and number of its chips in Milvus; makes the collection where it is missing or not as it was left."""
         notes = read_json(self.embeddings.folder / _NOTES) or {}
         if self._client.has_collection(self.collection):
-            if notes.get("uri") == self.uri and notes["count"] == self._count():
-                return dict(notes["scenes"])
+            self._client.load_collection(self.collection)
+            counted = self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"]
+            scenes = dict(notes.get("scenes", {}))
+            if notes.get("uri") == self.uri and sum(scene["chips"] for scene in scenes.values()) == counted:
+                return scenes
             self._client.drop_collection(self.collection)
         self._create()
         return {}
 
-    def _note(self, scenes: dict[str, str]) -> None:
-        content = {"uri": self.uri, "collection": self.collection, "count": self._count(), "scenes": scenes}
+    def _note(self, scenes: dict[str, dict[str, Any]]) -> None:
+        content = {"uri": self.uri, "collection": self.collection, "scenes": scenes}
         write_json(self.embeddings.folder / _NOTES, content)
-
-    def _count(self) -> int:
-        self._client.load_collection(self.collection)
-        return int(self._client.query(self.collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def _create(self) -> None:
         from pymilvus import DataType
@@ -204,7 +207,8 @@ class Milvus:
             yield
         except MilvusException as error:
             if self._file is None:
-                what, remedy = f"Milvus at {self.uri}: {error}", "start it, or look at search.milvus and MILVUS_TOKEN"
+                what = f"Milvus at {self.uri}: {error}"
+                remedy = "start it, or look at search.milvus and MILVUS_TOKEN; what it has lost `geossl embed` writes anew"
             else:
                 what = f"the Milvus Lite file {self._file}: {error}"
                 remedy = "wait for the other process that has it open; where there is none, delete it and run `geossl embed`"

@@ -179,7 +179,7 @@ class Embeddings:
             pq.ParquetWriter(partial, schema, compression="zstd", use_dictionary=_WORDS) as writer,
         ):
             for table in _groups(self._table(scene, snapshot, rows) for rows in parts):
-                writer.write_table(table.replace_schema_metadata(schema.metadata))
+                writer.write_table(table)
                 count += len(table)
         return count
 
@@ -207,6 +207,8 @@ class Embeddings:
             A file is damaged.
         """
         files = self._files() if scene is None else [self._path(scene)]
+        if not files:
+            return
         dataset = ds.dataset(list(map(str, files)), schema=self._schema(), format="parquet")
         wanted = where.expression()
         if tiles is not None:

@@ -26,7 +26,8 @@ def run(project: Project, progress: Progress) -> StageResult:
     )
     done = project.state.fresh("embed", key)
     if done is not None and (project.embeddings / done.result["folder"]).exists():
-        return StageResult("embed", skipped=True)
+        written = _sync(uri, Embeddings(project.embeddings / done.result["folder"]), progress)
+        return StageResult("embed", [f"{written} scenes that Milvus had lost"] if written else [], skipped=not written)
     encoder, card = load_encoder(folder)
     size = settings.chip or int(card.settings.get("chip", _USUAL_CHIP))
     lattice = Lattice(scenes.grid.plain, size)
@@ -40,9 +41,7 @@ def run(project: Project, progress: Progress) -> StageResult:
         into.settle()
         if new:
             project.cube().tag(f"embed-{key}", scenes.snapshot)
-        if uri is not None:
-            with Milvus(uri, into) as index:
-                index.sync(progress)
+        _sync(uri, into, progress)
         result.update(
             folder=into.folder.name, encoder=card.id, snapshot=scenes.snapshot, milvus=uri, chips=into.count()
         )
@@ -53,3 +52,11 @@ def run(project: Project, progress: Progress) -> StageResult:
             f"{into.folder.relative_to(project.root)}" + (f"; Milvus: {uri}" if uri else ""),
         ],
     )
+
+
+def _sync(uri: str | None, embeddings: Embeddings, progress: Progress) -> int:
+    """Bring Milvus, if there is one, into line; returns how many scenes were written."""
+    if uri is None:
+        return 0
+    with Milvus(uri, embeddings) as index:
+        return index.sync(progress)

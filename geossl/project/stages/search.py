@@ -65,19 +65,20 @@ def search(
     SettingsError
         There is no chip where it was asked for.
     """
+    if (at is None) == (like is None):
+        raise SettingsError("say either what point to start from or what polygon", "--at LON,LAT or --like FILE")
     record = _record(project)
     embeddings = Embeddings(project.embeddings / record.result["folder"])
     where = where or Where()
     places = places_of(embeddings, where)
-    if like is not None and at is None:
+    if like is not None:
         area = read_outline(like, "--like", embeddings.about.lattice.grid.crs)
         if not area.area > 0:
             raise SettingsError(f"--like: {like} holds no polygon", "ask for a single point by --at LON,LAT")
         chosen, asked = within(embeddings, places, area), f"like {like.name}"
-    elif at is not None and like is None:
-        chosen, asked = at_point(embeddings, places, *at), f"at {at[0]:g},{at[1]:g}"
     else:
-        raise SettingsError("say either what place to start from or what polygon", "--at LON,LAT or --like FILE")
+        assert at is not None, "one of the two is given"
+        chosen, asked = at_point(embeddings, places, *at), f"at {at[0]:g},{at[1]:g}"
     asking = question(embeddings, chosen, where)
     with ExitStack() as stack:
         uri = address(project.settings.search)
