@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import shapely
+from shapely.geometry.base import BaseGeometry
 
 from geossl.errors import SettingsError
 
 
-def read_outline(path: Path, what: str, crs: str) -> shapely.Geometry:
+def read_outline(path: Path, what: str, crs: str) -> BaseGeometry:
     """All that is in a vector file as one geometry in a CRS.
 
     Parameters

@@ -75,9 +75,7 @@ def embed(
         def parts(chips: ChipIndex = chips) -> Iterator[Rows]:
             nonlocal done
             start = 0
-            for vectors in encode(
-                encoder, ChipLoader(reader, chips, BATCH, shuffle=False), normalize, device=device
-            ):
+            for vectors in encode(encoder, ChipLoader(reader, chips, BATCH, shuffle=False), normalize, device=device):
                 yield _rows(chips, slice(start, start + len(vectors)), vectors)
                 start += len(vectors)
                 done += len(vectors)

@@ -208,10 +208,14 @@ class Milvus:
         except MilvusException as error:
             if self._file is None:
                 what = f"Milvus at {self.uri}: {error}"
-                remedy = "start it, or look at search.milvus and MILVUS_TOKEN; what it has lost `geossl embed` writes anew"
+                remedy = (
+                    "start it, or look at search.milvus and MILVUS_TOKEN; what it has lost `geossl embed` writes anew"
+                )
             else:
                 what = f"the Milvus Lite file {self._file}: {error}"
-                remedy = "wait for the other process that has it open; where there is none, delete it and run `geossl embed`"
+                remedy = (
+                    "wait for the other process that has it open; where there is none, delete it and run `geossl embed`"
+                )
             raise StoreError(what, f"{remedy}; `--set search.milvus=none` searches without Milvus") from error
 
 
@@ -223,7 +227,8 @@ def _where(where: Where) -> list[str]:
 
     start, stop = where.span()
     return [
-        *([f"clear >= {where.clear}"] if where.clear else []),
+        # the column holds single precision, and the comparison is in double
+        *([f"clear >= {float(np.float32(where.clear))}"] if where.clear else []),
         *([f"time >= {seconds(start)}"] if start else []),
         *([f"time < {seconds(stop)}"] if stop else []),
     ]

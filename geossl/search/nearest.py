@@ -100,7 +100,7 @@ class Exact:
             return []
         similarity, corners = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
         starts = np.cumsum([0, *(len(table) for _, _, table in found)])
-        rule, hits = Apart(question.places, of.about.lattice.size), []
+        rule, hits = Apart(question.places, of.about.lattice.size), list[Hit]()
         for chip in np.argsort(-similarity, kind="stable"):  # of equals, the first in the files
             if len(hits) == most:
                 break
@@ -178,7 +178,8 @@ def within(embeddings: Embeddings, places: Corners, area: shapely.Geometry) -> C
     shared = shapely.area(shapely.intersection(boxes, area))
     if not shared.max(initial=0) > 0:
         raise SettingsError(
-            "no chip with an embedding lies in the polygon", "draw it where the ground was clear, or ask for other dates"
+            "no chip with an embedding lies in the polygon",
+            "draw it where the ground was clear, or ask for other dates",
         )
     return places[[shared.argmax()]]
 

@@ -58,7 +58,7 @@ class Lattice:
             ),
             axis=-1,
         )
-        found = shapely.polygons(points)
+        found = np.asarray(shapely.polygons(points), object)
         for chip in np.flatnonzero(np.ptp(points[..., 0], axis=1) >= 180):
             found[chip] = shapely.from_geojson(json.dumps(outline([tuple(point) for point in points[chip].tolist()])))
         return found

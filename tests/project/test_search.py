@@ -78,7 +78,9 @@ def test_similar_places_are_of_the_same_land_cover(project: Project, embeddings:
     same, chance = [], []
     for chosen in rng.permutation(np.flatnonzero(np.array(pure) > 0.7))[:40]:
         hits = Exact(embeddings).nearest(question(embeddings, places[[chosen]], where), where, 5)
-        found = lattice.corners([h.tile for h in hits], np.array([h.row for h in hits]), np.array([h.col for h in hits]))
+        found = lattice.corners(
+            [h.tile for h in hits], np.array([h.row for h in hits]), np.array([h.col for h in hits])
+        )
         same.append(np.mean([of_place[tuple(place)] == cover[chosen] for place in found.tolist()]))
         chance.append(share[cover[chosen]])
     print(f"same land cover: {np.mean(same):.2f} of the answers, {np.mean(chance):.2f} by chance")

@@ -35,9 +35,7 @@ def compare(made: Embeddings, index: Milvus, where: Where, most: int) -> None:
 
 @pytest.mark.parametrize("most", [1, 1000])
 @pytest.mark.parametrize("limit", [3, milvus.MOST])
-def test_answers_are_the_exact_ones(
-    made: Embeddings, most: int, limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_are_the_exact_ones(made: Embeddings, most: int, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus, "MOST", limit)  # few at a time: it has to ask again and again
     with Milvus(LITE, made) as index:
         index.sync()
@@ -85,14 +83,14 @@ def test_a_file_that_another_process_has_open_is_told(made: Embeddings, tmp_path
 
 def test_a_server_that_is_not_there_is_told(made: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus, "_TIMEOUT", 0.5)
-    with pytest.raises(StoreError, match="127.0.0.1:9"):
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1:9"):
         Milvus("http://127.0.0.1:9", made)
 
 
 def test_where_milvus_is(monkeypatch: pytest.MonkeyPatch) -> None:
     server = "http://milvus:19530"
     assert [address(SearchSettings(milvus=name)) for name in ("auto", "none", server)] == [LITE, None, server]
-    monkeypatch.setattr(milvus.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(milvus.importlib.util, "find_spec", lambda _: None)
     assert [address(SearchSettings(milvus=name)) for name in ("auto", "none")] == [None, None]
     with pytest.raises(SettingsError, match=r"geossl\[search\]"):
         address(SearchSettings(milvus=server))

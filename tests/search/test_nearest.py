@@ -78,7 +78,7 @@ def test_a_polygon_asks_for_the_chips_whose_middle_it_holds(made: Embeddings) ->
     places = places_of(made, where)
     # three by two chips, across the border of the two tiles
     first = np.array([places[:, 0].min() + 128, places[:, 1].min() + 448])
-    wanted = [first + (64 * row, 64 * col) for row, col in itertools.product(range(2), range(3))]
+    wanted = [first + np.array([64 * row, 64 * col]) for row, col in itertools.product(range(2), range(3))]
     area = shapely.union_all(LATTICE.boxes(np.array(wanted))).buffer(-100)
     chosen = within(made, places, area)
     assert sorted(map(tuple, chosen.tolist())) == sorted(tuple(map(int, place)) for place in wanted)

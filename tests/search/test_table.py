@@ -101,7 +101,7 @@ def test_what_is_cut_off_while_writing_leaves_what_was_there(made: Embeddings) -
 def test_a_damaged_file_counts_as_none_and_is_named_in_a_search(made: Embeddings) -> None:
     path = made.folder / "scene-4.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    assert "scene-4" not in made.keys()
+    assert set(made.keys()) == set(SCENES) - {"scene-4"}
     with pytest.raises(StoreError, match="geossl embed"):
         list(made.scan(["scene"]))
 
@@ -185,7 +185,7 @@ def test_imagery_of_other_bands_is_refused(tmp_path: Path, scenes: Collection, e
 def test_nothing_clear_is_told(tmp_path: Path) -> None:
     empty = Embeddings.create(tmp_path, About("e", "c", LATTICE, DIM))
     empty.write("scene-1", "k", "S", {}, [])
-    with pytest.raises(StoreError, match="search.min_clear"):
+    with pytest.raises(StoreError, match=r"search\.min_clear"):
         empty.settle()
 
 

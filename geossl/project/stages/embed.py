@@ -21,9 +21,7 @@ def run(project: Project, progress: Progress) -> StageResult:
     scenes, folder = project.scenes(), project.encoder_folder()
     settings = project.settings.search
     uri = address(settings)
-    key = fingerprint(
-        scenes=content(scenes), encoder=folder.name, settings=settings, cube=scenes.cube_id, milvus=uri
-    )
+    key = fingerprint(scenes=content(scenes), encoder=folder.name, settings=settings, cube=scenes.cube_id, milvus=uri)
     done = project.state.fresh("embed", key)
     if done is not None and (project.embeddings / done.result["folder"]).exists():
         written = _sync(uri, Embeddings(project.embeddings / done.result["folder"]), progress)
@@ -32,7 +30,9 @@ def run(project: Project, progress: Progress) -> StageResult:
     size = settings.chip or int(card.settings.get("chip", _USUAL_CHIP))
     lattice = Lattice(scenes.grid.plain, size)
     # another size of chips or another cube is another table; scenes of any cube come and go in one
-    which = fingerprint(lattice=lattice.to_dict(), stride=settings.stride, clear=settings.min_clear, cube=scenes.cube_id)
+    which = fingerprint(
+        lattice=lattice.to_dict(), stride=settings.stride, clear=settings.min_clear, cube=scenes.cube_id
+    )
     with project.state.recording("embed", key) as result:
         into = Embeddings.create(
             project.embeddings / f"{card.id}-{which[:8]}", About(card.id, scenes.name, lattice, encoder.dims[-1])

@@ -163,9 +163,7 @@ def _geojson(embeddings: Embeddings, hits: Sequence[Hit], query: dict[str, Any])
     return {"type": "FeatureCollection", "query": query, "features": features}
 
 
-def _cells(
-    scenes: Collection, embeddings: Embeddings, asking: Question, hits: Sequence[Hit], asked: str
-) -> list[Cell]:
+def _cells(scenes: Collection, embeddings: Embeddings, asking: Question, hits: Sequence[Hit], asked: str) -> list[Cell]:
     """The chip that stands for what was asked, then the answers."""
     statistics = scenes.statistics
     assert statistics is not None, "an encoder was trained with some"
