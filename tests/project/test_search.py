@@ -18,7 +18,7 @@ from geossl.errors import GeosslError, SettingsError, StoreError
 from geossl.progress import silent
 from geossl.project.project import Project
 from geossl.project.stages import embed
-from geossl.project.stages.run import run_all
+from geossl.project.stages.run import stage
 from geossl.project.stages.search import search
 from geossl.search.nearest import Exact, places_of, question
 from geossl.search.table import Embeddings, Where
@@ -29,8 +29,8 @@ EXACT = ["search.milvus=none"]
 @pytest.fixture(scope="module")
 def project(small_project: Path) -> Project:
     project = Project.load(small_project, EXACT)
-    run_all(project, silent)
-    embed.run(project, silent)
+    for verb in ("ingest", "stats", "pretrain", "embed"):
+        stage(verb)(project, silent)
     return project
 
 
