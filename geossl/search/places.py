@@ -29,11 +29,13 @@ class Lattice:
     size: int
     """Side of every chip in pixels."""
 
+    def origins(self, tile_ids: Iterable[str]) -> Corners:
+        """First pixels of tiles."""
+        return np.array([self.grid.tile(tile_id).pixel_origin for tile_id in tile_ids], np.int64).reshape(-1, 2)
+
     def corners(self, tile_ids: Iterable[str], row: NDArray[Any], col: NDArray[Any]) -> Corners:
         """Places of chips that are given by tile (an id each), and row and column within it."""
-        ids, number = np.unique(np.asarray(list(tile_ids), dtype=str), return_inverse=True)
-        origins = np.array([self.grid.tile(str(tile_id)).pixel_origin for tile_id in ids], np.int64).reshape(-1, 2)
-        return origins[number] + np.stack([row, col], axis=1)
+        return self.origins(tile_ids) + np.stack([row, col], axis=1)
 
     def pixel(self, longitude: float, latitude: float) -> NDArray[np.float64]:
         """(row, column) of a point in the same lattice; infinite where the grid's CRS cannot show it."""

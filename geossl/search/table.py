@@ -228,7 +228,9 @@ class Embeddings:
 
     def corners(self, table: pa.Table) -> Corners:
         """(N, 2) places."""
-        return self.about.lattice.corners(table["tile"].to_pylist(), table["row"].to_numpy(), table["col"].to_numpy())
+        tile = table["tile"].combine_chunks().dictionary_encode()
+        origins = self.about.lattice.origins(tile.dictionary.to_pylist())
+        return origins[tile.indices.to_numpy()] + np.stack([table["row"].to_numpy(), table["col"].to_numpy()], axis=1)
 
     def count(self) -> int:
         return sum(pq.read_metadata(path).num_rows for path in self._files())

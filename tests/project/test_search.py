@@ -156,13 +156,36 @@ def test_what_a_person_may_get_wrong(project: Project, tmp_path: Path, capsys: p
             app(["search", *option, "-p", str(project.root)], result_action="return_value")
 
 
-def test_stages_before_their_time_name_the_one_to_run(project: Project, tmp_path: Path) -> None:
-    """A copy of the store as it was: before pretraining, before embedding, and with a newer encoder."""
-    for name in ("geossl.yaml", "store/cube", "store/encoders", "store/state"):
-        source = project.root / name
-        target = tmp_path / name
+def copied(project: Project, folder: Path) -> Path:
+    """A copy of what embedding and searching read and write."""
+    for name in ("geossl.yaml", "store/cube", "store/encoders", "store/state", "store/embeddings"):
+        source, target = project.root / name, folder / name
         target.parent.mkdir(exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+    return folder
+
+
+def test_with_the_extra_milvus_answers_the_same(project: Project, tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", reason="the extra `search` is not installed")
+    both = Project.load(copied(project, tmp_path))
+    assert not embed.run(both, silent).skipped
+    assert embed.run(both, silent).skipped
+    exact, found = (search(each, at=corner(project), most=6).geojson for each in (project, both))
+    assert (exact["query"]["by"], found["query"]["by"]) == ("exact comparison", "Milvus, lite")
+    for one, other in zip(exact["features"], found["features"], strict=True):
+        assert one["properties"]["similarity"] == pytest.approx(other["properties"].pop("similarity"), abs=1e-4)
+        assert one | {"properties": one["properties"] | {"similarity": None}} == other | {
+            "properties": other["properties"] | {"similarity": None}
+        }
+    # what Milvus lost is no reason to embed again, nor to go without
+    shutil.rmtree(both.embeddings / "milvus.db")
+    assert "Milvus had lost" in embed.run(both, silent).lines[0]
+    assert search(both, at=corner(project), most=6).geojson["query"]["by"] == "Milvus, lite"
+
+
+def test_stages_before_their_time_name_the_one_to_run(project: Project, tmp_path: Path) -> None:
+    """A copy of the store as it was: before pretraining, before embedding, and with a newer encoder."""
+    copied(project, tmp_path)
     state = tmp_path / "store" / "state"
     embedded = (state / "embed.json").read_text()
     (state / "embed.json").unlink()
@@ -170,7 +193,6 @@ def test_stages_before_their_time_name_the_one_to_run(project: Project, tmp_path
     with pytest.raises(StoreError, match="run `geossl embed` first"):
         search(young, at=corner(project))
     (state / "embed.json").write_text(embedded)
-    (tmp_path / "store" / "embeddings").symlink_to(project.embeddings)
     record = young.state.get("pretrain")
     assert record is not None
     newer = dataclasses.replace(record, result=record.result | {"encoder": "mae-vit-tiny-12345678"})

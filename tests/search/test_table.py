@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas
@@ -11,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
+import torch
 from pyproj import Transformer
 
 from geossl.augment import Normalize
@@ -25,7 +28,7 @@ from geossl.nets.encoder import Encoder
 from geossl.search.embed import embed
 from geossl.search.places import Lattice, near
 from geossl.search.settings import SearchSettings
-from geossl.search.table import About, Embeddings, Where
+from geossl.search.table import About, Embeddings, Rows, Where
 
 from .conftest import DIM, LATTICE, SCENES, rows
 
@@ -87,7 +90,7 @@ def test_a_day_is_whole(made: Embeddings) -> None:
 def test_what_is_cut_off_while_writing_leaves_what_was_there(made: Embeddings) -> None:
     before = (made.folder / "scene-4.parquet").read_bytes()
 
-    def some():
+    def some() -> Iterator[Rows]:
         yield rows("scene-4", seed=1)
         raise KeyboardInterrupt
 
@@ -124,8 +127,6 @@ def test_embeddings_are_what_the_encoder_says_of_clear_chips(
                     seen[scene, tile_id, row, col] = image[part], is_clear(quality[part])
     clear = {key for key, (_, valid) in seen.items() if valid.mean() >= 0.6}
     assert {tuple(chip) for chip in frame[["scene", "tile", "row", "col"]].to_numpy().tolist()} == clear
-    import torch
-
     for chip in frame.sample(12, random_state=0).itertuples():
         image, valid = seen[chip.scene, chip.tile, chip.row, chip.col]
         batch = {"image": torch.from_numpy(image[None]), "valid": torch.from_numpy(valid[None])}
@@ -174,12 +175,25 @@ def test_interrupted_embedding_goes_on_where_it_stopped(
 
 
 def test_imagery_of_other_bands_is_refused(tmp_path: Path, scenes: Collection, encoder: tuple[Encoder, Card]) -> None:
-    import dataclasses
-
     network, card = encoder
     other = dataclasses.replace(card, sensor=card.sensor.subset(("blue", "green", "red")))
     with pytest.raises(RadiometryError):
         embed(table(tmp_path, encoder, scenes), scenes, network, other, SearchSettings())
+
+
+def test_rows_are_written_as_they_come(made: Embeddings) -> None:
+    """A thousand rows or so are in memory: a group is on its way to the disk before more is asked for."""
+    sizes: list[int] = []
+
+    def many() -> Iterator[Rows]:
+        for _ in range(40):
+            sizes.extend(path.stat().st_size for path in made.folder.glob(".partial*"))
+            yield rows("scene-4")
+
+    made.write("scene-4", "k", "S", {}, many())
+    metadata = pq.read_metadata(made.folder / "scene-4.parquet")
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [1024] * 5
+    assert sizes[8] < sizes[20] < sizes[39]
 
 
 def test_nothing_clear_is_told(tmp_path: Path) -> None:
