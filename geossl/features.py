@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,26 +47,39 @@ def hypercolumns(encoder: Encoder, image: Tensor, *, size: tuple[int, int] | Non
 def embed(
     encoder: Encoder, batches: Iterable[Mapping[str, Any]], normalize: Normalize, *, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """One pooled vector for each chip of the batches.
+    """One pooled vector for each chip of the batches: all that :func:`embeddings` yields.
+
+    Returns
+    -------
+    (N, encoder.dims[-1]) float32, in the order of the batches.
+    """
+    rows = list(embeddings(encoder, batches, normalize, device=device))
+    return np.concatenate(rows) if rows else np.empty((0, encoder.dims[-1]), np.float32)
+
+
+def embeddings(
+    encoder: Encoder, batches: Iterable[Mapping[str, Any]], normalize: Normalize, *, device: torch.device | str = "cpu"
+) -> Iterator[NDArray[np.float32]]:
+    """The pooled vectors of batch after batch.
 
     Parameters
     ----------
     batches:
         Chip batches with stored numbers: ``image`` (B, bands, H, W) and ``valid`` (B, H, W).
 
-    Returns
-    -------
-    (N, encoder.dims[-1]) float32, in the order of the batches.
+    Yields
+    ------
+    (B, encoder.dims[-1]) float32.
     """
     was_training = encoder.training
     encoder = encoder.to(device).eval()
     normalize = normalize.to(device)
-    rows = []
     try:
-        with torch.inference_mode():
-            for batch in batches:
+        for batch in batches:
+            # not around the yield: whoever takes the vectors may train
+            with torch.inference_mode():
                 image = normalize(batch["image"].to(device), batch["valid"].to(device))
-                rows.append(encoder(image).pooled.float().cpu().numpy())
+                pooled = encoder(image).pooled.float().cpu().numpy()
+            yield pooled
     finally:
         encoder.train(was_training)
-    return np.concatenate(rows) if rows else np.empty((0, encoder.dims[-1]), np.float32)

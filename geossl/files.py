@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+_LONGEST = 200
+"""Characters of a file name; most file systems allow 255 bytes."""
 
 
 @contextmanager
@@ -22,6 +27,16 @@ def aside(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         _remove(partial)
+
+
+def file_name(text: str, suffix: str) -> str:
+    """A file name for what may hold anything, such as the id of a scene; another text, another name."""
+    name = quote(text, safe=" +,=@()")
+    if name.startswith((".", "_")):  # many readers pass over such files
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    if len(name) > _LONGEST:
+        name = f"{name[:_LONGEST]}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+    return name + suffix
 
 
 def _remove(path: Path) -> None:

@@ -17,6 +17,7 @@ from cyclopts import App, Group, Parameter
 from geossl import __version__
 from geossl.cli.cube import cube
 from geossl.cli.export import export
+from geossl.cli.search import search
 from geossl.errors import GeosslError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ only what is not done yet.""",
 )
 app.command(cube)
 app.command(export)
+app.command(search, group=_look)
 
 ProjectFile = Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")]
 Overrides = Annotated[
@@ -175,6 +177,12 @@ def report(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
     return _stage("report", project, overrides)
 
 
+@app.command(group=_look)
+def embed(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+    """Let the encoder describe every chip of every scene, as GeoParquet and for `geossl search`. Only new scenes are added."""
+    return _stage("embed", project, overrides)
+
+
 @app.command(group=_start)
 def run(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
     """All stages, in order; each does only what is not done yet."""
@@ -281,7 +289,7 @@ def _open(project: Path, overrides: list[str] | None) -> OpenProject:
     return Project.load(project, overrides or [])
 
 
-Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report"]
+Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report", "embed"]
 
 
 def _stage(verb: Verb, project: Path, overrides: list[str] | None) -> int:

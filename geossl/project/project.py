@@ -23,6 +23,7 @@ from geossl.imagery.scene import Scene
 from geossl.imagery.warp import scene_geobox
 from geossl.project.grid import choose_grid
 from geossl.project.load import load_settings
+from geossl.project.outline import read_outline
 from geossl.project.settings import ChangeTask, ProjectSettings
 from geossl.project.state import State, content, fingerprint
 from geossl.registry import Registry
@@ -131,6 +132,11 @@ class Project:
         )
 
     @property
+    def embeddings(self) -> Path:
+        """Folder of all embeddings of chips, by encoder, and of what searches them."""
+        return self.store / "embeddings"
+
+    @property
     def quicklooks(self) -> Path:
         """Folder of a small picture of each scene."""
         return self.store / "quicklooks"
@@ -187,16 +193,7 @@ class Project:
             if not (west < east and south < north):
                 raise SettingsError(f"area {list(area)} is not west, south, east, north", "west < east, south < north")
             return box(west, south, east, north, "EPSG:4326")
-        import geopandas  # only some projects name a file
-
-        path = self.root / area
-        try:
-            frame = geopandas.read_file(path)
-        except Exception as error:
-            raise SettingsError(f"area: {path} cannot be read as a vector file: {error}") from None
-        if frame.crs is None:
-            raise SettingsError(f"area: {path} has no CRS", "save it with one, for example as GeoPackage")
-        return Geometry(frame.to_crs("EPSG:4326").union_all(), "EPSG:4326")
+        return Geometry(read_outline(self.root / area, "area", "EPSG:4326"), "EPSG:4326")
 
     def grid(self, scenes: Sequence[Scene] = ()) -> Grid:
         """The project's grid: the cube's once there is one, else from the settings and the first readable scene."""

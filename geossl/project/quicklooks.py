@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
 from geossl.cube.overview import Overview
-from geossl.files import write_bytes
+from geossl.files import file_name, write_bytes
 from geossl.imagery.clouds import Quality, is_clear
 from geossl.imagery.scene import Scene
 from geossl.report.pictures import OVERLAYS, stretched
-
-_LONGEST = 200
-"""Characters of a file name; most file systems allow 255 bytes."""
 
 
 def write_quicklook(folder: Path, scene: Scene, view: Overview) -> None:
@@ -40,11 +35,8 @@ def write_quicklook(folder: Path, scene: Scene, view: Overview) -> None:
 
 
 def quicklook_file(folder: Path, scene_id: str) -> Path:
-    """Where the picture of a scene lies; ids may hold anything, file names may not."""
-    name = quote(scene_id, safe=" +,=@()")
-    if len(name) > _LONGEST:
-        name = f"{name[:_LONGEST]}-{hashlib.blake2b(scene_id.encode(), digest_size=8).hexdigest()}"
-    return folder / f"{name}.png"
+    """Where the picture of a scene lies."""
+    return folder / file_name(scene_id, ".png")
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:

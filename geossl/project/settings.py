@@ -17,6 +17,7 @@ from geossl.downstream.settings import ChangeSettings, EvaluateSettings, Landcov
 from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
 from geossl.maps.settings import MapSettings
+from geossl.search.settings import SearchSettings
 from geossl.train.settings import PretrainSettings
 
 
@@ -141,6 +142,7 @@ class ProjectSettings(_Settings):
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="named land-cover and change tasks")
     map: MapSettings = Field(default_factory=MapSettings)
+    search: SearchSettings = Field(default_factory=SearchSettings)
 
     def dump(self) -> dict[str, Any]:
         """JSON-ready."""
