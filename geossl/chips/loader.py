@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from geossl.chips.buffers import BufferPool
 from geossl.chips.course import Batch, Course
-from geossl.chips.index import ChipIndex, pairs
+from geossl.chips.index import ChipIndex, centres, pairs
 from geossl.chips.labels import LabelLayer
 from geossl.chips.reader import ChipBuffers, ChipReader
 from geossl.errors import SettingsError
@@ -50,6 +50,9 @@ class ChipLoader(Course):
         Give two different steps of one window instead of one.
     labels:
         Adds ``mask``.
+    weights:
+        (N,) how often each chip is seen, relative to the others; needs ``shuffle``. An epoch has as many
+        chips as without: some come several times, others not in every epoch. A pair counts the mean of its two.
     shuffle:
         For training: a new order every epoch, the same on every rank, and only full batches. Otherwise
         the order of the index, down to the last chip; ranks may then differ by one batch.
@@ -67,6 +70,7 @@ class ChipLoader(Course):
         *,
         paired: bool = False,
         labels: LabelLayer | None = None,
+        weights: NDArray[np.float64] | None = None,
         shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,
@@ -77,6 +81,7 @@ class ChipLoader(Course):
         self.index = index
         self._paired = paired
         self._labels = labels
+        self._weights = weights
         self._shuffle = shuffle
         self._seed = seed
         self._rank, self._world = rank, world
@@ -87,7 +92,7 @@ class ChipLoader(Course):
         self._share_out(batch_size)
         sensor = reader.collection.sensor
         self._wavelengths = torch.tensor([float("nan") if w is None else w for w in sensor.wavelengths])
-        self._corners = np.array([reader.collection.tile(t).bounds[:] for t in index.tile_ids]).reshape(-1, 4)
+        self._xy = centres(reader.collection, index).astype(np.float32)
 
     def _share_out(self, batch_size: int) -> None:
         """Give this rank batches of that size."""
@@ -164,7 +169,13 @@ class ChipLoader(Course):
             first = rows
         if self._chunk is None:
             return rows
-        return rows[_shuffled(self._chunk[first], np.random.default_rng((self._seed, epoch, 1)))]
+        rng = np.random.default_rng((self._seed, epoch, 1))
+        if self._weights is None:
+            return rows[_shuffled(self._chunk[first], rng)]
+        drawn, again = _drawn(self._weights[rows].reshape(len(rows), -1).mean(axis=1), rng)
+        # the second showing of a chip is kept apart from the first
+        apart = self._chunk[first[drawn]] * (again.max(initial=0) + 1) + again
+        return rows[drawn[_shuffled(apart, rng)]]
 
     @override
     def load(self, epoch: int, number: int) -> Batch:
@@ -178,17 +189,13 @@ class ChipLoader(Course):
         np.bitwise_and(pixels.quality, np.uint8(UNCLEAR), out=pixels.quality)
         np.equal(pixels.quality, 0, out=valid.numpy())
         chips = rows[:, 0] if self._paired else rows
-        left, _, _, top = self._corners[index.tile[chips]].T
-        gsd = self.reader.collection.grid.resolution
-        x = left + (index.col[chips] + index.size / 2) * gsd
-        y = top - (index.row[chips] + index.size / 2) * gsd
         seconds = index.time[rows].astype("datetime64[s]").astype(np.int64)
         batch = {
             "image": image,
             "valid": valid,
             "time": torch.from_numpy(seconds),
-            "xy": torch.from_numpy(np.stack([x, y], axis=1).astype(np.float32)),
-            "gsd": torch.full((count,), gsd, dtype=torch.float32),
+            "xy": torch.from_numpy(self._xy[chips]),
+            "gsd": torch.full((count,), self.reader.collection.grid.resolution, dtype=torch.float32),
             "wavelengths": self._wavelengths,
         }
         if self._labels is not None:
@@ -197,6 +204,20 @@ class ChipLoader(Course):
             mask[~seen] = NO_LABEL
             batch["mask"] = torch.from_numpy(mask)
         return batch
+
+
+def _drawn(weights: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """N positions drawn by N weights, and for each how often it was drawn before.
+
+    Each comes as often as its weight says, rounded down or up at random (systematic sampling).
+    """
+    order = rng.permutation(len(weights))
+    ends = np.cumsum(weights[order])
+    ticks = (np.arange(len(weights)) + rng.random()) * (ends[-1] / len(weights)) if len(weights) else ends
+    place = np.minimum(np.searchsorted(ends, ticks, side="right"), np.max(np.flatnonzero(weights[order]), initial=0))
+    first = np.flatnonzero(np.diff(place, prepend=-1))
+    again = np.arange(len(place)) - np.repeat(first, np.diff(np.r_[first, len(place)]))
+    return order[place], again
 
 
 def _shuffled(chunk: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
