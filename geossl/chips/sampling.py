@@ -55,6 +55,8 @@ def weigh(
     if not (clear or diversity or regions):
         return None
     weights = np.ones(len(index))
+    if not len(index):
+        return weights
     if clear:
         weights *= np.power(index.clear if share is None else share, clear, dtype=np.float64)
     if diversity:
@@ -63,7 +65,7 @@ def weigh(
         weights *= np.minimum(rare / rare.mean(), MOST)
     for area, weight in regions:
         weights[within(reader.collection, index, area)] *= weight
-    if len(weights) and not weights.any():
+    if not weights.any():
         raise SettingsError("no chip has a weight above 0", "give some region a weight, or lower the power of clear")
     return weights
 
@@ -100,11 +102,14 @@ def looks(reader: ChipReader, index: ChipIndex) -> NDArray[np.int64]:
 
 def kinds(look: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """(N,) which of at most ``count`` kinds each look (N, D) is of: k-means in whole numbers, the same everywhere."""
-    different = np.unique(look, axis=0)
-    if len(different) <= count:
-        centre = different
-    else:
-        centre = different[np.random.default_rng(seed).choice(len(different), count, replace=False)]
+    rng = np.random.default_rng(seed)
+    # k-means++: the next centre is likely far from all so far, or a rare kind would go unseen
+    centre = look[[rng.integers(len(look))]]
+    distance = _distance(look, centre[0])
+    while len(centre) < count and distance.any():
+        drawn = np.searchsorted(distance.cumsum(), rng.integers(distance.sum()), side="right")
+        centre = np.concatenate([centre, look[[drawn]]])
+        distance = np.minimum(distance, _distance(look, centre[-1]))
     kind = _nearest(look, centre)
     for _ in range(_ROUNDS):
         size = np.bincount(kind, minlength=len(centre))
@@ -117,10 +122,16 @@ def kinds(look: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     return kind
 
 
+def _distance(look: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) squared."""
+    distance: NDArray[np.int64] = ((look - place) ** 2).sum(axis=1)
+    return distance
+
+
 def _nearest(look: NDArray[np.int64], centre: NDArray[np.int64]) -> NDArray[np.int64]:
     best, kind = np.full(len(look), np.iinfo(np.int64).max), np.zeros(len(look), np.int64)
     for number, place in enumerate(centre):
-        distance = ((look - place) ** 2).sum(axis=1)
+        distance = _distance(look, place)
         kind[distance < best] = number
         best = np.minimum(best, distance)
     return kind

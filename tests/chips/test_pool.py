@@ -67,6 +67,11 @@ def pool(
     return PoolLoader(members, weights, seed=3)
 
 
+def chips_of(batch: Any) -> list[tuple[float, ...]]:
+    """Where and when each chip is: pixels alone do not tell one cloud from another."""
+    return [(*place, when) for place, when in zip(batch["xy"].tolist(), batch["time"].tolist(), strict=True)]
+
+
 def fingerprints(batches: Any) -> list[tuple[int, bytes]]:
     return [(int(batch["member"]), batch["image"].numpy().tobytes()) for batch in batches]
 
@@ -91,10 +96,10 @@ def test_each_member_goes_through_all_its_chips_before_any_comes_again(
     collection: Collection, landsat: Collection, cache: ChunkCache
 ) -> None:
     loader = pool((collection, landsat), cache, (3, 1))
-    seen: dict[int, list[bytes]] = {0: [], 1: []}
+    seen: dict[int, list[tuple[float, ...]]] = {0: [], 1: []}
     for _ in range(3):
         for batch in loader:
-            seen[int(batch["member"])] += [chip.numpy().tobytes() for chip in batch["image"]]
+            seen[int(batch["member"])] += chips_of(batch)
     for member, chips in seen.items():
         epoch = len(loader.members[member]) * 6
         assert len(chips) > epoch
@@ -130,12 +135,12 @@ def test_ranks_see_disjoint_chips_of_the_same_sensor_and_another_number_goes_on(
             pool((collection, landsat), cache, (1, weight), 6 // world, rank=rank, world=world) for rank in range(world)
         ]
 
-    def together(loaders: list[PoolLoader]) -> list[tuple[int, list[bytes]]]:
+    def together(loaders: list[PoolLoader]) -> list[tuple[int, list[tuple[float, ...]]]]:
         """Member and chips of each batch, on all ranks together."""
         out = []
         for batches in zip(*loaders, strict=True):
             (member,) = {int(batch["member"]) for batch in batches}
-            out.append((member, sorted(chip.numpy().tobytes() for batch in batches for chip in batch["image"])))
+            out.append((member, sorted(chip for batch in batches for chip in chips_of(batch))))
         return out
 
     several = together(ranks(world))
