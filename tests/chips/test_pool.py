@@ -125,7 +125,7 @@ def test_resuming_goes_on_at_the_very_next_batch(
     assert got
 
 
-@settings(max_examples=8, deadline=None, report_multiple_bugs=False)
+@settings(max_examples=4, deadline=None, report_multiple_bugs=False)
 @given(world=st.sampled_from([2, 3]), weight=st.sampled_from([0.2, 1.0, 4.0]))
 def test_ranks_see_disjoint_chips_of_the_same_sensor_and_another_number_goes_on(
     collection: Collection, landsat: Collection, cache: ChunkCache, world: int, weight: float

@@ -34,7 +34,7 @@ def often(loader: ChipLoader, epochs: int) -> np.ndarray:
     return sum(np.bincount(loader.rows(epoch).ravel(), minlength=len(loader.index)) for epoch in range(epochs))  # type: ignore[return-value]  # no epoch gives 0
 
 
-@settings(max_examples=15, report_multiple_bugs=False)
+@settings(max_examples=10, report_multiple_bugs=False)
 @given(
     weights=st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0]), min_size=6, max_size=6).filter(any),
     world=st.integers(1, 3),
@@ -50,10 +50,10 @@ def test_chips_come_as_often_as_they_weigh_on_all_ranks_together(
     assert (once <= np.ceil(expected)).all()
     if len(index) % (4 * world) == 0:  # otherwise some are left over
         assert (once >= np.floor(expected)).all()
-    many = sum(often(loader, 60) for loader in ranks) / 60
+    many = sum(often(loader, 30) for loader in ranks) / 30
     for weight in set(weights):
         chosen = each == weight
-        assert many[chosen].mean() == pytest.approx(expected[chosen].mean(), abs=0.1)
+        assert many[chosen].mean() == pytest.approx(expected[chosen].mean(), abs=0.15)
     assert (ranks[0].rows(0) != ranks[0].rows(1)).any()
 
 
