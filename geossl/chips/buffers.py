@@ -28,7 +28,10 @@ class BufferPool:
         if self._pinned:
             # torch keeps pinned blocks itself, and knows when a copy that is under way has ended
             return torch.empty(self.shape, dtype=self.dtype, pin_memory=True)
-        owner = self._free.popleft() if self._free else torch.empty(self.shape, dtype=self.dtype)
+        try:
+            owner = self._free.popleft()
+        except IndexError:  # no question first: another thread may take the last one in between
+            owner = torch.empty(self.shape, dtype=self.dtype)
         # The tensor that is lent shares the array's memory and keeps this view of it alive.
         view = owner.numpy()[...]
         weakref.finalize(view, self._free.append, owner)

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from geossl.augment import Normalize
 from geossl.chips.cache import ChunkCache
+from geossl.chips.course import Batch
 from geossl.chips.index import build_index
 from geossl.chips.labels import LabelLayer
-from geossl.chips.loader import Batch, ChipLoader
+from geossl.chips.loader import ChipLoader
 from geossl.chips.reader import ChipReader
 from geossl.chips.split import TEST, TRAIN, VAL, Split
 from geossl.cube.collection import Collection, Labels

@@ -124,6 +124,14 @@ def build_index(
     return ChipIndex(tile_ids, size, *_columns(parts))
 
 
+def centres(collection: Collection, index: ChipIndex) -> NDArray[np.float64]:
+    """(N, 2) centre of each window, x and y in the CRS of the grid."""
+    bounds = np.array([collection.tile(tile_id).bounds[:] for tile_id in index.tile_ids]).reshape(-1, 4)
+    left, _, _, top = bounds[index.tile].T
+    gsd, half = collection.grid.resolution, index.size / 2
+    return np.stack([left + (index.col + half) * gsd, top - (index.row + half) * gsd], axis=1)
+
+
 def pairs(index: ChipIndex, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """Pair the chips of each window by two different steps, anew every epoch.
 

@@ -16,35 +16,29 @@ mask         (B, S, S) uint8 class positions, 255 where hidden or unlabelled; wi
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+import functools
+import threading
+from typing import Any, override
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geossl.chips.buffers import BufferPool
-from geossl.chips.index import ChipIndex, pairs
+from geossl.chips.course import Batch, Course
+from geossl.chips.index import ChipIndex, centres, pairs
 from geossl.chips.labels import LabelLayer
 from geossl.chips.reader import ChipBuffers, ChipReader
 from geossl.errors import SettingsError
 from geossl.imagery.clouds import UNCLEAR
 from geossl.legend import NO_LABEL
 
-PREFETCH = 2
-"""Batches that are read ahead of the one in use."""
-
 NEIGHBOURS = 4
 """Chips of one stored chunk that stay together when an epoch is shuffled, so that it is decoded less often."""
 
-Batch = dict[str, Tensor]
 
-
-class ChipLoader:
-    """Iterates over an epoch in batches; each new iteration is the next epoch.
+class ChipLoader(Course):
+    """Batches of the chips of one collection.
 
     Parameters
     ----------
@@ -56,6 +50,9 @@ class ChipLoader:
         Give two different steps of one window instead of one.
     labels:
         Adds ``mask``.
+    weights:
+        (N,) how often each chip is seen, relative to the others; needs ``shuffle``. An epoch has as many
+        chips as without: some come several times, others not in every epoch. A pair counts the mean of its two.
     shuffle:
         For training: a new order every epoch, the same on every rank, and only full batches. Otherwise
         the order of the index, down to the last chip; ranks may then differ by one batch.
@@ -73,95 +70,83 @@ class ChipLoader:
         *,
         paired: bool = False,
         labels: LabelLayer | None = None,
+        weights: NDArray[np.float64] | None = None,
         shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        super().__init__()
         self.reader = reader
         self.index = index
-        self.batch_size = batch_size
         self._paired = paired
         self._labels = labels
+        self._weights = weights
         self._shuffle = shuffle
         self._seed = seed
         self._rank, self._world = rank, world
-        self._epoch, self._batch = 0, 0
-        self._fresh = True  # nothing of this epoch has been handed out by this object
         self._chunk = index.chunk() if shuffle else None
+        # asked for with each batch; the lock, so that the threads that read ahead do not all make the same order
+        self.rows = functools.lru_cache(maxsize=2)(self._rows)
+        self._ordering = threading.Lock()
+        self._share_out(batch_size)
+        sensor = reader.collection.sensor
+        self._wavelengths = torch.tensor([float("nan") if w is None else w for w in sensor.wavelengths])
+        self._xy = centres(reader.collection, index).astype(np.float32)
 
+    def _share_out(self, batch_size: int) -> None:
+        """Give this rank batches of that size."""
         chips = len(self._order(0))
-        if shuffle:
-            self._length = chips // (batch_size * world)
+        if self._shuffle:
+            self._length = chips // (batch_size * self._world)
             if not self._length:
-                what = "pairs" if paired else "chips"
+                what = "pairs" if self._paired else "chips"
                 raise SettingsError(
-                    f"{chips} {what} do not fill one batch of {batch_size} on {world} process(es)",
+                    f"{chips} {what} do not fill one batch of {batch_size} on {self._world} process(es)",
                     "use smaller batches or chips, accept cloudier chips, or add imagery",
                 )
         else:
-            self._length = -(-len(range(rank, chips, world)) // batch_size)
-        rows = (batch_size, 2) if paired else (batch_size,)
-        size, sensor = index.size, reader.collection.sensor
+            self._length = -(-len(range(self._rank, chips, self._world)) // batch_size)
+        self.batch_size = batch_size
+        self.rows.cache_clear()
+        rows = (batch_size, 2) if self._paired else (batch_size,)
+        size, sensor = self.index.size, self.reader.collection.sensor
         dtype = getattr(torch, sensor.radiometry.dtype)
         self._images = BufferPool((*rows, len(sensor.bands), size, size), dtype)
         self._qualities = BufferPool((*rows, size, size), torch.uint8)
         self._valids = BufferPool((*rows, size, size), torch.bool)
-        self._wavelengths = torch.tensor([float("nan") if w is None else w for w in sensor.wavelengths])
-        self._corners = np.array([reader.collection.tile(t).bounds[:] for t in index.tile_ids]).reshape(-1, 4)
 
+    @override
     def __len__(self) -> int:
-        """Batches an epoch on this rank."""
         return self._length
 
-    def set_epoch(self, epoch: int) -> None:
-        """Start the next iteration at the beginning of that epoch, or where a loaded state is within it."""
-        if epoch != self._epoch or not self._fresh:
-            self._epoch, self._batch = epoch, 0
-        self._fresh = True
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"together": self.batch_size * self._world}
 
-    def state_dict(self) -> dict[str, int]:
-        """The place after the last batch that was handed out."""
-        return {"epoch": self._epoch, "batch": self._batch}
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where ``state`` was taken, be it with another number of ranks.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration go on where ``state`` was taken."""
-        self._epoch, self._batch = state["epoch"], state["batch"]
-        self._fresh = True
+        Then batches keep the size that they had on all ranks together, and the remaining chips their order.
 
-    def __iter__(self) -> Iterator[Batch]:
-        if not self._fresh or self._batch >= self._length:
-            self._epoch, self._batch = self._epoch + 1, 0
-        self._fresh = True
-        return self._batches(self._epoch, self._batch)
+        Raises
+        ------
+        SettingsError
+            That size cannot be shared out to this many ranks.
+        """
+        together = state.get("together", self.batch_size * self._world)
+        batch_size, rest = divmod(together, self._world)
+        if rest:
+            raise SettingsError(
+                f"batches of {together} chips on all processes together cannot be shared out to {self._world}",
+                f"go on with a number of processes that divides {together}",
+            )
+        if batch_size != self.batch_size:
+            self._share_out(batch_size)
+        super().load_state_dict(state)
 
-    def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        rows = self.rows(epoch)
-        # one thread: the reader has its own, and batches have to be in order
-        with ThreadPoolExecutor(1, "geossl-batch") as ahead:
-            waiting: deque[Future[Batch]] = deque()
-            try:
-                for number in range(first, self._length):
-                    waiting.append(ahead.submit(self._load, rows[self._slice(number)]))
-                    if len(waiting) > PREFETCH:
-                        yield self._hand_out(waiting)
-                while waiting:
-                    yield self._hand_out(waiting)
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-    def _hand_out(self, waiting: deque[Future[Batch]]) -> Batch:
-        batch = waiting.popleft().result()
-        # counted before the yield: whoever takes a known number of batches never returns to it
-        self._batch += 1
-        self._fresh = False
-        return batch
-
-    def _slice(self, number: int) -> slice:
-        return slice(number * self.batch_size, (number + 1) * self.batch_size)
-
-    def rows(self, epoch: int) -> NDArray[np.int64]:
+    def _rows(self, epoch: int) -> NDArray[np.int64]:
         """(N,) or (N, 2) rows of the index that this rank sees in an epoch, in order."""
         order = self._order(epoch)
         if not self._shuffle:
@@ -184,9 +169,19 @@ class ChipLoader:
             first = rows
         if self._chunk is None:
             return rows
-        return rows[_shuffled(self._chunk[first], np.random.default_rng((self._seed, epoch, 1)))]
+        rng = np.random.default_rng((self._seed, epoch, 1))
+        if self._weights is None:
+            return rows[_shuffled(self._chunk[first], rng)]
+        drawn, again = _drawn(self._weights[rows].reshape(len(rows), -1).mean(axis=1), rng)
+        # the second showing of a chip is kept apart from the first
+        apart = self._chunk[first[drawn]] * (again.max(initial=0) + 1) + again
+        return rows[drawn[_shuffled(apart, rng)]]
 
-    def _load(self, rows: NDArray[np.int64]) -> Batch:
+    @override
+    def load(self, epoch: int, number: int) -> Batch:
+        with self._ordering:
+            order = self.rows(epoch)
+        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
         index, count = self.index, len(rows)
         image, quality, valid = (pool.take()[:count] for pool in (self._images, self._qualities, self._valids))
         pixels = self.reader.read(index, rows, ChipBuffers(image.numpy(), quality.numpy()))
@@ -194,17 +189,13 @@ class ChipLoader:
         np.bitwise_and(pixels.quality, np.uint8(UNCLEAR), out=pixels.quality)
         np.equal(pixels.quality, 0, out=valid.numpy())
         chips = rows[:, 0] if self._paired else rows
-        left, _, _, top = self._corners[index.tile[chips]].T
-        gsd = self.reader.collection.grid.resolution
-        x = left + (index.col[chips] + index.size / 2) * gsd
-        y = top - (index.row[chips] + index.size / 2) * gsd
         seconds = index.time[rows].astype("datetime64[s]").astype(np.int64)
         batch = {
             "image": image,
             "valid": valid,
             "time": torch.from_numpy(seconds),
-            "xy": torch.from_numpy(np.stack([x, y], axis=1).astype(np.float32)),
-            "gsd": torch.full((count,), gsd, dtype=torch.float32),
+            "xy": torch.from_numpy(self._xy[chips]),
+            "gsd": torch.full((count,), self.reader.collection.grid.resolution, dtype=torch.float32),
             "wavelengths": self._wavelengths,
         }
         if self._labels is not None:
@@ -213,6 +204,20 @@ class ChipLoader:
             mask[~seen] = NO_LABEL
             batch["mask"] = torch.from_numpy(mask)
         return batch
+
+
+def _drawn(weights: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """N positions drawn by N weights, and for each how often it was drawn before.
+
+    Each comes as often as its weight says, rounded down or up at random (systematic sampling).
+    """
+    order = rng.permutation(len(weights))
+    ends = np.cumsum(weights[order])
+    ticks = (np.arange(len(weights)) + rng.random()) * (ends[-1] / len(weights)) if len(weights) else ends
+    place = np.minimum(np.searchsorted(ends, ticks, side="right"), np.max(np.flatnonzero(weights[order]), initial=0))
+    first = np.flatnonzero(np.diff(place, prepend=-1))
+    again = np.arange(len(place)) - np.repeat(first, np.diff(np.r_[first, len(place)]))
+    return order[place], again
 
 
 def _shuffled(chunk: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:

@@ -20,16 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.chips.cache import ChunkCache
+from geossl.chips.damage import Damage
 from geossl.chips.index import ChipIndex
 from geossl.cube.chunks import StoredArray
 from geossl.cube.collection import Collection
 from geossl.cube.groups import BandGroup, place
 from geossl.errors import StoreError
 from geossl.grid import CHUNK
-from geossl.imagery.clouds import is_clear
+from geossl.imagery.clouds import Quality, is_clear
 
 IN_FLIGHT = 32
-"""Most chunks that are asked of the store at the same time."""
+"""Most chunks of one batch that are asked of the store at the same time."""
+
+_BATCHES = 4
+"""Most batches that ask the store for chunks at the same time."""
 
 _FLAGS_AT_ONCE = 2048
 """Chips whose quality flags are held in memory together."""
@@ -88,6 +92,12 @@ class _Job:
         """The arrays that hold what is wanted, each with the name of its target."""
         return [(name, part) for name in targets for part in self.tile.parts[name]]
 
+    def hide(self, targets: _Targets) -> None:
+        """Show nothing where its pixels would go."""
+        for name, part in self.parts(targets):
+            for chip, to, _ in self.places:
+                targets[name][chip][..., *to] = Quality.NODATA if name == "quality" else part.array.fill
+
 
 _Targets = dict[str, NDArray[Any]]
 """``image`` or ``quality`` → (N, …, S, S), where the pixels of N chips go."""
@@ -104,15 +114,26 @@ class ChipReader:
         Keeps compressed chunks on local disk; without it every epoch asks the store.
     threads:
         How many chunks are decoded at the same time; by default one a processor, at most 8.
+    bad_chunks:
+        How many chunks may be damaged or gone before reading stops. Each is reported once, with its
+        address, and its pixels count as not seen.
     """
 
-    def __init__(self, collection: Collection, cache: ChunkCache | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        cache: ChunkCache | None = None,
+        threads: int | None = None,
+        *,
+        bad_chunks: int = 0,
+    ) -> None:
         self.collection = collection
         self.cache = cache
+        self._damage = Damage(bad_chunks)
         self._cube = collection.cube_id
         self._threads = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "geossl-decode")
-        # its event loop never meets one of the caller's (a notebook has one)
-        self._fetcher = ThreadPoolExecutor(1, "geossl-fetch")
+        # their event loops never meet one of the caller's (a notebook has one); one for each batch that is under way
+        self._fetchers = ThreadPoolExecutor(_BATCHES, "geossl-fetch")
         self._scratch = threading.local()
         self._tile = functools.lru_cache(maxsize=4096)(self._look_up)
 
@@ -128,7 +149,7 @@ class ChipReader:
         Raises
         ------
         StoreError
-            A chunk is damaged or gone; the message names it.
+            A chunk is damaged or gone, and no more are borne with; the message names it.
         """
         if out is None:
             out = self.buffers(rows.shape, index.size)
@@ -156,7 +177,7 @@ class ChipReader:
             done = list(self._threads.map(lambda job: self._from_cache(job, targets), jobs))
             jobs = [job for job, found in zip(jobs, done, strict=True) if not found]
         if jobs:
-            self._fetcher.submit(asyncio.run, self._from_store(jobs, targets)).result()
+            self._fetchers.submit(asyncio.run, self._from_store(jobs, targets)).result()
 
     def _plan(self, index: ChipIndex, rows: NDArray[np.integer[Any]]) -> list[_Job]:
         places = defaultdict(list)
@@ -201,8 +222,12 @@ class ChipReader:
         async def one(job: _Job) -> None:
             async with gate:
                 wanted = [part.array.get(part.key(job.step, job.window)) for _, part in job.parts(targets)]
-                found = await asyncio.gather(*wanted)
-                await loop.run_in_executor(self._threads, self._finish, job, found, targets)
+                try:
+                    found = await asyncio.gather(*wanted)
+                    await loop.run_in_executor(self._threads, self._finish, job, found, targets)
+                except StoreError as error:
+                    self._damage.bear(error)
+                    job.hide(targets)
 
         await asyncio.gather(*map(one, jobs))
 

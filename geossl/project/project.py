@@ -185,9 +185,10 @@ class Project:
 
     def area(self) -> Geometry | None:
         """The area of interest in longitude and latitude; None: wherever there is imagery."""
-        area = self.settings.area
-        if area is None:
-            return None
+        return None if self.settings.area is None else self.geometry(self.settings.area)
+
+    def geometry(self, area: tuple[float, float, float, float] | Path) -> Geometry:
+        """West, south, east, north, or what a vector file holds, in longitude and latitude."""
         if isinstance(area, tuple):
             west, south, east, north = area
             if not (west < east and south < north):

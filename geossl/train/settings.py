@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from geossl.chips.settings import PoolSettings, SamplingSettings
 from geossl.methods.settings import MethodSettings, SimclrSettings
 from geossl.nets.settings import EncoderSettings, InitSettings
 
@@ -27,6 +28,14 @@ class PretrainSettings(BaseModel):
         description="Which blocks of the split the chips come from: all (held-out ones without their labels), or train.",
     )
     min_clear: float = Field(0.5, ge=0, le=1, description="Smallest share of clear pixels in a chip.")
+    sampling: SamplingSettings = Field(SamplingSettings(), description="Which chips are seen more often than others.")
+    pool: list[PoolSettings] = Field(
+        default_factory=list,
+        description="Other collections to train on as well, of the same bands and units, normalised alike.",
+    )
+    bad_chunks: int = Field(
+        10, ge=0, description="How many damaged chunks of a cube are reported and passed over before it stops."
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.05, ge=0, description="Weight decay of AdamW.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")

@@ -1,4 +1,4 @@
-"""The imagery of the benchmarks: a seeded 13-band landscape, as a cube and as a GeoTIFF."""
+"""The imagery of the benchmarks: a seeded 13-band landscape, as an array and as a cube."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import zarr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -57,25 +56,3 @@ def write_cube(folder: Path, image: NDArray[np.int16]) -> Collection:
 
     cube.transact(fill)
     return cube.view().collection(SENSOR.name)
-
-
-def write_geotiff(path: Path, image: NDArray[np.int16]) -> None:
-    """The same pixels as one tiled, deflated GeoTIFF of all bands."""
-    profile = {
-        "driver": "GTiff",
-        "dtype": image.dtype,
-        "count": image.shape[0],
-        "height": image.shape[1],
-        "width": image.shape[2],
-        "crs": GRID.crs,
-        "transform": tile(0, 0).transform,
-        "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
-        "compress": "deflate",
-        "predictor": 2,
-        "interleave": "pixel",
-        "num_threads": "all_cpus",
-    }
-    with rasterio.open(path, "w", **profile) as file:
-        file.write(image)

@@ -132,6 +132,39 @@ def test_resuming_goes_on_at_the_very_next_batch(
     assert len(got) > len(whole)
 
 
+@settings(max_examples=15, deadline=None, report_multiple_bugs=False)
+@given(before=st.sampled_from([1, 2, 3, 4]), after=st.sampled_from([1, 2, 3, 4]), paired=st.booleans())
+def test_another_number_of_ranks_keeps_the_batches_and_their_order(
+    reader: ChipReader, index: ChipIndex, before: int, after: int, paired: bool
+) -> None:
+    def ranks(world: int) -> list[ChipLoader]:
+        size = 12 // world if world == before else 5
+        return [ChipLoader(reader, index, size, paired=paired, rank=rank, world=world) for rank in range(world)]
+
+    def batches(loaders: list[ChipLoader], epoch: int) -> list[np.ndarray]:
+        """The rows of each batch, on all ranks together."""
+        rows = [loader.rows(epoch).reshape(len(loader), -1) for loader in loaders]
+        return [np.sort(np.concatenate(batch)) for batch in zip(*rows, strict=True)]
+
+    first = ranks(before)
+    list(islice(first[0], 3))
+    second = ranks(after)
+    for loader in second:
+        loader.load_state_dict(first[0].state_dict())
+        assert loader.batch_size == 12 // after
+    for epoch in range(2):
+        np.testing.assert_array_equal(batches(second, epoch), batches(first, epoch))
+    np.testing.assert_array_equal(
+        next(iter(second[0]))["image"], reader.read(index, second[0].rows(0)[3 * 12 // after :][: 12 // after]).image
+    )
+
+
+def test_a_batch_that_cannot_be_shared_out_is_an_error(reader: ChipReader, index: ChipIndex) -> None:
+    state = ChipLoader(reader, index, 10).state_dict()
+    with pytest.raises(SettingsError, match="batches of 10 chips on all processes together cannot be shared out to 3"):
+        ChipLoader(reader, index, 10, world=3).load_state_dict(state)
+
+
 def test_pairs_show_one_place_at_two_times(reader: ChipReader, index: ChipIndex) -> None:
     loader = ChipLoader(reader, index, 8, paired=True)
     batch = next(iter(loader))
@@ -216,4 +249,4 @@ def test_an_epoch_can_be_left_early(reader: ChipReader, index: ChipIndex, tmp_pa
     first = seen(islice(loader, 2))
     second = seen(islice(loader, 2))
     assert first != second
-    assert loader.state_dict() == {"epoch": 1, "batch": 2}
+    assert loader.state_dict() == {"epoch": 1, "batch": 2, "together": 16}

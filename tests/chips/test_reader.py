@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -133,13 +134,18 @@ def copy_of(tiny_cube: Cube, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_damaged_chunk_is_an_error_that_names_it(tiny_cube: Cube, tmp_path: Path) -> None:
+def damaged(tiny_cube: Cube, tmp_path: Path, chunks: int) -> Collection:
+    """A copy of the cube with a flipped bit in each of its largest chunks: images."""
     folder = copy_of(tiny_cube, tmp_path)
-    largest = max((folder / "chunks").rglob("*"), key=lambda path: path.stat().st_size)
-    data = bytearray(largest.read_bytes())
-    data[len(data) // 2] ^= 1
-    largest.write_bytes(data)
-    collection = Cube.open(str(folder)).view().collection("sentinel-2-l2a")
+    for path in sorted((folder / "chunks").rglob("*"), key=lambda path: path.stat().st_size)[-chunks:]:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    return Cube.open(str(folder)).view().collection("sentinel-2-l2a")
+
+
+def test_a_damaged_chunk_is_an_error_that_names_it(tiny_cube: Cube, tmp_path: Path) -> None:
+    collection = damaged(tiny_cube, tmp_path, 1)
     index = build_index(collection, 256, min_clear=0.0)
     with pytest.raises(StoreError, match=r"chunk sentinel-2-l2a/x9\dy-500/image/c/\d/0/\d/\d is damaged"):
         ChipReader(collection).read(index, np.arange(len(index)))
@@ -152,6 +158,39 @@ def test_a_missing_chunk_is_an_error_that_names_it(tiny_cube: Cube, tmp_path: Pa
     index = build_index(collection, 256, min_clear=0.0)
     with pytest.raises(StoreError, match=r"chunk sentinel-2-l2a/x9\dy-500/image/c/\d/0/\d/\d cannot be read"):
         ChipReader(collection).read(index, np.arange(len(index)))
+
+
+@pytest.mark.parametrize("size", [256, 400])
+def test_a_few_damaged_chunks_are_reported_once_and_show_nothing(
+    tiny_cube: Cube, tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    sound = tiny_cube.view().collection("sentinel-2-l2a")
+    collection = damaged(tiny_cube, tmp_path, 2)
+    index = build_index(collection, size, min_clear=0.0)
+    reader = ChipReader(collection, ChunkCache(tmp_path / "cache"), bad_chunks=2)
+    for _ in range(2):  # the cache keeps nothing of a damaged chunk
+        read = reader.read(index, np.arange(len(index)))
+    addresses = [
+        re.search(r"chunk (sentinel-2-l2a/\S+/image/c/\d/0/\d/\d) is damaged", text) for text in caplog.messages
+    ]
+    assert len({match[1] for match in addresses if match}) == len(caplog.messages) == 2
+    hidden = np.zeros(len(index))
+    for row in range(len(index)):
+        image, quality = expected(sound, index, row)
+        same = (read.image[row] == image).all(axis=0) & (read.quality[row] == quality)
+        hidden[row] = (~same).sum()
+        assert (read.image[row][:, ~same] == -32768).all()
+        assert (read.quality[row][~same] == 1).all()
+    # a chip of 400 px at the tile's corner has 144 px of the next chunk
+    assert set(hidden) <= ({0, 256**2} if size == 256 else {0, *(a * b for a in (256, 144) for b in (256, 144))})
+    assert hidden.any()
+
+
+def test_one_damaged_chunk_too_many_stops_reading(tiny_cube: Cube, tmp_path: Path) -> None:
+    collection = damaged(tiny_cube, tmp_path, 3)
+    index = build_index(collection, 256, min_clear=0.0)
+    with pytest.raises(StoreError, match=r"is damaged.* \(the 2 before it were passed over\)"):
+        ChipReader(collection, bad_chunks=2).read(index, np.arange(len(index)))
 
 
 def test_other_codecs_are_refused() -> None:

@@ -14,6 +14,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from geossl.cube.storage import require_ordered_commits
@@ -67,13 +68,44 @@ def moto() -> Iterator[str]:
         server.stop()
 
 
+@dataclass
+class Traffic:
+    """The reading that went through a proxy."""
+
+    reads: int = 0
+    under_way: int = 0
+    peak: int = 0
+    """Most reads that were under way at the same time."""
+
+
 @contextlib.contextmanager
 def without_conditions(endpoint: str, dropped: frozenset[str]) -> Iterator[str]:
     """A proxy that passes on everything but these headers, as servers do that do not know them.
 
     The server behind it must not look at signatures, which cover the headers; moto does not.
     """
+    with _proxy(endpoint, dropped, 0.0, Traffic()) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def far_away(endpoint: str, seconds: float) -> Iterator[tuple[str, Traffic]]:
+    """A proxy that answers each read so many seconds late."""
+    traffic = Traffic()
+    with _proxy(endpoint, frozenset(), seconds, traffic) as address:
+        yield address, traffic
+
+
+@contextlib.contextmanager
+def _proxy(endpoint: str, dropped: frozenset[str], seconds: float, traffic: Traffic) -> Iterator[str]:
     target = endpoint.removeprefix("http://")
+    lock = threading.Lock()
+
+    def count(change: int) -> None:
+        with lock:
+            traffic.reads += max(change, 0)
+            traffic.under_way += change
+            traffic.peak = max(traffic.peak, traffic.under_way)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -94,7 +126,13 @@ def without_conditions(endpoint: str, dropped: frozenset[str]) -> Iterator[str]:
             self.wfile.write(content)
             connection.close()
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
+        def do_GET(self) -> None:
+            count(1)
+            time.sleep(seconds)
+            self.forward()
+            count(-1)
+
+        do_PUT = do_POST = do_DELETE = do_HEAD = forward
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import shutil
 
-from geossl.chips.cache import ChunkCache, default_folder
-from geossl.chips.index import build_index
-from geossl.chips.loader import ChipLoader
-from geossl.chips.reader import ChipReader
-from geossl.chips.split import TRAIN
 from geossl.errors import StoreError
 from geossl.nets.card import Card
 from geossl.nets.weights import load_card
 from geossl.progress import Progress
+from geossl.project import pool
 from geossl.project.project import Project, StageResult
 from geossl.project.state import content, fingerprint
 from geossl.train.pretrain import pretrain
@@ -28,11 +24,12 @@ def run(project: Project, progress: Progress) -> StageResult:
         Scenes or their statistics are missing.
     """
     settings = located(project, project.settings.pretrain)
-    scenes = project.scenes()
+    scenes, *others = pool.collections(project)
     if scenes.statistics is None:
         raise StoreError(f"collection {scenes.name!r} has no statistics yet", "run `geossl stats` first")
     key = fingerprint(
         scenes=content(scenes),
+        pool=[content(other) for other in others],
         settings=project.settings.pretrain,
         split=project.settings.split,
         start=_content_of_start(project.settings.pretrain, settings),
@@ -40,30 +37,11 @@ def run(project: Project, progress: Progress) -> StageResult:
     done = project.state.fresh("pretrain", key)
     if done is not None and (project.encoders / done.result["encoder"]).exists():
         return StageResult("pretrain", skipped=True)
-    cube = project.cube()
     # Pinned before the first step: the snapshot outlives an expiry, and a run that goes on sees the same pixels.
-    tag = f"pretrain-{key}"
-    if tag not in cube.tags():
-        cube.tag(tag, scenes.snapshot)
-    scenes = cube.view(tag).collection(scenes.name)
+    members = pool.collections(project, f"pretrain-{key}")
+    scenes = members[0]
     assert scenes.statistics is not None
-    index = build_index(
-        scenes,
-        settings.chip,
-        min_clear=settings.min_clear,
-        split=project.split if settings.blocks == "train" else None,
-        subsets=(TRAIN,),
-    )
-    reader = ChipReader(scenes, ChunkCache(default_folder()))
-    # the index knows how clear a stored chunk is; a chip of it can still be all cloud
-    index = index.select(reader.clear(index) >= settings.min_clear)
-    loader = ChipLoader(
-        reader,
-        index,
-        settings.batch_size,
-        paired=settings.method.wants_pairs,
-        seed=settings.seed,
-    )
+    loader = pool.loader(project, settings, members)
     folder = project.encoders / f"unfinished-{key}"
     with project.state.recording("pretrain", key) as result:
         card = pretrain(
@@ -79,8 +57,8 @@ def run(project: Project, progress: Progress) -> StageResult:
         shutil.rmtree(home, ignore_errors=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         folder.rename(home)
-        result.update(encoder=card.id, snapshot=card.snapshot, chips=len(index))
-    return StageResult("pretrain", [f"encoder {card.id} from {len(index):,} chips", _health(card)])
+        result.update(encoder=card.id, snapshot=card.snapshot, chips=pool.count(loader))
+    return StageResult("pretrain", [f"encoder {card.id} from {pool.count(loader):,} chips", _health(card)])
 
 
 def located(project: Project, settings: PretrainSettings) -> PretrainSettings:

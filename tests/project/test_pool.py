@@ -1,0 +1,121 @@
+"""Pretraining on several cubes, with some places seen more often."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from geossl.chips.loader import ChipLoader
+from geossl.chips.pool import PoolLoader
+from geossl.cube.repository import Cube
+from geossl.errors import RadiometryError, StoreError
+from geossl.progress import silent
+from geossl.project import pool
+from geossl.project.project import Project
+from geossl.project.stages import pretrain
+
+
+@pytest.fixture
+def folder(tiny_cube: Cube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project on a copy of the tiny cube, beside another one with such a cube."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for project in ("ours", "theirs"):
+        shutil.copytree(tiny_cube.uri, tmp_path / project / "store" / "cube")
+    return tmp_path / "ours"
+
+
+def opened(folder: Path, bands: tuple[str, ...] = ("B02", "B03", "B04", "B08"), **changes: Any) -> Project:
+    settings = {
+        "encoder": {"name": "unet-tiny"},
+        "chip": 64,
+        "batch_size": 16,
+        "epochs": 1,
+        "threads": 1,
+        "precision": "32",
+    }
+    content = {
+        "name": "pooled",
+        "sensor": {"name": "sentinel-2-l2a", "bands": list(bands)},
+        "sources": [{"kind": "folder", "path": "imagery"}],
+        "pretrain": settings | changes,
+    }
+    (folder / "geossl.yaml").write_text(yaml.safe_dump(content))
+    return Project.load(folder)
+
+
+THEIRS = {"cube": "../theirs/store/cube", "collection": "sentinel-2-l2a", "weight": 3}
+
+
+def test_an_encoder_is_pretrained_on_two_cubes_whose_snapshots_are_kept(folder: Path) -> None:
+    project = opened(folder, pool=[THEIRS])
+    first = pretrain.run(project, silent)
+    record = project.state.get("pretrain")
+    assert record is not None
+    (alone,) = pool.collections(opened(folder))
+    chips = pool.count(pool.loader(opened(folder), project.settings.pretrain, [alone]))
+    assert record.result["chips"] == 2 * chips
+    assert f"from {2 * chips:,} chips" in first.lines[0]
+    for name in ("ours", "theirs"):
+        tags = Cube.open(str(folder.parent / name / "store" / "cube")).tags()
+        assert [tag for tag in tags if tag.startswith("pretrain-")] == [f"pretrain-{record.key}"]
+    assert pretrain.run(project, silent).skipped
+    loader = pool.loader(project, project.settings.pretrain, pool.collections(project))
+    assert isinstance(loader, PoolLoader)
+    shares = Counter(loader.order(0).tolist())
+    assert shares[1] / shares[0] == pytest.approx(3, rel=0.1)
+
+
+def test_regions_of_the_project_file_are_seen_as_often_as_they_weigh(folder: Path) -> None:
+    (scenes,) = pool.collections(opened(folder))
+    tile = scenes.tile(scenes.tile_ids[0])
+    area = list(tile.extent.to_crs("EPSG:4326").boundingbox)
+    project = opened(folder, sampling={"regions": [{"area": area, "weight": 0}], "diversity": 0.5})
+    loader = pool.loader(project, project.settings.pretrain, [scenes])
+    assert isinstance(loader, ChipLoader)
+    rows = loader.rows(0)
+    assert (loader.index.tile[rows] != 0).mean() > 0.95  # the box in degrees is a little larger than the tile
+    assert (loader.index.tile == 0).mean() == pytest.approx(0.5, abs=0.1)
+    assert len(np.unique(rows)) < len(rows)
+
+
+def test_damaged_chunks_are_borne_with_up_to_the_limit(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chunks = folder / "store" / "cube" / "chunks"
+    for path in sorted(chunks.rglob("*"), key=lambda path: path.stat().st_size)[-2:]:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    pretrain.run(opened(folder, bad_chunks=2), silent)
+    assert len([text for text in caplog.messages if "count as not seen" in text]) == 2
+    shutil.rmtree(folder / "store" / "encoders")
+    with pytest.raises(StoreError, match="is damaged"):
+        pretrain.run(opened(folder, bad_chunks=1), silent)
+
+
+def test_what_cannot_be_pooled_is_said(folder: Path) -> None:
+    with pytest.raises(StoreError, match=r"pretrain\.pool\[0\]: the cube .* has no collection 'x' \(it has: sentinel"):
+        pool.collections(opened(folder, pool=[THEIRS | {"collection": "x"}]))
+    with pytest.raises(StoreError, match="there is no cube at"):
+        pool.collections(opened(folder, pool=[THEIRS | {"cube": "../nowhere"}]))
+
+
+def test_a_collection_of_other_bands_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from geossl.cube.collection import Collection
+
+    project = opened(folder, pool=[THEIRS])
+    of = pool._at
+
+    def fewer(cube: Cube, name: str, tag: str | None) -> Collection:
+        found = of(cube, name, tag)
+        if "theirs" in cube.uri:
+            found.__dict__["sensor"] = found.sensor.subset(("B02", "B03"))
+        return found
+
+    monkeypatch.setattr(pool, "_at", fewer)
+    with pytest.raises(RadiometryError, match=r"the project's scenes .* and the collection of pretrain\.pool\[0\]"):
+        pool.collections(project)
