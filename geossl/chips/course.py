@@ -6,12 +6,16 @@ this is the rest.
 
 from __future__ import annotations
 
+import functools
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 PREFETCH = 2
@@ -27,10 +31,22 @@ class Course(ABC):
     def __init__(self) -> None:
         self._epoch, self._batch = 0, 0
         self._fresh = True  # nothing of this epoch has been handed out by this object
+        # asked for with each batch; the lock, so that the threads that read ahead do not all make the same order
+        self._orders = functools.lru_cache(maxsize=2)(self._order)
+        self._ordering = threading.Lock()
 
     @abstractmethod
     def __len__(self) -> int:
         """Batches an epoch on this rank."""
+
+    @abstractmethod
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """What this rank goes through in an epoch."""
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """What this rank goes through in an epoch, made once an epoch."""
+        with self._ordering:
+            return self._orders(epoch)
 
     @abstractmethod
     def load(self, epoch: int, number: int) -> Batch:
@@ -77,3 +93,13 @@ class Course(ABC):
         self._batch += 1
         self._fresh = False
         return batch
+
+
+def dealt(order: NDArray[np.int64], batches: int, batch_size: int, *, rank: int, world: int) -> NDArray[np.int64]:
+    """A rank's share of an order (N, …): its part of every batch of all ranks together.
+
+    Batch by batch, not rank by rank: neighbours that were kept together stay on one rank.
+    """
+    rest = order.shape[1:]
+    full = order[: batches * batch_size * world]
+    return full.reshape(batches, world, batch_size, *rest)[:, rank].reshape(-1, *rest)

@@ -7,9 +7,10 @@ from typing import Any, Protocol, override
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from geossl.chips.course import Batch, Course
+from geossl.chips.course import Batch, Course, dealt
 from geossl.errors import SettingsError, TrainingError
 
 
@@ -65,10 +66,15 @@ class DatasetLoader(Course):
         return len(self.keys) // (self.batch_size * self._world)
 
     @override
-    def load(self, epoch: int, number: int) -> Batch:
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """(N,) positions in ``keys``."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self.keys))
-        first = (number * self._world + self._rank) * self.batch_size
-        images = [self.dataset[self.keys[key]]["image"] for key in order[first : first + self.batch_size]]
+        return dealt(order, len(self), self.batch_size, rank=self._rank, world=self._world)
+
+    @override
+    def load(self, epoch: int, number: int) -> Batch:
+        chosen = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        images = [self.dataset[self.keys[key]]["image"] for key in chosen]
         if len({image.shape for image in images}) > 1:
             shapes = ", ".join(str(tuple(shape)) for shape in sorted({image.shape for image in images}))
             raise TrainingError(f"the dataset's images differ in shape: {shapes}", "crop them in its transforms")

@@ -16,8 +16,6 @@ mask         (B, S, S) uint8 class positions, 255 where hidden or unlabelled; wi
 
 from __future__ import annotations
 
-import functools
-import threading
 from typing import Any, override
 
 import numpy as np
@@ -25,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from geossl.chips.buffers import BufferPool
-from geossl.chips.course import Batch, Course
+from geossl.chips.course import Batch, Course, dealt
 from geossl.chips.index import ChipIndex, centres, pairs
 from geossl.chips.labels import LabelLayer
 from geossl.chips.reader import ChipBuffers, ChipReader
@@ -86,9 +84,7 @@ class ChipLoader(Course):
         self._seed = seed
         self._rank, self._world = rank, world
         self._chunk = index.chunk() if shuffle else None
-        # asked for with each batch; the lock, so that the threads that read ahead do not all make the same order
-        self.rows = functools.lru_cache(maxsize=2)(self._rows)
-        self._ordering = threading.Lock()
+        self._chips = len(self._all_rows(0))
         self._share_out(batch_size)
         sensor = reader.collection.sensor
         self._wavelengths = torch.tensor([float("nan") if w is None else w for w in sensor.wavelengths])
@@ -96,19 +92,18 @@ class ChipLoader(Course):
 
     def _share_out(self, batch_size: int) -> None:
         """Give this rank batches of that size."""
-        chips = len(self._order(0))
         if self._shuffle:
-            self._length = chips // (batch_size * self._world)
+            self._length = self._chips // (batch_size * self._world)
             if not self._length:
                 what = "pairs" if self._paired else "chips"
                 raise SettingsError(
-                    f"{chips} {what} do not fill one batch of {batch_size} on {self._world} process(es)",
+                    f"{self._chips} {what} do not fill one batch of {batch_size} on {self._world} process(es)",
                     "use smaller batches or chips, accept cloudier chips, or add imagery",
                 )
         else:
-            self._length = -(-len(range(self._rank, chips, self._world)) // batch_size)
+            self._length = -(-len(range(self._rank, self._chips, self._world)) // batch_size)
         self.batch_size = batch_size
-        self.rows.cache_clear()
+        self._orders.cache_clear()
         rows = (batch_size, 2) if self._paired else (batch_size,)
         size, sensor = self.index.size, self.reader.collection.sensor
         dtype = getattr(torch, sensor.radiometry.dtype)
@@ -146,18 +141,15 @@ class ChipLoader(Course):
             self._share_out(batch_size)
         super().load_state_dict(state)
 
-    def _rows(self, epoch: int) -> NDArray[np.int64]:
-        """(N,) or (N, 2) rows of the index that this rank sees in an epoch, in order."""
-        order = self._order(epoch)
-        if not self._shuffle:
-            return order[self._rank :: self._world]
-        full = order[: self._length * self.batch_size * self._world]
-        # Batch by batch, not rank by rank: neighbours that were kept together stay on one rank.
-        return full.reshape(self._length, self._world, self.batch_size, *full.shape[1:])[:, self._rank].reshape(
-            -1, *full.shape[1:]
-        )
-
+    @override
     def _order(self, epoch: int) -> NDArray[np.int64]:
+        """(N,) or (N, 2) rows of the index."""
+        rows = self._all_rows(epoch)
+        if not self._shuffle:
+            return rows[self._rank :: self._world]
+        return dealt(rows, self._length, self.batch_size, rank=self._rank, world=self._world)
+
+    def _all_rows(self, epoch: int) -> NDArray[np.int64]:
         """Rows of one epoch for all ranks together."""
         if self._paired:
             rows = pairs(self.index, seed=self._seed, epoch=epoch if self._shuffle else 0)
@@ -179,9 +171,7 @@ class ChipLoader(Course):
 
     @override
     def load(self, epoch: int, number: int) -> Batch:
-        with self._ordering:
-            order = self.rows(epoch)
-        rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+        rows = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
         index, count = self.index, len(rows)
         image, quality, valid = (pool.take()[:count] for pool in (self._images, self._qualities, self._valids))
         pixels = self.reader.read(index, rows, ChipBuffers(image.numpy(), quality.numpy()))

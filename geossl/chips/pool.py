@@ -42,6 +42,7 @@ class PoolLoader(Course):
 
     def _deal(self) -> None:
         """Decide how many batches of an epoch, which has as many as all members' own together, are whose."""
+        self._orders.cache_clear()
         total = sum(len(member) for member in self.members)
         exact = total * self._weights / self._weights.sum()
         self._counts = np.floor(exact).astype(np.int64)
@@ -66,7 +67,8 @@ class PoolLoader(Course):
         own = self.members[member]
         return own.load(*divmod(done, len(own))) | {"member": torch.tensor(member)}
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
+    @override
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         """(N,) which member each batch of an epoch is from, the same on every rank."""
         batches = np.repeat(np.arange(len(self.members)), self._counts)
         return np.random.default_rng((self._seed, epoch)).permutation(batches)

@@ -101,7 +101,11 @@ def looks(reader: ChipReader, index: ChipIndex) -> NDArray[np.int64]:
 
 
 def kinds(look: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """(N,) which of at most ``count`` kinds each look (N, D) is of: k-means in whole numbers, the same everywhere."""
+    """(N,) which of at most ``count`` kinds each look (N, D) is of: k-means in whole numbers.
+
+    scikit-learn's adds up fractions in threads, in an order of their own: ranks, or a run and the one that goes
+    on after it, could come to weigh chips differently and would see others.
+    """
     rng = np.random.default_rng(seed)
     # k-means++: the next centre is likely far from all so far, or a rare kind would go unseen
     centre = look[[rng.integers(len(look))]]

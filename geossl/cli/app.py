@@ -17,6 +17,7 @@ from cyclopts import App, Group, Parameter
 from geossl import __version__
 from geossl.cli.cube import cube
 from geossl.cli.export import export
+from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.search import search
 from geossl.errors import GeosslError
 
@@ -48,16 +49,6 @@ only what is not done yet.""",
 app.command(cube)
 app.command(export)
 app.command(search, group=_look)
-
-ProjectFile = Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")]
-Overrides = Annotated[
-    list[str] | None,
-    Parameter(
-        ["--set", "-s"], help="Override one setting, as in `--set pretrain.epochs=20`. May be repeated.", negative=""
-    ),
-]
-
-_HERE = Path("geossl.yaml")
 
 
 @app.command(group=_start)
@@ -116,7 +107,7 @@ def init(
 @app.command(group=_stages)
 def ingest(
     *,
-    project: ProjectFile = _HERE,
+    project: ProjectFile = HERE,
     overrides: Overrides = None,
     plan: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -142,49 +133,49 @@ def ingest(
 
 
 @app.command(group=_stages)
-def stats(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def stats(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Compute band statistics over clear pixels, and cloud-free composites."""
     return _stage("stats", project, overrides)
 
 
 @app.command(group=_stages)
-def pretrain(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def pretrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Train an encoder on the unlabelled imagery. Goes on where it was interrupted."""
     return _stage("pretrain", project, overrides)
 
 
 @app.command(group=_stages)
-def evaluate(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def evaluate(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Score the frozen encoder on held-out blocks, beside the floors."""
     return _stage("evaluate", project, overrides)
 
 
 @app.command(group=_stages)
-def finetune(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def finetune(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Fit each task from its labels, and score it on held-out blocks beside the floors."""
     return _stage("finetune", project, overrides)
 
 
 @app.command(name="map", group=_stages)
-def map_(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def map_(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Map the area: GeoTIFFs with palette, polygons, QGIS styles, STAC Items."""
     return _stage("map", project, overrides)
 
 
 @app.command(group=_stages)
-def report(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def report(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Write one page of pictures and figures that needs no network."""
     return _stage("report", project, overrides)
 
 
 @app.command(group=_look)
-def embed(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def embed(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Let the encoder describe every chip of every scene, as GeoParquet and for `geossl search`. Only new scenes are added."""
     return _stage("embed", project, overrides)
 
 
 @app.command(group=_start)
-def run(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
+def run(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """All stages, in order; each does only what is not done yet."""
     from geossl.project.stages.run import run_all
 
@@ -194,7 +185,7 @@ def run(*, project: ProjectFile = _HERE, overrides: Overrides = None) -> int:
 @app.command(group=_look)
 def status(
     *,
-    project: ProjectFile = _HERE,
+    project: ProjectFile = HERE,
     overrides: Overrides = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -220,7 +211,7 @@ def status(
 @app.command(group=_look)
 def scenes(
     *,
-    project: ProjectFile = _HERE,
+    project: ProjectFile = HERE,
     overrides: Overrides = None,
     quarantined: Annotated[bool, Parameter(negative="")] = False,
     snapshot: str | None = None,
@@ -262,7 +253,7 @@ def doctor(*, project: ProjectFile | None = None) -> int:
 
 
 @app.command(group=_operate)
-def deploy(*, project: ProjectFile = _HERE, pool: str = "geossl") -> int:
+def deploy(*, project: ProjectFile = HERE, pool: str = "geossl") -> int:
     """Register this project's flows on the Prefect server that PREFECT_API_URL names.
 
     Parameters

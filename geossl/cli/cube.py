@@ -8,6 +8,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from geossl.cli.options import HERE, ProjectFile
+
 DAMAGED = 4
 """Exit code of a check that found damage."""
 
@@ -28,14 +30,12 @@ The cube holds every scene of the project, and every state that it was ever in: 
     help_format="markdown",
 )
 
-ProjectFile = Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")]
 Json = Annotated[bool, Parameter(negative="", help="Print it for machines.")]
 DryRun = Annotated[bool, Parameter(negative="", help="Only say what would go.")]
-_HERE = Path("geossl.yaml")
 
 
 @cube.command
-def log(*, last: int = 30, project: ProjectFile = _HERE, json: Json = False) -> int:
+def log(*, last: int = 30, project: ProjectFile = HERE, json: Json = False) -> int:
     """List the snapshots, newest first: time, what was done, number of scenes, tags.
 
     Each id or tag can be given to `diff`, to `check --snapshot` and to `geossl scenes --snapshot`.
@@ -59,7 +59,7 @@ def log(*, last: int = 30, project: ProjectFile = _HERE, json: Json = False) -> 
 
 @cube.command
 def diff(
-    before: str | None = None, after: str | None = None, *, project: ProjectFile = _HERE, json: Json = False
+    before: str | None = None, after: str | None = None, *, project: ProjectFile = HERE, json: Json = False
 ) -> int:
     """Say what changed between two snapshots.
 
@@ -91,7 +91,7 @@ def check(
     *,
     snapshot: str | None = None,
     repair: Annotated[bool, Parameter(negative="")] = False,
-    project: ProjectFile = _HERE,
+    project: ProjectFile = HERE,
     json: Json = False,
 ) -> int:
     """Read every chunk of a snapshot and compare its checksum; ends with exit code 4 where something is damaged.
@@ -131,7 +131,7 @@ def check(
 
 
 @cube.command
-def expire(*, keep: str, dry_run: DryRun = False, project: ProjectFile = _HERE) -> int:
+def expire(*, keep: str, dry_run: DryRun = False, project: ProjectFile = HERE) -> int:
     """Forget snapshots older than `--keep`, and free the bytes that only they needed.
 
     The newest snapshot stays, and so does every one with a tag: what an encoder or a map was made from can
@@ -158,7 +158,7 @@ def expire(*, keep: str, dry_run: DryRun = False, project: ProjectFile = _HERE) 
 
 
 @cube.command
-def gc(*, dry_run: DryRun = False, project: ProjectFile = _HERE) -> int:
+def gc(*, dry_run: DryRun = False, project: ProjectFile = HERE) -> int:
     """Free what no snapshot needs: leftovers of runs that crashed, and of snapshots that expired.
 
     What is younger than a week stays, since it may belong to an ingest that runs right now.
@@ -172,7 +172,7 @@ def gc(*, dry_run: DryRun = False, project: ProjectFile = _HERE) -> int:
 
 
 @cube.command
-def migrate(*, dry_run: DryRun = False, project: ProjectFile = _HERE) -> int:
+def migrate(*, dry_run: DryRun = False, project: ProjectFile = HERE) -> int:
     """Bring a cube that an older geossl wrote to the format of this one.
 
     Can be interrupted at any time, and run again. Old snapshots stay as they are, and readable.
@@ -196,7 +196,7 @@ def migrate(*, dry_run: DryRun = False, project: ProjectFile = _HERE) -> int:
 
 
 @cube.command
-def export(file: Path, *, snapshot: str | None = None, project: ProjectFile = _HERE) -> int:
+def export(file: Path, *, snapshot: str | None = None, project: ProjectFile = HERE) -> int:
     """Write the table of scenes as stac-geoparquet, which STAC tools, GeoPandas, DuckDB and QGIS read.
 
     Each scene is the STAC Item that it came from, with its revision, checksum, tiles and clear fraction.

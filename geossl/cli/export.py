@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
+
+from geossl.cli.options import HERE, ProjectFile
 
 export = App(name="export", group="Look", help="Take an encoder to other libraries.", help_format="markdown")
-
-_HERE = Path("geossl.yaml")
 
 
 @export.command
@@ -18,7 +18,7 @@ def encoder(
     *,
     to: Literal["timm", "torchgeo"],
     out: Path,
-    project: Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")] = _HERE,
+    project: ProjectFile = HERE,
 ) -> int:
     """Write an encoder as files that timm or torchgeo load by their own call.
 

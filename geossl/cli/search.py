@@ -9,6 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from geossl.cli.options import HERE, Overrides, ProjectFile
+
 
 def search(
     *,
@@ -20,13 +22,8 @@ def search(
     most: Annotated[int, Parameter(validator=Number(gte=1))] = 12,
     out: Path | None = None,
     sheet: Path | None = None,
-    project: Annotated[Path, Parameter(["--project", "-p"], help="Project file, or the folder it lies in.")] = Path(
-        "geossl.yaml"
-    ),
-    overrides: Annotated[
-        list[str] | None,
-        Parameter(["--set", "-s"], help="Override one setting, as in `--set search.milvus=none`.", negative=""),
-    ] = None,
+    project: ProjectFile = HERE,
+    overrides: Overrides = None,
 ) -> int:
     """Find the places that are most like a point or a polygon, by the embeddings of `geossl embed`.
 

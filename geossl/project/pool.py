@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from geossl.bands import require_same_radiometry
 from geossl.chips.cache import ChunkCache, default_folder
 from geossl.chips.index import build_index
@@ -17,13 +19,22 @@ from geossl.project.project import Project
 from geossl.train.settings import PretrainSettings
 
 
-def collections(project: Project, tag: str | None = None) -> list[Collection]:
-    """The project's scenes, then the pool's other collections.
+@dataclass(frozen=True)
+class Member:
+    """A collection to train on, as it is now."""
 
-    Parameters
-    ----------
-    tag:
-        Pin every cube's snapshot by this tag, unless it is already, and read that; None: the newest.
+    cube: Cube
+    scenes: Collection
+
+    def pinned(self, tag: str) -> Collection:
+        """The same, kept by a tag from now on; or what an earlier run kept by it."""
+        if tag not in self.cube.tags():
+            self.cube.tag(tag, self.scenes.snapshot)
+        return self.cube.view(tag).collection(self.scenes.name)
+
+
+def members(project: Project) -> list[Member]:
+    """The project's scenes, then the pool's other collections; those of one cube in one snapshot.
 
     Raises
     ------
@@ -32,45 +43,43 @@ def collections(project: Project, tag: str | None = None) -> list[Collection]:
     RadiometryError
         A collection has other bands or units than the project's scenes.
     """
-    own = project.scenes()
-    members = [_at(project.cube(), own.name, tag)]
+    cube = project.cube()
+    views = {cube.uri: cube.view()}
+    found = [Member(cube, views[cube.uri].collection(project.sensor.name))]
+    sensor = found[0].scenes.sensor
     for number, other in enumerate(project.settings.pretrain.pool):
         where = f"pretrain.pool[{number}]"
         if other.cube is None:
-            cube = project.cube()
+            cube = found[0].cube
         else:
             cube = Cube.open(other.cube if "://" in other.cube else str(project.root / other.cube))
-        known = cube.view().collections()
-        if other.collection not in known:
+        if cube.uri not in views:
+            views[cube.uri] = cube.view()
+        view = views[cube.uri]
+        if other.collection not in (known := view.collections()):
             raise StoreError(
                 f"{where}: the cube {cube.uri} has no collection {other.collection!r} (it has: {', '.join(known)})"
             )
-        member = _at(cube, other.collection, tag)
-        require_same_radiometry(own.sensor, member.sensor, us="the project's scenes", them=f"the collection of {where}")
-        members.append(member)
-    return members
+        member = Member(cube, view.collection(other.collection))
+        require_same_radiometry(
+            sensor, member.scenes.sensor, us="the project's scenes", them=f"the collection of {where}"
+        )
+        found.append(member)
+    return found
 
 
-def loader(project: Project, settings: PretrainSettings, members: list[Collection]) -> ChipLoader | PoolLoader:
-    """Batches of the chips of :func:`collections`."""
-    if len(members) == 1:
-        return _loader(project, settings, members[0])
+def loader(project: Project, settings: PretrainSettings, scenes: list[Collection]) -> ChipLoader | PoolLoader:
+    """Batches of the chips of the collections of :func:`members`."""
+    if len(scenes) == 1:
+        return _loader(project, settings, scenes[0])
     weights = [1.0, *(other.weight for other in settings.pool)]
-    return PoolLoader([_loader(project, settings, member) for member in members], weights, seed=settings.seed)
+    return PoolLoader([_loader(project, settings, each) for each in scenes], weights, seed=settings.seed)
 
 
 def count(loader: ChipLoader | PoolLoader) -> int:
     """How many chips there are."""
     members = loader.members if isinstance(loader, PoolLoader) else [loader]
     return sum(len(member.index) for member in members)
-
-
-def _at(cube: Cube, name: str, tag: str | None) -> Collection:
-    if tag is None:
-        return cube.view().collection(name)
-    if tag not in cube.tags():
-        cube.tag(tag, cube.view().collection(name).snapshot)
-    return cube.view(tag).collection(name)
 
 
 def _loader(project: Project, settings: PretrainSettings, scenes: Collection) -> ChipLoader:
@@ -93,7 +102,10 @@ def _loader(project: Project, settings: PretrainSettings, scenes: Collection) ->
         share=share,
         clear=sampling.clear,
         diversity=sampling.diversity,
-        regions=[(project.geometry(region.area), region.weight) for region in sampling.regions],
+        regions=[
+            (project.geometry(region.area, f"pretrain.sampling.regions[{number}].area"), region.weight)
+            for number, region in enumerate(sampling.regions)
+        ],
         seed=settings.seed,
     )
     return ChipLoader(

@@ -185,16 +185,18 @@ class Project:
 
     def area(self) -> Geometry | None:
         """The area of interest in longitude and latitude; None: wherever there is imagery."""
-        return None if self.settings.area is None else self.geometry(self.settings.area)
+        return None if self.settings.area is None else self.geometry(self.settings.area, "area")
 
-    def geometry(self, area: tuple[float, float, float, float] | Path) -> Geometry:
-        """West, south, east, north, or what a vector file holds, in longitude and latitude."""
+    def geometry(self, area: tuple[float, float, float, float] | Path, what: str) -> Geometry:
+        """West, south, east, north, or what a vector file holds, in longitude and latitude; ``what`` setting says so."""
         if isinstance(area, tuple):
             west, south, east, north = area
             if not (west < east and south < north):
-                raise SettingsError(f"area {list(area)} is not west, south, east, north", "west < east, south < north")
+                raise SettingsError(
+                    f"{what} {list(area)} is not west, south, east, north", "west < east, south < north"
+                )
             return box(west, south, east, north, "EPSG:4326")
-        return Geometry(read_outline(self.root / area, "area", "EPSG:4326"), "EPSG:4326")
+        return Geometry(read_outline(self.root / area, what, "EPSG:4326"), "EPSG:4326")
 
     def grid(self, scenes: Sequence[Scene] = ()) -> Grid:
         """The project's grid: the cube's once there is one, else from the settings and the first readable scene."""

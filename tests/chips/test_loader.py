@@ -43,7 +43,7 @@ def seen(batches: Any) -> list[bytes]:
 def test_a_batch_says_what_the_cube_says(reader: ChipReader, index: ChipIndex) -> None:
     loader = ChipLoader(reader, index, 10)
     collection = reader.collection
-    rows = loader.rows(0)
+    rows = loader.order(0)
     for number, batch in enumerate(islice(loader, 3)):
         for place, row in enumerate(rows[number * 10 : number * 10 + 10]):
             tile_id, step = index.tile_ids[index.tile[row]], index.step[row]
@@ -67,7 +67,7 @@ def test_ranks_share_an_epoch_without_overlap(
     reader: ChipReader, index: ChipIndex, world: int, batch_size: int, epoch: int, paired: bool
 ) -> None:
     loaders = [ChipLoader(reader, index, batch_size, paired=paired, rank=r, world=world) for r in range(world)]
-    rows = [loader.rows(epoch) for loader in loaders]
+    rows = [loader.order(epoch) for loader in loaders]
     assert {len(r) for r in rows} == {len(loaders[0]) * batch_size}
     together = np.concatenate(rows).ravel()
     assert len(np.unique(together)) == len(together)
@@ -101,7 +101,7 @@ def test_epochs_differ_and_a_seed_repeats_them(reader: ChipReader, index: ChipIn
 
 def test_neighbours_stay_together_and_are_otherwise_spread(reader: ChipReader, index: ChipIndex) -> None:
     loader = ChipLoader(reader, index, 16)
-    chunk = index.chunk()[loader.rows(0)]
+    chunk = index.chunk()[loader.order(0)]
     runs = np.diff(np.flatnonzero(np.r_[True, chunk[1:] != chunk[:-1], True]))
     assert set(np.unique(runs) % NEIGHBOURS) == {0}
     # two runs of one chunk seldom meet: 16 chips of a chunk, 24 chunks
@@ -143,7 +143,7 @@ def test_another_number_of_ranks_keeps_the_batches_and_their_order(
 
     def batches(loaders: list[ChipLoader], epoch: int) -> list[np.ndarray]:
         """The rows of each batch, on all ranks together."""
-        rows = [loader.rows(epoch).reshape(len(loader), -1) for loader in loaders]
+        rows = [loader.order(epoch).reshape(len(loader), -1) for loader in loaders]
         return [np.sort(np.concatenate(batch)) for batch in zip(*rows, strict=True)]
 
     first = ranks(before)
@@ -155,7 +155,7 @@ def test_another_number_of_ranks_keeps_the_batches_and_their_order(
     for epoch in range(2):
         np.testing.assert_array_equal(batches(second, epoch), batches(first, epoch))
     np.testing.assert_array_equal(
-        next(iter(second[0]))["image"], reader.read(index, second[0].rows(0)[3 * 12 // after :][: 12 // after]).image
+        next(iter(second[0]))["image"], reader.read(index, second[0].order(0)[3 * 12 // after :][: 12 // after]).image
     )
 
 
@@ -171,7 +171,7 @@ def test_pairs_show_one_place_at_two_times(reader: ChipReader, index: ChipIndex)
     assert batch["image"].shape == (8, 2, 4, 64, 64)
     assert batch["valid"].shape == (8, 2, 64, 64)
     assert (batch["time"][:, 0] != batch["time"][:, 1]).all()
-    rows = loader.rows(0)[:8]
+    rows = loader.order(0)[:8]
     for t in (0, 1):
         np.testing.assert_array_equal(batch["image"][:, t], reader.read(index, rows[:, t]).image)
 
@@ -207,7 +207,7 @@ def test_labelled_finds_the_chips_with_something_to_learn(labels: Labels, index:
 def test_a_batch_that_is_kept_is_not_overwritten(reader: ChipReader, index: ChipIndex) -> None:
     loader = ChipLoader(reader, index, 16)
     batches = list(loader)
-    rows = loader.rows(0)
+    rows = loader.order(0)
     for number, batch in enumerate(batches):
         np.testing.assert_array_equal(batch["image"], reader.read(index, rows[number * 16 : number * 16 + 16]).image)
 

@@ -31,7 +31,7 @@ def index(collection: Collection) -> ChipIndex:
 
 def often(loader: ChipLoader, epochs: int) -> np.ndarray:
     """How often each chip of the index comes in so many epochs."""
-    return sum(np.bincount(loader.rows(epoch).ravel(), minlength=len(loader.index)) for epoch in range(epochs))  # type: ignore[return-value]  # no epoch gives 0
+    return sum(np.bincount(loader.order(epoch).ravel(), minlength=len(loader.index)) for epoch in range(epochs))  # type: ignore[return-value]  # no epoch gives 0
 
 
 @settings(max_examples=10, report_multiple_bugs=False)
@@ -44,7 +44,7 @@ def test_chips_come_as_often_as_they_weigh_on_all_ranks_together(
 ) -> None:
     each = np.resize(weights, len(index))
     ranks = [ChipLoader(reader, index, 4, weights=each, rank=rank, world=world) for rank in range(world)]
-    assert {len(loader.rows(0)) for loader in ranks} == {len(index) // (4 * world) * 4}
+    assert {len(loader.order(0)) for loader in ranks} == {len(index) // (4 * world) * 4}
     once = sum(often(loader, 1) for loader in ranks)
     expected = each / each.mean()
     assert (once <= np.ceil(expected)).all()
@@ -54,21 +54,21 @@ def test_chips_come_as_often_as_they_weigh_on_all_ranks_together(
     for weight in set(weights):
         chosen = each == weight
         assert many[chosen].mean() == pytest.approx(expected[chosen].mean(), abs=0.15)
-    assert (ranks[0].rows(0) != ranks[0].rows(1)).any()
+    assert (ranks[0].order(0) != ranks[0].order(1)).any()
 
 
 def test_the_second_showing_of_a_chip_is_seldom_in_the_batch_of_the_first(reader: ChipReader, index: ChipIndex) -> None:
     weights = np.where(np.arange(len(index)) % 4 == 0, 4.0, 0.0)
     loader = ChipLoader(reader, index, 16, weights=weights)
-    twice = [16 - len(set(batch)) for batch in loader.rows(0).reshape(-1, 16)]
+    twice = [16 - len(set(batch)) for batch in loader.order(0).reshape(-1, 16)]
     assert np.mean(twice) < 2
 
 
 def test_pairs_weigh_the_mean_of_their_two(reader: ChipReader, index: ChipIndex) -> None:
     weights = (index.row < 256).astype(np.float64)
     loader = ChipLoader(reader, index, 4, paired=True, weights=weights)
-    assert loader.rows(0).shape == (128, 2)
-    assert (index.row[loader.rows(0)] < 256).all()
+    assert loader.order(0).shape == (128, 2)
+    assert (index.row[loader.order(0)] < 256).all()
 
 
 def test_clear_chips_come_more_often_by_the_power_of_their_share(reader: ChipReader, index: ChipIndex) -> None:

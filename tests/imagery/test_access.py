@@ -11,10 +11,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
 
 import numpy as np
 import pytest
@@ -29,12 +27,12 @@ from geossl.imagery.raster import open_raster
 from geossl.imagery.scene import Scene
 from geossl.imagery.warp import check_scene, read_tile
 
+from .providers import SECRET, Tokens, bearers, blob_store, oauth, refuse
 from .servers import Handler, Site
 
 WRITTEN = np.random.default_rng(3).integers(1, 9_999, (256, 256)).astype(np.int16)
 GRID = Grid("EPSG:32622", 10, 256)
 TILE = GRID[0, 7]
-SECRET = "s3cr3t"
 
 
 @pytest.fixture(autouse=True)
@@ -67,53 +65,10 @@ def site(tmp_path: Path, write: Callable[..., str]) -> Iterator[Site]:
         yield site
 
 
-class Tokens:
-    """Hands out tokens of a short life, and knows which are good."""
-
-    def __init__(self, life: float = 3600) -> None:
-        self.life, self.given = life, 0
-        self.good: dict[str, float] = {}
-
-    def give(self) -> str:
-        self.given += 1
-        token = f"{SECRET}-{self.given}"
-        self.good[token] = time.time() + self.life
-        return token
-
-    def knows(self, token: str | None) -> bool:
-        return token is not None and self.good.get(token, 0) > time.time()
-
-
-def answer(request: Handler, said: Any) -> bool:
-    request.say(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
-    return True
-
-
-def refuse(request: Handler, status: int = 403) -> bool:
-    request.say(status)
-    return True
-
-
 def pixels(scene: Scene, sensor: Sensor) -> Any:
     read = read_tile(scene, sensor, TILE)
     assert read is not None
     return read.image[0]
-
-
-def blob_store(tokens: Tokens, key: str | None = None) -> Callable[[Handler], bool]:
-    """Signatures below ``/sas``, blobs to those who have one of their own container."""
-
-    def manner(request: Handler) -> bool:
-        parts = urlsplit(request.path)
-        if parts.path.startswith("/sas/"):
-            if key is not None and request.headers.get("Ocp-Apim-Subscription-Key") not in (None, key):
-                return refuse(request, 401)
-            assert parts.path == "/sas/acc/scenes"
-            token, expiry = tokens.give(), datetime.now(UTC) + timedelta(seconds=tokens.life)
-            return answer(request, {"token": f"sv=1&sig={quote(token)}", "msft:expiry": expiry.isoformat()})
-        return not tokens.knows(parse_qs(parts.query).get("sig", [None])[0]) and refuse(request)
-
-    return manner
 
 
 def planetary(site: Site) -> PlanetaryComputer:
@@ -179,27 +134,6 @@ def test_a_refused_subscription_key_names_its_variable(
     assert SECRET not in str(caught.value)
     monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "right")
     check_scene(scene, make_sensor("B1"))
-
-
-def bearers(tokens: Tokens, login: Callable[[Handler], dict[str, Any] | None]) -> Callable[[Handler], bool]:
-    """Files for those who have a bearer token; ``login`` trades credentials for one."""
-
-    def manner(request: Handler) -> bool:
-        if request.command == "POST":
-            said = login(request)
-            return refuse(request, 401) if said is None else answer(request, said)
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        return not (scheme == "Bearer" and tokens.knows(token)) and refuse(request, 401)
-
-    return manner
-
-
-def oauth(tokens: Tokens, *accepted: dict[str, str]) -> Callable[[Handler], bool]:
-    def login(request: Handler) -> dict[str, Any] | None:
-        form = {key: value for key, (value,) in parse_qs(request.form).items()}
-        return {"access_token": tokens.give(), "expires_in": tokens.life} if form in accepted else None
-
-    return bearers(tokens, login)
 
 
 CLIENT = {"grant_type": "client_credentials", "client_id": "me", "client_secret": SECRET}

@@ -7,12 +7,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
 import pytest
 import yaml
+import zarr
 
 from geossl.chips.loader import ChipLoader
 from geossl.chips.pool import PoolLoader
+from geossl.cube import layout
+from geossl.cube.collection import Collection
 from geossl.cube.repository import Cube
 from geossl.errors import RadiometryError, StoreError
 from geossl.progress import silent
@@ -49,6 +53,10 @@ def opened(folder: Path, bands: tuple[str, ...] = ("B02", "B03", "B04", "B08"), 
     return Project.load(folder)
 
 
+def now(project: Project) -> list[Collection]:
+    return [member.scenes for member in pool.members(project)]
+
+
 THEIRS = {"cube": "../theirs/store/cube", "collection": "sentinel-2-l2a", "weight": 3}
 
 
@@ -57,7 +65,7 @@ def test_an_encoder_is_pretrained_on_two_cubes_whose_snapshots_are_kept(folder: 
     first = pretrain.run(project, silent)
     record = project.state.get("pretrain")
     assert record is not None
-    (alone,) = pool.collections(opened(folder))
+    (alone,) = now(opened(folder))
     chips = pool.count(pool.loader(opened(folder), project.settings.pretrain, [alone]))
     assert record.result["chips"] == 2 * chips
     assert f"from {2 * chips:,} chips" in first.lines[0]
@@ -65,20 +73,20 @@ def test_an_encoder_is_pretrained_on_two_cubes_whose_snapshots_are_kept(folder: 
         tags = Cube.open(str(folder.parent / name / "store" / "cube")).tags()
         assert [tag for tag in tags if tag.startswith("pretrain-")] == [f"pretrain-{record.key}"]
     assert pretrain.run(project, silent).skipped
-    loader = pool.loader(project, project.settings.pretrain, pool.collections(project))
+    loader = pool.loader(project, project.settings.pretrain, now(project))
     assert isinstance(loader, PoolLoader)
     shares = Counter(loader.order(0).tolist())
     assert shares[1] / shares[0] == pytest.approx(3, rel=0.1)
 
 
 def test_regions_of_the_project_file_are_seen_as_often_as_they_weigh(folder: Path) -> None:
-    (scenes,) = pool.collections(opened(folder))
+    (scenes,) = now(opened(folder))
     tile = scenes.tile(scenes.tile_ids[0])
     area = list(tile.extent.to_crs("EPSG:4326").boundingbox)
     project = opened(folder, sampling={"regions": [{"area": area, "weight": 0}], "diversity": 0.5})
     loader = pool.loader(project, project.settings.pretrain, [scenes])
     assert isinstance(loader, ChipLoader)
-    rows = loader.rows(0)
+    rows = loader.order(0)
     assert (loader.index.tile[rows] != 0).mean() > 0.95  # the box in degrees is a little larger than the tile
     assert (loader.index.tile == 0).mean() == pytest.approx(0.5, abs=0.1)
     assert len(np.unique(rows)) < len(rows)
@@ -99,23 +107,38 @@ def test_damaged_chunks_are_borne_with_up_to_the_limit(folder: Path, caplog: pyt
 
 def test_what_cannot_be_pooled_is_said(folder: Path) -> None:
     with pytest.raises(StoreError, match=r"pretrain\.pool\[0\]: the cube .* has no collection 'x' \(it has: sentinel"):
-        pool.collections(opened(folder, pool=[THEIRS | {"collection": "x"}]))
+        pool.members(opened(folder, pool=[THEIRS | {"collection": "x"}]))
     with pytest.raises(StoreError, match="there is no cube at"):
-        pool.collections(opened(folder, pool=[THEIRS | {"cube": "../nowhere"}]))
+        pool.members(opened(folder, pool=[THEIRS | {"cube": "../nowhere"}]))
 
 
-def test_a_collection_of_other_bands_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from geossl.cube.collection import Collection
+def test_a_commit_between_looking_and_keeping_is_not_trained_on(folder: Path) -> None:
+    (member,) = pool.members(opened(folder))
 
-    project = opened(folder, pool=[THEIRS])
-    of = pool._at
+    def change(session: icechunk.Session) -> str:
+        zarr.open_group(session.store).attrs["late"] = True
+        return "something else"
 
-    def fewer(cube: Cube, name: str, tag: str | None) -> Collection:
-        found = of(cube, name, tag)
-        if "theirs" in cube.uri:
-            found.__dict__["sensor"] = found.sensor.subset(("B02", "B03"))
-        return found
+    member.cube.transact(change)
+    later = pool.members(opened(folder))[0]
+    assert later.scenes.snapshot != member.scenes.snapshot
+    assert member.pinned("mine").snapshot == member.scenes.snapshot
+    assert later.pinned("mine").snapshot == member.scenes.snapshot  # a run that goes on
 
-    monkeypatch.setattr(pool, "_at", fewer)
+
+def test_patience_with_damage_may_change_without_beginning_anew(folder: Path) -> None:
+    pretrain.run(opened(folder, bad_chunks=2), silent)
+    assert pretrain.run(opened(folder, bad_chunks=3, threads=2), silent).skipped
+
+
+def test_a_collection_of_other_bands_is_refused(folder: Path) -> None:
+    own = now(opened(folder))[0]
+    sensor = own.sensor.subset(("B02", "B03"))
+
+    def fill(session: icechunk.Session) -> str:
+        layout.create_collection(zarr.open_group(session.store), own.name, sensor, own.grid)
+        return "two bands"
+
+    Cube.create(str(folder.parent / "fewer")).transact(fill)
     with pytest.raises(RadiometryError, match=r"the project's scenes .* and the collection of pretrain\.pool\[0\]"):
-        pool.collections(project)
+        pool.members(opened(folder, pool=[THEIRS | {"cube": "../fewer"}]))

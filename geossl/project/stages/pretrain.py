@@ -24,13 +24,15 @@ def run(project: Project, progress: Progress) -> StageResult:
         Scenes or their statistics are missing.
     """
     settings = located(project, project.settings.pretrain)
-    scenes, *others = pool.collections(project)
+    members = pool.members(project)
+    scenes, *others = (member.scenes for member in members)
     if scenes.statistics is None:
         raise StoreError(f"collection {scenes.name!r} has no statistics yet", "run `geossl stats` first")
     key = fingerprint(
         scenes=content(scenes),
         pool=[content(other) for other in others],
-        settings=project.settings.pretrain,
+        # what changes nothing of the encoder is no reason to begin anew
+        settings=project.settings.pretrain.model_dump(mode="json", exclude={"threads", "bad_chunks"}),
         split=project.settings.split,
         start=_content_of_start(project.settings.pretrain, settings),
     )
@@ -38,10 +40,10 @@ def run(project: Project, progress: Progress) -> StageResult:
     if done is not None and (project.encoders / done.result["encoder"]).exists():
         return StageResult("pretrain", skipped=True)
     # Pinned before the first step: the snapshot outlives an expiry, and a run that goes on sees the same pixels.
-    members = pool.collections(project, f"pretrain-{key}")
-    scenes = members[0]
+    kept = [member.pinned(f"pretrain-{key}") for member in members]
+    scenes = kept[0]
     assert scenes.statistics is not None
-    loader = pool.loader(project, settings, members)
+    loader = pool.loader(project, settings, kept)
     folder = project.encoders / f"unfinished-{key}"
     with project.state.recording("pretrain", key) as result:
         card = pretrain(
@@ -58,7 +60,7 @@ def run(project: Project, progress: Progress) -> StageResult:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         folder.rename(home)
         result.update(encoder=card.id, snapshot=card.snapshot, chips=pool.count(loader))
-    return StageResult("pretrain", [f"encoder {card.id} from {pool.count(loader):,} chips", _health(card)])
+    return StageResult("pretrain", [f"encoder {card.id} from {result['chips']:,} chips", _health(card)])
 
 
 def located(project: Project, settings: PretrainSettings) -> PretrainSettings:

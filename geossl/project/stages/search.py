@@ -100,7 +100,7 @@ def search(
         "snapshot": record.result["snapshot"],
         "by": "exact comparison" if isinstance(index, Exact) else f"Milvus, {uri}",
     }
-    return Answer(_geojson(embeddings, hits, query), sheet, _notes(project, record, asking, hits, most))
+    return Answer(_geojson(embeddings, hits, query), sheet, _notes(scenes, record, asking, hits, most))
 
 
 def parse_point(text: str) -> tuple[float, float]:
@@ -195,11 +195,10 @@ def _index(scenes: Collection, chips: Sequence[Hit], size: int) -> ChipIndex:
     )
 
 
-def _notes(project: Project, record: Record, asking: Question, hits: Sequence[Hit], most: int) -> list[str]:
+def _notes(scenes: Collection, record: Record, asking: Question, hits: Sequence[Hit], most: int) -> list[str]:
     notes = [f"{len(hits)} places like {asking.chips} chip(s) of {len(asking.places)} place(s)"]
     if len(hits) < most:
         notes.append("there are no more that lie apart from each other and from what was asked for")
-    scenes = project.scenes()
     if scenes.snapshot != record.result["snapshot"]:
         notes.append("the cube has changed since: `geossl embed` brings the embeddings up to date")
     return notes
