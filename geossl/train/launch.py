@@ -63,6 +63,8 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 calls this form; nobody who trains can do anything about it
             warnings.filterwarnings("ignore", message=r".*LeafSpec", category=FutureWarning)
+            # where Slurm is installed, a hint to start this by srun
+            warnings.filterwarnings("ignore", message=r"The `srun` command is available")
             # a momentum encoder is meant to be
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
             yield
