@@ -31,6 +31,7 @@ TINY_LEGEND = Legend(
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, and all that share the small project, so that nothing is prepared twice."""
     for item in items:
