@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,17 @@ LEARN: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRED)
-@pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])
+LONG = [(name, "vit-tiny") for name in PAIRED if LEARN[name][0] > 15]
+"""Ten seconds and more."""
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case in LONG else ())
+        for case in itertools.product(PAIRED, ["unet-tiny", "vit-tiny"])
+    ],
+)
 def test_steps_lower_the_loss(name: str, encoder: str) -> None:
     steps, settings = LEARN[name]
     method = build(name, encoder, **QUIET | {"crop": 0.8} | settings)

@@ -81,6 +81,7 @@ def _project(folder: Path, text: str) -> Project:
     return Project.load(folder)
 
 
+@pytest.mark.slow
 def test_zion_landcover_from_one_landsat_scene(shared_data: Path, tmp_path: Path) -> None:
     source = shared_data / "zion-landsat8-nlcd"
     project = _project(tmp_path, ZION % (source, source) + SMALL)
@@ -100,6 +101,7 @@ def test_zion_landcover_from_one_landsat_scene(shared_data: Path, tmp_path: Path
     assert project.report_file.exists()
 
 
+@pytest.mark.slow
 def test_pucallpa_a_new_year_arrives_and_the_change_is_mapped(shared_data: Path, tmp_path: Path) -> None:
     years = {path.stem[-4:]: path for path in (shared_data / "pucallpa-landsat-series").glob("*.tif")}
     assert sorted(years) == [str(year) for year in range(1985, 2021, 5)]
