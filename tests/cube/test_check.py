@@ -89,6 +89,7 @@ def test_a_sound_cube_has_no_damage(full: Cube) -> None:
     assert report.bytes > 5 * 2 * 256 * 256
 
 
+@pytest.mark.slow
 def test_200_flipped_bits_are_200_times_found_and_never_served(cube: Cube, make_scene: SceneMaker) -> None:
     """Ten files at a time: exactly those are named, no reader serves one of them, and all others are served."""
     read_in(cube, [make_scene(number) for number in range(8)])

@@ -131,6 +131,7 @@ class _Crash(WorkerPlugin):
         steps.read_tile = crash
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_scene_that_kills_its_workers_is_set_aside_alone(tmp_path: Path, make_scene: SceneMaker) -> None:
     """Its neighbours die with it each time, and are ingested all the same."""

@@ -77,6 +77,7 @@ def test_test_blocks_never_leak(tmp_path: Path, encoder: Encoder, card: Card, se
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test_one_seed_gives_one_model_and_another_another(landcover_data: TaskData, encoder: Encoder, card: Card) -> None:
     quick = FINETUNE.model_copy(update={"mode": "auto", "finetune": QUICK.model_copy(update={"steps": 10})})
     first, again = (landcover.fit(landcover_data, encoder, card, quick) for _ in range(2))

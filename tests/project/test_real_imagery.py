@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyogrio
+import pytest
 import rasterio
 
 from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
