@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from geossl.bands import Sensor
@@ -78,9 +79,8 @@ def _inspect(task: _Task, sensor: Sensor, grid: Grid, area: Geometry | None) -> 
     scene, checksum, known = task
     try:
         checksum = checksum or scene.checksum()
-        if known != checksum:
-            check_scene(scene, sensor)
-        tiles = tiles_of(scene, grid, area)
+        box = scene_geobox(scene) if known == checksum else check_scene(scene, sensor)
+        tiles = tiles_of(box, grid, area)
         if not tiles:
             raise SceneError(f"scene {scene.id} lies outside the project's area")
     except GeosslError as error:
@@ -112,15 +112,15 @@ def tiles_to_read(candidate: Candidate, known: Mapping[str, SceneEntry]) -> list
     return [tile for tile in candidate.tiles if tile.id not in entry.tiles]
 
 
-def tiles_of(scene: Scene, grid: Grid, area: Geometry | None = None) -> list[Tile]:
-    """The tiles that the scene's raster touches, within an area.
+def tiles_of(raster: GeoBox, grid: Grid, area: Geometry | None = None) -> list[Tile]:
+    """The tiles that a scene's raster touches, within an area.
 
     By the raster's extent rather than the footprint: footprints are drawn coarsely, and a tile missed
     would be pixels lost.
     """
-    extent = scene_geobox(scene).extent
+    extent = raster.extent
     there, here = extent.crs, CRS(grid.crs)
-    assert there is not None  # scene_geobox has seen to it
+    assert there is not None  # a raster that does not say where it is was refused
     if area is not None and there != here:
         # a raster larger than a UTM zone does not survive the projection below
         extent = extent & area.to_crs(there, resolution="auto", check_and_fix=True)

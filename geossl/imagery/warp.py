@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,12 +71,20 @@ def scene_geobox(scene: Scene) -> GeoBox:
         what = f"scene {scene.id}, band {name}"
         with open_raster(asset.href, what, scene.access) as dataset:
             boxes.append(geobox(dataset, what))
+    return _finest(boxes)
+
+
+def _finest(boxes: Iterable[GeoBox]) -> GeoBox:
     return min(boxes, key=lambda box: abs(box.affine.determinant))
 
 
 @again
-def check_scene(scene: Scene, sensor: Sensor) -> None:
+def check_scene(scene: Scene, sensor: Sensor) -> GeoBox:
     """Open every file's header and see whether the scene can be read correctly.
+
+    Returns
+    -------
+    CRS, transform and shape of its finest band, as :func:`scene_geobox` gives them.
 
     Raises
     ------
@@ -94,6 +102,7 @@ def check_scene(scene: Scene, sensor: Sensor) -> None:
                 first = band
                 footprint(band.box, band.what)
             _check_same_place(band, first)
+        return _finest(files.bands[name].box for name in sensor.band_names)
 
 
 @again

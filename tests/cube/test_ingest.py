@@ -22,6 +22,7 @@ from geossl.cube.survey import tiles_of
 from geossl.errors import RadiometryError, StoreError
 from geossl.grid import Grid
 from geossl.imagery.scene import Rejected, Scene
+from geossl.imagery.warp import scene_geobox
 
 from .conftest import CORNER, GRID, SENSOR, SceneMaker, digest, pixels_of
 
@@ -252,9 +253,9 @@ def test_tiles_of_a_scene_in_another_projection(make_scene: SceneMaker, tmp_path
     bands = {name: dataclasses.replace(asset, href=str(path)) for name, asset in scene.bands.items()}
     scene = dataclasses.replace(scene, bands=bands, masks={})
     x, y = CORNER
-    found = {tile.id for tile in tiles_of(scene, GRID)}
+    found = {tile.id for tile in tiles_of(scene_geobox(scene), GRID)}
     assert {f"x{x + i}y{y + j}" for i in (-1, 0, 1) for j in (-1, 0, 1)} <= found
-    assert [tile.id for tile in tiles_of(scene, GRID, GRID[CORNER].extent.buffer(-1))] == [WEST]
+    assert [tile.id for tile in tiles_of(scene_geobox(scene), GRID, GRID[CORNER].extent.buffer(-1))] == [WEST]
 
 
 def truncate(path: Path) -> None:

@@ -74,7 +74,7 @@ LEARN: dict[str, tuple[int, dict[str, Any]]] = {
     "simclr": (15, {}),
     "dense": (15, {}),
     # a queue is full of real keys, and a second network has begun to follow, only after some steps
-    "mocov2": (45, {"momentum": 0.9, "queue": 24}),
+    "mocov2": (60, {"momentum": 0.9, "queue": 24}),
     "mocov3": (45, {"momentum": 0.9, "hidden": 64}),
 }
 
