@@ -37,7 +37,7 @@ class Health:
 
 
 class HealthMonitor:
-    """Stops a training that has collapsed: ``patience`` bad observations in a row."""
+    """Refuses a training that has collapsed: early, after ``patience`` bad observations in a row, or at its end."""
 
     def __init__(self, *, patience: int = 5, min_std: float = 0.05, min_rank: float = 1.5) -> None:
         self.patience = patience
@@ -45,8 +45,8 @@ class HealthMonitor:
         self.min_rank = min_rank
         self._bad = 0
 
-    def observe(self, step: int, loss: float, views: Sequence[Tensor]) -> Health:
-        """Measure the pooled features (B, D) of one or two views.
+    def observe(self, step: int, loss: float, views: Sequence[Tensor]) -> Health | None:
+        """Measure the pooled features (B, D) of one or two views; None where B is too small to tell.
 
         Raises
         ------
@@ -58,18 +58,36 @@ class HealthMonitor:
                 f"the training broke at step {step}: its loss or features are no longer finite",
                 "lower the learning rate, or lengthen the warm-up",
             )
+        if len(views[0]) < _MIN_BATCH:
+            return None
         health = measure(views)
-        enough = len(views[0]) >= _MIN_BATCH
-        collapsed = enough and (health.std < self.min_std or health.rank < self.min_rank)
-        self._bad = self._bad + 1 if collapsed else 0
+        self._bad = self._bad + 1 if self.collapsed(health) else 0
         if self._bad >= self.patience:
-            raise TrainingError(
-                f"the encoder has collapsed at step {step}: it says nearly the same of every image "
-                f"(spread {health.std:.4f}, {health.rank:.1f} directions)",
-                "lower the learning rate, use larger batches, or try another method; "
-                "if it happens at once, look at the imagery: are the chips all alike?",
-            )
+            raise _collapse(f"the encoder has collapsed at step {step}", health)
         return health
+
+    def conclude(self, health: Health | None) -> None:
+        """Judge a training by its last observation: a short one ends before patience does.
+
+        Raises
+        ------
+        TrainingError
+            What it would leave behind is a collapsed encoder.
+        """
+        if health is not None and self.collapsed(health):
+            raise _collapse("the encoder had collapsed when its training ended, and is not kept", health)
+
+    def collapsed(self, health: Health) -> bool:
+        """Whether the features are nearly the same of every image, or vary in one direction alone."""
+        return health.std < self.min_std or health.rank < self.min_rank
+
+
+def _collapse(what: str, health: Health) -> TrainingError:
+    return TrainingError(
+        f"{what}: it says nearly the same of every image (spread {health.std:.4f}, {health.rank:.1f} directions)",
+        "lower the learning rate, use larger batches, or try another method; "
+        "if it happens at once, look at the imagery: are the chips all alike?",
+    )
 
 
 def measure(views: Sequence[Tensor]) -> Health:

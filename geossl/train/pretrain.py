@@ -5,6 +5,7 @@ Read :func:`pretrain` from top to bottom. Loop, devices and precision are Lightn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from geossl.nets.weights import load_card, save_encoder
 from geossl.progress import Progress, silent
 from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, load
 from geossl.train.health import Health, HealthMonitor
-from geossl.train.history import History
+from geossl.train.history import History, Watch
 from geossl.train.launch import placement, quiet_lightning, threads
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
@@ -41,6 +42,7 @@ def pretrain(
     statistics: Statistics,
     snapshot: str | None,
     folder: Path,
+    watch: Mapping[str, Watch] | None = None,
     progress: Progress = silent,
 ) -> Card:
     """Train an encoder and write it, with its card, into ``folder``.
@@ -58,11 +60,13 @@ def pretrain(
         Per band, in stored units; travels with the encoder.
     snapshot:
         Cube snapshot that the chips come from.
+    watch:
+        More columns of the history: what is to be known of the encoder now and then. Nothing follows from it.
 
     Raises
     ------
     TrainingError
-        The chips do not fit the method or sensor, or the training collapsed.
+        The chips do not fit the method or sensor, or the training collapsed; then no encoder is written.
     SettingsError
         What it is to start from fits neither its network nor its bands.
     StoreError
@@ -107,10 +111,11 @@ def pretrain(
             seconds=seconds,
             health=Health(**saved["health"]) if saved and saved["health"] else None,
         )
+        monitor = HealthMonitor()
         trainer = Trainer(
             max_epochs=1,  # one pass over what is left
             callbacks=[
-                History(module, folder / "history.csv", HealthMonitor(), progress),
+                History(module, folder / "history.csv", monitor, progress, watch or {}),
                 interrupt,
                 Checkpoint(module, checkpoint, loader, saved),
             ],
@@ -124,6 +129,7 @@ def pretrain(
         finished = step >= module.max_steps or (settings.minutes is not None and seconds >= 60 * settings.minutes)
         if not finished:
             _fit(trainer, module, Remaining(loader, settings.epochs, step, saved["loader"] if saved else None))
+        monitor.conclude(module.health)
         if trainer.is_global_zero:
             card = Card(
                 architecture=architecture,

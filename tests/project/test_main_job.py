@@ -86,8 +86,13 @@ def test_maps_are_valid_cogs_that_gis_tools_can_read(project: Project, task: str
 def test_the_encoder_kept_its_history(project: Project) -> None:
     with (project.encoder_folder() / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    first, *rows = rows
     assert rows
     assert all(np.isfinite(float(row["loss"])) for row in rows)
+    # both tasks' labels were watched, from before the first step to the end
+    assert first["step"] == "0"
+    for task in project.settings.tasks:
+        assert all(0 <= float(row[f"knn_{task}"]) <= 1 for row in (first, rows[-1]))
 
 
 def test_the_report_needs_no_other_file(project: Project) -> None:

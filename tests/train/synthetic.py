@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from geossl.bands import Band, Radiometry, Sensor, Statistics
 from geossl.nets.card import Card
 from geossl.progress import Progress, silent
+from geossl.train.history import Watch
 from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
@@ -76,7 +77,13 @@ def settings(**changes: Any) -> PretrainSettings:
     return PretrainSettings.model_validate(plain | changes)
 
 
-def run(folder: Path, loader: Places | None = None, progress: Progress = silent, **changes: Any) -> Card:
+def run(
+    folder: Path,
+    loader: Places | None = None,
+    progress: Progress = silent,
+    watch: Mapping[str, Watch] | None = None,
+    **changes: Any,
+) -> Card:
     return pretrain(
         settings(**changes),
         Places() if loader is None else loader,
@@ -84,6 +91,7 @@ def run(folder: Path, loader: Places | None = None, progress: Progress = silent,
         statistics=STATISTICS,
         snapshot="SNAPSHOT",
         folder=folder,
+        watch=watch,
         progress=progress,
     )
 

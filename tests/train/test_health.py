@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,9 +59,18 @@ def test_numbers_that_are_none_stop_at_once(loss: float, feature: float) -> None
         HealthMonitor().observe(1, loss, views)
 
 
+def test_at_the_end_one_bad_observation_is_enough() -> None:
+    torch.manual_seed(0)
+    monitor = HealthMonitor()
+    monitor.conclude(None)  # nothing was seen
+    monitor.conclude(monitor.observe(10, 1.0, [torch.randn(16, 8)]))
+    with pytest.raises(TrainingError, match=r"collapsed when its training ended.*not kept(.|\n)*learning rate"):
+        monitor.conclude(monitor.observe(20, 1.0, [torch.ones(16, 8)]))
+
+
 def test_three_images_are_too_few_to_judge() -> None:
     monitor = HealthMonitor(patience=1)
-    monitor.observe(0, 1.0, [torch.ones(3, 8)])
+    assert monitor.observe(0, 1.0, [torch.ones(3, 8)]) is None
     with pytest.raises(TrainingError):
         monitor.observe(0, 1.0, [torch.ones(4, 8)])
 
@@ -82,6 +92,21 @@ def test_imagery_that_is_all_alike_is_stopped(tmp_path: Path) -> None:
     quiet = {"name": "simclr", "gain": 0.0, "bias": 0.0, "noise": 0.0}
     with pytest.raises(TrainingError, match="chips all alike"):
         run(tmp_path, Places(batches=60, alike=True), epochs=1, method=quiet)
+
+
+@pytest.mark.parametrize(
+    "short", [{"epochs": 1}, {"epochs": 50, "minutes": 1e-6}], ids=["two-observations", "one-step-by-the-clock"]
+)
+def test_a_run_too_short_for_patience_leaves_no_collapsed_encoder(tmp_path: Path, short: dict[str, Any]) -> None:
+    quiet = {"name": "simclr", "gain": 0.0, "bias": 0.0, "noise": 0.0}
+    loaders = [Places(batches=20, alike=True) for _ in range(2)]
+    for loader in loaders:  # and no more when it is asked again
+        with pytest.raises(TrainingError, match="collapsed when its training ended"):
+            run(tmp_path, loader, method=quiet, **short)
+    assert loaders[0].handed_out
+    assert loaders[1].handed_out == []
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "history.csv"}
+    assert float(rows(tmp_path)[-1]["std"]) < 0.05
 
 
 @pytest.mark.parametrize("method", [{"name": "simclr"}, {"name": "mae", "mask_ratio": 0.5}])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 
-from geossl.errors import StoreError
+from geossl.bands import Statistics
+from geossl.downstream.data import TaskData
+from geossl.downstream.online import OnlineKnn
+from geossl.errors import LabelError, StoreError
 from geossl.nets.card import Card
 from geossl.nets.weights import load_card
 from geossl.progress import Progress
 from geossl.project import pool
 from geossl.project.project import Project, StageResult
 from geossl.project.state import content, fingerprint
+from geossl.train.history import Watch
 from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
@@ -53,6 +57,7 @@ def run(project: Project, progress: Progress) -> StageResult:
             statistics=scenes.statistics,
             snapshot=scenes.snapshot,
             folder=folder,
+            watch=watch(project, scenes.statistics, size=settings.chip),
             progress=progress,
         )
         home = project.encoders / card.id
@@ -61,6 +66,19 @@ def run(project: Project, progress: Progress) -> StageResult:
         folder.rename(home)
         result.update(encoder=card.id, snapshot=card.snapshot, chips=pool.count(loader))
     return StageResult("pretrain", [f"encoder {card.id} from {result['chips']:,} chips", _health(card)])
+
+
+def watch(project: Project, statistics: Statistics, *, size: int) -> dict[str, Watch]:
+    """k-NN accuracy on each task's labels, as columns of the history; nothing where no labels can be used."""
+    watched: dict[str, Watch] = {}
+    for name in project.settings.tasks:
+        try:
+            data = project.task_data(name)
+            if isinstance(data, TaskData):
+                watched[f"knn_{name}"] = OnlineKnn(data, statistics, size=size)
+        except (LabelError, StoreError):  # its own stage says what is missing
+            continue
+    return watched
 
 
 def located(project: Project, settings: PretrainSettings) -> PretrainSettings:

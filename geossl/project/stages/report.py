@@ -153,6 +153,11 @@ def _curves(folder: Path) -> TrainingCurves:
         "uniformity": "uniformity",
         "alignment": "alignment",
     }
+    shown |= {
+        name: f"kNN accuracy, {name.removeprefix('knn_')}"
+        for name in (rows[0] if rows else ())
+        if name.startswith("knn_")
+    }
     series = {
         title: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name, title in shown.items()
     }
