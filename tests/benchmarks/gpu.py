@@ -31,7 +31,7 @@ DATA_SHEET = 989e12
 )
 def gpu_mae_step_vs_torchgeo(folder: Path) -> Iterator[Sides]:
     """ViT-Base, bf16 autocast, no augmentation, nothing compiled, on either side."""
-    case = base(256)
+    case = base(512)
     yield sides(case, our_step(case, bf16=True), torchgeo_step(case, bf16=True))
 
 
@@ -44,14 +44,14 @@ def gpu_mae_step_vs_torchgeo(folder: Path) -> Iterator[Sides]:
 )
 def gpu_mae_step_vs_reference(folder: Path) -> Iterator[Sides]:
     """The same beside the paper's code."""
-    case = base(256)
+    case = base(512)
     yield sides(case, our_step(case, bf16=True), reference_step(case, bf16=True))
 
 
 @bench("gpu-mae-step-as-shipped", unit="images/s", reference="torchgeo.tasks.MAE as it is", better="higher", goal=1.5)
 def gpu_mae_step_as_shipped(folder: Path) -> Iterator[Sides]:
     """Each with its own augmentation and precision: ours bf16, compiled; theirs 32 bit."""
-    case = base(256)
+    case = base(512)
     yield sides(
         case,
         our_step(case, bf16=True, augment=True, compiled=True),
@@ -62,7 +62,7 @@ def gpu_mae_step_as_shipped(folder: Path) -> Iterator[Sides]:
 @bench("gpu-mae-compile", unit="images/s", reference="the same step, not compiled", better="higher")
 def gpu_mae_compile(folder: Path) -> Iterator[Sides]:
     """What `torch.compile` is worth, after the minute that it takes at the start."""
-    case = base(256)
+    case = base(512)
     start = time.perf_counter()
     compiled = our_step(case, bf16=True, compiled=True)
     compiled()
@@ -103,6 +103,7 @@ def sides(case: Case, ours: Step, reference: Step) -> Sides:
 
 def utilisation(case: Case) -> Iterator[Sides]:
     """The step's own FLOP a second beside those of a matrix product in the same run."""
+    torch.cuda.reset_peak_memory_stats()
     step = our_step(case, bf16=True, compiled=True)
     one, other = (torch.randn(SQUARE, SQUARE, device=case.device, dtype=torch.bfloat16) for _ in range(2))
     reached: list[float] = []

@@ -8,6 +8,7 @@ file `tasks/mae.py` is loaded without them. The paper's code, facebookresearch/m
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -143,6 +144,7 @@ def whole_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, dev
     return step
 
 
+@functools.cache
 def torchgeo_mae() -> Any:
     """The class `torchgeo.tasks.MAE`."""
     try:
@@ -178,6 +180,7 @@ def _alone(root: Path) -> Any:
     return importlib.import_module("torchgeo.tasks.mae").MAE
 
 
+@functools.cache
 def facebook_mae() -> Any:
     """`MaskedAutoencoderViT` of facebookresearch/mae, whose loss is written for three bands, for any number."""
     folder = os.environ.get("FACEBOOK_MAE", "")

@@ -111,7 +111,7 @@ def test_patches_that_are_kept_have_the_tokens_that_they_have_among_all(embeddin
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     gradients = [torch.autograd.grad(x.square().sum(), weights, materialize_grads=True) for x in (got, want)]
     for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_vit_knows_where_a_patch_is() -> None:

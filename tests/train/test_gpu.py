@@ -21,10 +21,10 @@ VIT: dict[str, Any] = {
     "encoder": {"name": "vit-tiny", "patch": 4},
     "precision": "auto",
 }
-RESNET: dict[str, Any] = {"method": {"name": "mocov2", "queue": 64}, "encoder": {"name": "resnet18"}, "chip": 32}
+UNET: dict[str, Any] = {"method": {"name": "mocov2", "queue": 64}, "precision": "auto"}
 
 
-@pytest.mark.parametrize("changes", [VIT, RESNET, {}], ids=["mae", "mocov2", "simclr"])
+@pytest.mark.parametrize("changes", [VIT, UNET, {}], ids=["mae", "mocov2", "simclr"])
 def test_it_trains_there(tmp_path: Path, changes: dict[str, Any]) -> None:
     torch.cuda.reset_peak_memory_stats()
     run(tmp_path, **changes | {"precision": "auto"})
@@ -36,10 +36,10 @@ def test_it_trains_there(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert all(math.isfinite(float(row["loss"])) for row in rows(tmp_path))
 
 
-@pytest.mark.parametrize("changes", [VIT, RESNET], ids=["mae", "mocov2"])
+@pytest.mark.parametrize("changes", [VIT, UNET], ids=["mae", "mocov2"])
 @pytest.mark.parametrize("step", [5, 7])
 def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, changes: dict[str, Any], step: int) -> None:
-    changes = changes | {"precision": "auto", "deterministic": True}
+    changes = changes | {"deterministic": True}
     run(tmp_path / "undisturbed", **changes)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", progress=at(step, interrupt), **changes)
