@@ -14,6 +14,7 @@ import torch
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from geossl.augment import Views
 from geossl.errors import SettingsError
@@ -65,7 +66,6 @@ class Mae(Method):
 
         The patches with the lowest noise stay visible.
         """
-        pixels = patchify(image, self.patch)  # (B, L, p·p, C)
         weight = patchify(valid.unsqueeze(1).to(image.dtype), self.patch)  # (B, L, p·p, 1)
         usable = weight.mean(dim=(2, 3)) >= _MIN_VALID  # (B, L)
 
@@ -73,14 +73,17 @@ class Mae(Method):
         visible = max(1, int(noise.shape[1] * (1 - self.settings.mask_ratio)))
         keep, hide = order[:, :visible], order[:, visible:]  # (B, V), (B, M)
 
-        tokens, cls = self.encoder.embed(image)
-        latent = self.encoder.transform(torch.cat([cls, _take(tokens, keep)], dim=1))
+        tokens, cls = self.encoder.embed(image, keep=keep)
+        latent = self.encoder.transform(torch.cat([cls, tokens], dim=1))
         grid = image.shape[-2] // self.patch, image.shape[-1] // self.patch
-        prediction = self._decode(latent, keep, hide, grid)
+        prediction = self._decode(latent, keep, hide, grid).float()
 
-        pixels, weight, counted = _take(pixels, hide), _take(weight, hide), _take(usable, hide)
-        squares = weight * (prediction.float().view_as(pixels) - normalize_patches(pixels, weight)) ** 2
-        of_patch = squares.sum(dim=(2, 3)) / (weight.sum(dim=(2, 3)) * image.shape[1]).clamp(min=1)
+        pixels, weight, counted = _take(patchify(image, self.patch), hide), _take(weight, hide), usable.gather(1, hide)
+        with torch.no_grad():
+            # an invalid pixel is as it was predicted: no error, and no gradient
+            target = normalize_patches(pixels, weight).addcmul_(prediction.view_as(pixels), 1 - weight).flatten(2)
+        squares = F.mse_loss(prediction, target, reduction="none").sum(dim=2)
+        of_patch = squares / (weight.sum(dim=(2, 3)) * image.shape[1]).clamp(min=1)
         total = (of_patch * counted).sum() / counted.sum().clamp(min=1)
         return Losses(total, (latent[:, 1:].mean(dim=1),))
 
@@ -92,7 +95,12 @@ class Mae(Method):
         x = self.enter(latent)
         positions = build_sincos2d_pos_embed(list(grid), dim=x.shape[2], device=x.device).to(x.dtype)
         x = torch.cat([x[:, :1], x[:, 1:] + positions[keep], self.mask_token.to(x.dtype) + positions[hide]], dim=1)
-        return self.predict(self.norm(self.blocks(x)[:, 1 + keep.shape[1] :]))
+        for block in self.blocks[:-1]:
+            x = block(x)
+        # after its attention, nobody looks at what the last block makes of the visible tokens
+        last = self.blocks[-1]
+        x = (x + last.attn(last.norm1(x)))[:, latent.shape[1] :]
+        return self.predict(self.norm(x + last.mlp(last.norm2(x))))
 
 
 def patchify(image: Tensor, patch: int) -> Tensor:
@@ -104,13 +112,15 @@ def patchify(image: Tensor, patch: int) -> Tensor:
 
 
 def normalize_patches(pixels: Tensor, weight: Tensor) -> Tensor:
-    """Each patch (B, M, P, C) with mean 0 and variance 1 over its pixels of ``weight`` 1, (B, M, P, 1)."""
+    """Each patch (B, M, P, C) with mean 0 and variance 1 over its pixels of ``weight`` 1, (B, M, P, 1); 0 elsewhere."""
     count = weight.sum(dim=(2, 3), keepdim=True) * pixels.shape[3]
-    centred = pixels - (pixels * weight).sum(dim=(2, 3), keepdim=True) / count.clamp(min=1)
-    variance = (centred**2 * weight).sum(dim=(2, 3), keepdim=True) / (count - 1).clamp(min=1)
-    return centred / (variance + 1e-6).sqrt()
+    seen = pixels * weight  # the one copy
+    centred = seen.sub_(seen.sum(dim=(2, 3), keepdim=True) / count.clamp(min=1)).mul_(weight)
+    variance = centred.flatten(2).norm(dim=2).square()[:, :, None, None] / (count - 1).clamp(min=1)
+    return centred.div_((variance + 1e-6).sqrt())
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Rows ``index`` (B, N) of ``x`` (B, L, …), image by image."""
-    return x.take_along_dim(index.view(*index.shape, *[1] * (x.ndim - 2)), dim=1)
+    rows = index + torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
+    return x.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, index.shape)

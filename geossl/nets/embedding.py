@@ -121,10 +121,12 @@ class WavelengthEmbedding(nn.Module):
 
     def forward(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> Tensor:
         """Embed a normalised image; ``wavelengths`` (C,) in µm, or a spectrum, where the bands are not its own."""
-        kernel, bias = self.kernels(wavelengths)
-        if self.dofa:
-            image = F.pad(image, (1, -1, 1, -1))
+        image, kernel, bias = self.convolution(image, wavelengths)
         return F.conv2d(image, kernel, bias, stride=self.patch).permute(0, 2, 3, 1)
+
+    def convolution(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The image whose patches are embedded, and the kernels and bias that embed them."""
+        return F.pad(image, (1, -1, 1, -1)) if self.dofa else image, *self.kernels(wavelengths)
 
     def kernels(self, wavelengths: Tensor | Spectrum | None = None) -> tuple[Tensor, Tensor]:
         """The kernels (D, C, patch, patch) and the bias (D,) of a convolution over these bands."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
@@ -124,12 +125,30 @@ class VitEncoder(Encoder):
                 maps.append(net.norm(x)[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)).contiguous())
         return tuple(maps)
 
-    def embed(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> tuple[Tensor, Tensor]:
-        """Patch tokens with their positions, (B, L, D) in row order, and the class token (B, 1, D)."""
-        embedding = self.backbone.patch_embed
-        patches = embedding(image, wavelengths) if isinstance(embedding, WavelengthEmbedding) else embedding(image)
-        tokens = self.backbone._pos_embed(patches)
-        return tokens[:, 1:], tokens[:, :1]
+    def embed(
+        self, image: Tensor, wavelengths: Tensor | Spectrum | None = None, *, keep: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Patch tokens with their positions, (B, L, D) in row order, and the class token (B, 1, D).
+
+        With ``keep`` (B, V), tokens (B, V, D) of those patches alone: the others are not computed.
+        """
+        net, embedding = self.backbone, self.backbone.patch_embed
+        if keep is None:
+            of_image = (image, wavelengths) if isinstance(embedding, WavelengthEmbedding) else (image,)
+            tokens = net._pos_embed(embedding(*of_image))
+            return tokens[:, 1:], tokens[:, :1]
+        if isinstance(embedding, WavelengthEmbedding):
+            image, kernel, bias = embedding.convolution(image, wavelengths)
+        else:
+            kernel, bias = embedding.proj.weight, embedding.proj.bias
+        # a convolution whose stride is its kernel's size is one matrix product over patches
+        tokens = nn.functional.linear(take_patches(image, self.settings.patch, keep), kernel.flatten(1), bias)
+        grid = image.shape[-2] // self.settings.patch, image.shape[-1] // self.settings.patch
+        positions = resample_abs_pos_embed(
+            net.pos_embed, list(grid), list(embedding.grid_size), num_prefix_tokens=net.num_prefix_tokens
+        )[0]
+        cls = (net.cls_token + positions[:1]).expand(len(image), -1, -1)
+        return tokens + positions[1:][keep], cls
 
     def transform(self, tokens: Tensor) -> Tensor:
         """All blocks and the final norm over tokens (B, N, D)."""
@@ -190,6 +209,16 @@ def receptive_field(layers: Iterable[tuple[int, int]]) -> int:
         side += (kernel - 1) * jump
         jump *= stride
     return side
+
+
+def take_patches(image: Tensor, patch: int, which: Tensor) -> Tensor:
+    """Patches ``which`` (B, N), numbered in row order, of ``image`` (B, C, H, W), as (B, N, C·patch·patch)."""
+    batch, bands, height, width = image.shape
+    columns = width // patch
+    cells = image.view(batch, bands, height // patch, patch, columns, patch)
+    row, column = which // columns, which % columns
+    each = torch.arange(batch, device=image.device).unsqueeze(1)
+    return cells[each, :, row, :, column].flatten(2)
 
 
 def require_divisible(image: Tensor, stride: int, name: str) -> None:

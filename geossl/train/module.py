@@ -15,6 +15,7 @@ from geossl.augment import Normalize
 from geossl.errors import TrainingError
 from geossl.methods.method import Method
 from geossl.train.health import Health
+from geossl.train.launch import unfuse_attention
 from geossl.train.settings import PretrainSettings
 
 _CLIP = 1.0  # norm of the gradient
@@ -54,6 +55,8 @@ class Pretraining(LightningModule):
         self.health = health
         self._step = step
         self._began = time.monotonic() - seconds
+        if settings.compile:
+            self.method.compile()
 
     @property
     def step(self) -> int:
@@ -72,6 +75,11 @@ class Pretraining(LightningModule):
             return done
         # one clock for all ranks: with different learning rates their weights would part
         return self.trainer.strategy.broadcast(max(done, self.seconds / (60 * self.settings.minutes)))
+
+    @override
+    def on_fit_start(self) -> None:
+        if self.device.type == "cpu" and self.trainer.precision == "bf16-mixed":
+            unfuse_attention(self.method)
 
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:

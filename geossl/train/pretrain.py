@@ -27,7 +27,7 @@ from geossl.progress import Progress, silent
 from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, load
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History, Watch
-from geossl.train.launch import placement, quiet_lightning, threads
+from geossl.train.launch import determinism, placement, quiet_lightning, threads
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
 
@@ -91,7 +91,13 @@ def pretrain(
     checkpoint = folder / "checkpoints" / "last.ckpt"
     saved = load(checkpoint, identity)
 
-    with torch.random.fork_rng(devices=[]), threads(settings.threads), quiet_lightning(), Interrupt() as interrupt:
+    with (
+        torch.random.fork_rng(devices=[]),
+        threads(settings.threads),
+        determinism(settings.deterministic),
+        quiet_lightning(),
+        Interrupt() as interrupt,
+    ):
         torch.manual_seed(settings.seed)
         architecture = architecture_of(settings.encoder, source, chip=settings.chip)
         encoder = build_encoder(architecture, sensor.bands)

@@ -42,5 +42,11 @@ class PretrainSettings(BaseModel):
     precision: Literal["auto", "32", "bf16"] = Field(
         "auto", description="Arithmetic: bf16 where the device is faster with it (auto), or always the one named."
     )
+    compile: bool = Field(
+        False, description="Compile the method by torch.compile: a minute at the start, then faster steps on a GPU."
+    )
+    deterministic: bool = Field(
+        False, description="On a GPU, the same bits in every run, at some cost of speed; on a CPU it is so anyway."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of the training; by default torch decides.")
     seed: int = Field(0, ge=0, description="Seed of weights, views and masks.")

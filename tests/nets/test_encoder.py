@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
+from geossl.bands import Band
 from geossl.errors import SettingsError
 from geossl.nets.encoder import VitEncoder, build_encoder
 from geossl.nets.settings import EncoderName, EncoderSettings
@@ -90,6 +91,27 @@ def test_a_vits_maps_are_its_blocks_and_end_in_its_norm() -> None:
         out = encoder.transform(torch.cat([cls, tokens], dim=1))[:, 1:]
         last = encoder(image).maps[-1]
     torch.testing.assert_close(last.flatten(2).transpose(1, 2), out)
+
+
+@pytest.mark.parametrize("embedding", ["bands", "wavelengths", "dofa"])
+@pytest.mark.parametrize("shape", [(32, 32), (40, 24)])
+def test_patches_that_are_kept_have_the_tokens_that_they_have_among_all(embedding: str, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    bands = [Band(f"b{i}", 0.5 + i / 10, 10) for i in range(3)]
+    settings = EncoderSettings.model_validate({"name": "vit-tiny", "patch": 8, "image": 32, "embedding": embedding})
+    encoder = build_encoder(settings, bands)
+    assert isinstance(encoder, VitEncoder)
+    image = torch.randn(2, 3, *shape)
+    tokens, cls = encoder.embed(image)
+    keep = torch.rand(tokens.shape[:2]).argsort(dim=1)[:, :5]
+    want = tokens.take_along_dim(keep.unsqueeze(2), dim=1)
+    got, got_cls = encoder.embed(image, keep=keep)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(got_cls, cls)
+    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+    gradients = [torch.autograd.grad(x.square().sum(), weights, materialize_grads=True) for x in (got, want)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_vit_knows_where_a_patch_is() -> None:

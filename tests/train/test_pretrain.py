@@ -5,14 +5,18 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from geossl.augment import Normalize
 from geossl.errors import TrainingError
+from geossl.nets.encoder import build_encoder
+from geossl.nets.settings import EncoderSettings
 from geossl.nets.weights import load_encoder
-from geossl.train.launch import placement, threads
+from geossl.train.launch import determinism, placement, threads, unfuse_attention
 from geossl.train.module import learning_rate
 
 from .synthetic import SENSOR, STATISTICS, Places, run
@@ -126,6 +130,23 @@ def test_placement_follows_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     there = placement("32")
     assert (there["strategy"], there["devices"], there["num_nodes"]) == ("ddp", 4, 2)
     assert there["sync_batchnorm"] == torch.cuda.is_available()
+
+
+def test_plain_attention_is_the_fused_one() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderSettings(name="vit-tiny", image=32), 3)
+    image = torch.randn(2, 3, 32, 32)
+    fused = encoder(image).pooled
+    unfuse_attention(encoder)
+    with mock.patch.object(F, "scaled_dot_product_attention", side_effect=AssertionError("is fused")):
+        plain = encoder(image).pooled
+    torch.testing.assert_close(plain, fused, atol=1e-5, rtol=0)
+
+
+def test_determinism_is_wanted_on_a_gpu_alone_and_given_back() -> None:
+    with determinism(True):
+        assert torch.are_deterministic_algorithms_enabled() == torch.cuda.is_available()
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_threads_are_given_back() -> None:
