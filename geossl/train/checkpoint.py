@@ -10,23 +10,30 @@ does not survive an interruption at an epoch's last batch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, Self, override
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from geossl.errors import TrainingError
+from geossl.errors import StoreError, TrainingError
+from geossl.files import read_json, write_json
+from geossl.train.launch import wait_for_ranks
 from geossl.train.module import Pretraining
 
 SAVE_EVERY = 300.0  # seconds; an epoch may be longer
+_LOCK_WAIT = 60.0  # seconds; the processes of a run that was killed may take a while to end
 
 
 class ChipBatches(Protocol):
@@ -91,9 +98,11 @@ class Checkpoint(Callback):
         self.loader = loader
         self.saved = saved
         self._time = time.monotonic()
+        self._broken = False
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _require_same_step(trainer, self.run.step)
         if self.saved is not None:
             trainer.optimizers[0].load_state_dict(self.saved["optimizer"])
             self.saved = None
@@ -112,13 +121,13 @@ class Checkpoint(Callback):
         # In the middle of a step batch norm has moved and the weights have not: then the last file stands.
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         # A run that has collapsed is not worth keeping.
-        if batches.ready == batches.processed and self.run.step and not isinstance(exception, TrainingError):
+        keep = not self._broken and not isinstance(exception, TrainingError)
+        if batches.ready == batches.processed and self.run.step and keep:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         self._time = time.monotonic()
         if trainer.is_global_zero:
-            aside = self.path.with_suffix(".partial")
             content = {
                 "step": self.run.step,
                 "seconds": self.run.seconds,
@@ -127,34 +136,108 @@ class Checkpoint(Callback):
                 "optimizer": trainer.optimizers[0].state_dict(),
                 "loader": self.loader.state_dict(),
             }
-            torch.save(content, aside)
-            aside.replace(self.path)
+            try:
+                write(self.path, content)
+            except (OSError, RuntimeError) as error:
+                self._broken = True
+                raise StoreError(
+                    f"the checkpoint {self.path} cannot be written at step {self.run.step}: {_reason(error)}",
+                    "free disk, or make it writable; the same command goes on from the last checkpoint",
+                ) from error
 
 
 class Interrupt(Callback):
-    """Lets Ctrl-C wait for the end of the step; a second Ctrl-C does not wait."""
+    """Lets Ctrl-C, SIGTERM and SIGUSR1 wait for the end of the step, on all ranks the same; a second Ctrl-C does not wait.
+
+    In a thread, where no signal arrives, it does nothing.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked: int | None = None
         self._main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Self:
         if self._main:
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            self._before = {number: signal.getsignal(number) for number in self._SIGNALS}
+            self._listen()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._main:
-            signal.signal(signal.SIGINT, self._before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     @override
-    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
+    def on_train_start(self, *_: Any, **__: Any) -> None:
+        # Lightning has put its own handler for SIGTERM in between. That one broadcasts from within the handler,
+        # in the middle of whatever the ranks are saying to each other.
+        if self._main:
+            self._listen()
 
-    def _ask(self, *_: object) -> None:
-        self._asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        asked = self._asked or 0
+        if trainer.world_size > 1:  # each rank hears it at another moment, or only one does
+            here = torch.tensor(asked, device=trainer.strategy.root_device)
+            asked = int(trainer.strategy.reduce(here, reduce_op="max"))
+        if asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        if asked:
+            raise SystemExit(128 + asked)  # what a shell says of a process that a signal ended
+
+    def _listen(self) -> None:
+        for number in self._SIGNALS:
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self._asked = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one run at a time train in a folder; a lock that the system frees when its process ends, however it ends.
+
+    Raises
+    ------
+    TrainingError
+        Another process trains there, on this machine or another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=_LOCK_WAIT)
+    if os.environ.get("RANK", "0") == "0":  # the first rank stands for all
+        try:
+            lock.acquire()
+        except Timeout:
+            raise TrainingError(f"another process trains in {folder}", "wait for it, or end it") from None
+    try:
+        wait_for_ranks()  # none reads a checkpoint that an earlier process may still replace
+        yield
+    finally:
+        lock.release()
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a checkpoint in one move: whoever reads finds the old or the new one, never a part.
+
+    Raises
+    ------
+    OSError, RuntimeError
+        It cannot be written; the old one stands.
+    """
+    partial = path.with_suffix(".partial")  # always the same name: one that a kill left is written over
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def load(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -163,9 +246,28 @@ def load(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     What another run left there is removed, and the identity is noted beside it for the next time.
     """
     fingerprint = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
     note = path.with_name("run.json")
-    if not note.exists() or json.loads(note.read_text(encoding="utf-8")).get("fingerprint") != fingerprint:
+    if (read_json(note) or {}).get("fingerprint") != fingerprint:
         path.unlink(missing_ok=True)
-        note.write_text(json.dumps({"fingerprint": fingerprint, "run": identity}, indent=2) + "\n", encoding="utf-8")
+        write_json(note, {"fingerprint": fingerprint, "run": identity})
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def _require_same_step(trainer: Trainer, step: int) -> None:
+    """Ranks that go on from different steps would wait for each other forever, or mix their weights."""
+    if trainer.world_size > 1:
+        here = torch.tensor([-step, step], device=trainer.strategy.root_device)
+        first, last = trainer.strategy.reduce(here, reduce_op="max").tolist()
+        if -first != last:
+            raise TrainingError(
+                f"one rank goes on from step {-first}, another from step {last}",
+                "put the store on a file system that all machines share",
+            )
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said; torch wraps it in a message about its own file format."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return str(error) if cause is None else cause.strerror or str(cause)

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from geossl.files import aside
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress
 from geossl.train.health import HealthMonitor
@@ -120,8 +121,8 @@ class History(Callback):
         rows: list[dict[str, str]] = []
         if step and self.path.exists():
             with self.path.open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with self.path.open("w", encoding="utf-8", newline="") as file:
+                rows = [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= step]
+        with aside(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             # other watchers than before are no fault
             writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
             writer.writeheader()

@@ -11,7 +11,31 @@ from typing import Any
 
 import torch
 from timm.layers import Attention
-from torch import nn
+from torch import distributed, nn
+
+
+def world_size() -> int:
+    """How many ranks train together; torchrun says so."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
+def gang() -> Iterator[None]:
+    """The ranks that torchrun started, connected, so that they can wait for each other before Lightning's loop."""
+    if world_size() == 1 or distributed.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    yield
+    distributed.destroy_process_group()  # not after a failure: it would wait for ranks that are gone
+
+
+def wait_for_ranks() -> None:
+    """Return when all ranks have come here."""
+    if distributed.is_initialized():
+        distributed.barrier()
 
 
 def placement(precision: str) -> dict[str, Any]:
@@ -22,7 +46,7 @@ def placement(precision: str) -> dict[str, Any]:
     precision:
         ``32``, ``bf16``, or ``auto``: bf16 where the device computes it in hardware.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world_size()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
     bf16 = precision == "bf16" or (precision == "auto" and fast_bf16())

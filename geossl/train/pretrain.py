@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import geossl
 from geossl.augment import Normalize
@@ -24,10 +23,10 @@ from geossl.nets.encoder import build_encoder
 from geossl.nets.pretrained import load_source
 from geossl.nets.weights import load_card, save_encoder
 from geossl.progress import Progress, silent
-from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, load
+from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, alone, load
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History, Watch
-from geossl.train.launch import determinism, placement, quiet_lightning, threads
+from geossl.train.launch import determinism, gang, placement, quiet_lightning, threads, wait_for_ranks
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
 
@@ -72,14 +71,14 @@ def pretrain(
     StoreError
         What it is to start from cannot be read or downloaded.
     SystemExit
-        With status 143, after SIGTERM; a checkpoint is written.
+        With status 143 after SIGTERM and 138 after SIGUSR1; a checkpoint is written.
     """
     if len(loader) == 0:
         raise TrainingError("there are no chips to train on", "lower min_clear or batch_size, or ingest more scenes")
     folder.mkdir(parents=True, exist_ok=True)
     source = None if settings.init is None else load_source(settings.init)
-    # by its id, not by the folder that it lay in
-    plain = settings.model_dump(mode="json", exclude={"init": {"encoder"}})
+    # by its id, not by the folder that it lay in; and wherever it is trained
+    plain = settings.model_dump(mode="json", exclude={"init": {"encoder"}, "launch": True})
     identity = {
         "settings": {name: value for name, value in plain.items() if name not in _MAY_CHANGE},
         "source": None if source is None else source.name,
@@ -89,15 +88,16 @@ def pretrain(
         "batches": len(loader),
     }
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    saved = load(checkpoint, identity)
-
     with (
+        gang(),
+        alone(checkpoint.parent),
         torch.random.fork_rng(devices=[]),
         threads(settings.threads),
         determinism(settings.deterministic),
         quiet_lightning(),
         Interrupt() as interrupt,
     ):
+        saved = load(checkpoint, identity)
         torch.manual_seed(settings.seed)
         architecture = architecture_of(settings.encoder, source, chip=settings.chip)
         encoder = build_encoder(architecture, sensor.bands)
@@ -150,15 +150,13 @@ def pretrain(
                 health=module.health.to_dict() if module.health else {},
             )
             save_encoder(folder, encoder, card)
-        trainer.strategy.barrier("saved")
+        wait_for_ranks()
     return load_card(folder)
 
 
 def _fit(trainer: Trainer, module: Pretraining, batches: Remaining) -> None:
     try:
         trainer.fit(module, batches)
-    except SIGTERMException:
-        raise SystemExit(143) from None  # what a shell says of a process that SIGTERM ended
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit
             raise KeyboardInterrupt from None
