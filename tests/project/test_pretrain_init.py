@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from geossl.bands import Statistics
 from geossl.errors import StoreError
 from geossl.project.project import Project
 from geossl.project.stages.init import init_project
-from geossl.project.stages.pretrain import located
+from geossl.project.stages.pretrain import located, watch
 
 
 def opened(folder: Path, *overrides: str) -> Project:
@@ -42,3 +43,11 @@ def test_the_champions_encoder_is_found_in_the_registry(tmp_path: Path, monkeypa
     init = located(project, project.settings.pretrain).init
     assert init is not None
     assert (init.encoder, init.champion) == (project.encoders / "simclr-unet-small-01234567", None)
+
+
+def test_labels_that_are_not_there_are_not_watched(tmp_path: Path) -> None:
+    init_project(tmp_path, Path("imagery"), overwrite=True)
+    task = ["kind=landcover", "labels.path=labels.tif"]
+    project = Project.load(tmp_path, [f"tasks.cover.{text}" for text in task])
+    numbers = Statistics((9,), (0.0,), (1.0,), *[(0.0,)] * 4)
+    assert watch(project, numbers, size=64) == {}  # the task has none yet: nothing is read, nothing fails
