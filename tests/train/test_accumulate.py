@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,16 @@ import torch
 
 from geossl.augment import Normalize
 from geossl.errors import TrainingError
-from geossl.methods.method import Losses, Method
+from geossl.methods.method import Method
 from geossl.methods.mocov2 import MocoV2
 from geossl.methods.registry import build_method
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
 from geossl.train.module import Pretraining, split
 
+from .accumulate_ranks import Step, chips, gradients
 from .synthetic import STATISTICS, Places, run, settings
 from .test_resume import at, interrupt, require_same
-
-
-class PerChip(Method):
-    """A loss that is a mean over chips, and so does not care in which parts it is computed."""
-
-    def forward(self, batch: Mapping[str, Any]) -> Losses:
-        pooled = self.encoder(batch["image"]).pooled
-        return Losses((pooled - batch["gsd"].unsqueeze(1)).square().mean(), (pooled,))
 
 
 def pretraining(method: Method, /, **changes: Any) -> Pretraining:
@@ -36,20 +30,22 @@ def pretraining(method: Method, /, **changes: Any) -> Pretraining:
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_the_gradients_are_those_of_the_whole_batch(precision: str) -> None:
-    torch.manual_seed(0)
-    method = PerChip(build_encoder(EncoderSettings(name="vit-tiny", patch=8, image=16), 3))
-    batch = {"image": torch.randn(8, 3, 16, 16), "gsd": torch.arange(8.0), "wavelengths": torch.ones(3)}
-    found = []
-    for parts in (1, 4):
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            out = pretraining(method, accumulate=parts).training_step(batch, 0)
-        out["loss"].backward()
-        assert out["views"][0].shape == (8, 192)
-        gradients = [weight.grad.clone() for weight in method.parameters() if weight.grad is not None]
-        found.append((out["loss"].detach(), *gradients))
-    for one, four in zip(*found, strict=True):
-        error = (one - four).norm() / one.norm().clamp(min=1e-6)
-        assert error < (0.03 if precision == "bf16" else 1e-4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        (one, whole), (four, parts) = (gradients(Step(parts), chips()) for parts in (1, 4))
+    torch.testing.assert_close(four, one, rtol=0.01 if precision == "bf16" else 1e-5, atol=0)
+    for a, b in zip(parts, whole, strict=True):
+        assert (a - b).norm() / b.norm().clamp(min=1e-6) < (0.03 if precision == "bf16" else 1e-4)
+
+
+def test_two_ranks_with_two_parts_each_are_one_rank(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.train.accumulate_ranks", str(tmp_path)]
+    ranks = [subprocess.Popen([*command, rank], cwd=Path(__file__).parents[2]) for rank in ("0", "1")]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    _, whole = gradients(Step(1), chips())
+    for rank in (0, 1):
+        for step in torch.load(tmp_path / f"{rank}.pt", weights_only=True):
+            for a, b in zip(step, whole, strict=True):
+                assert (a - b).norm() / b.norm().clamp(min=1e-6) < 1e-4
 
 
 def test_a_queue_takes_the_keys_of_all_parts() -> None:
