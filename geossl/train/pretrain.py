@@ -26,7 +26,7 @@ from geossl.progress import Progress, silent
 from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, load
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History
-from geossl.train.launch import determinism, placement, quiet_lightning, threads
+from geossl.train.launch import determinism, memory_kept, placement, quiet_lightning, threads
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
 
@@ -91,6 +91,7 @@ def pretrain(
         torch.random.fork_rng(devices=[]),
         threads(settings.threads),
         determinism(settings.deterministic),
+        memory_kept(),
         quiet_lightning(),
         Interrupt() as interrupt,
     ):

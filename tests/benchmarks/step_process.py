@@ -8,6 +8,7 @@ imported. ``speed`` prints ``ready``, and then for each line that it reads how m
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from geossl.train.launch import fast_bf16
+from geossl.train.launch import fast_bf16, memory_kept
 
 from .mae_sides import Case, Step, our_step, reference_step, torchgeo_mae, torchgeo_step
 
@@ -64,4 +65,6 @@ def speed(side: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    {"speed": speed, "memory": memory}[sys.argv[2]](sys.argv[1])
+    side, what = sys.argv[1:]
+    with memory_kept() if side.startswith("ours") else contextlib.nullcontext():  # as `pretrain` does
+        {"speed": speed, "memory": memory}[what](side)
