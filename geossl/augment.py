@@ -140,13 +140,13 @@ class Views(nn.Module):
         self, placement: Placement, image: Tensor, valid: Tensor, wavelengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The view that lies there; see :meth:`forward`."""
-        bands, height, width = image.shape[1:]
-        # the mask rides along as one more band, so it cannot part from the pixels
-        stacked = torch.cat([image, valid.unsqueeze(1).to(image.dtype)], dim=1)
-        stacked = F.grid_sample(
-            stacked, placement.grid(height, width), mode="bilinear", padding_mode="border", align_corners=False
+        grid = placement.grid(*image.shape[2:])
+        # the mask alike, so that it cannot part from the pixels
+        image, seen = (
+            F.grid_sample(each, grid, mode="bilinear", padding_mode="border", align_corners=False)
+            for each in (image, valid.unsqueeze(1).to(image.dtype))
         )
-        return self.alter(stacked[:, :bands], stacked[:, bands] > 0.999, wavelengths)
+        return self.alter(image, seen[:, 0] > 0.999, wavelengths)
 
     @torch.no_grad()
     def alter(self, image: Tensor, valid: Tensor, wavelengths: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -97,10 +97,28 @@ class Mae(Method):
         x = torch.cat([x[:, :1], x[:, 1:] + positions[keep], self.mask_token.to(x.dtype) + positions[hide]], dim=1)
         for block in self.blocks[:-1]:
             x = block(x)
-        # after its attention, nobody looks at what the last block makes of the visible tokens
-        last = self.blocks[-1]
-        x = (x + last.attn(last.norm1(x)))[:, latent.shape[1] :]
-        return self.predict(self.norm(x + last.mlp(last.norm2(x))))
+        return self.predict(self.norm(_end(self.blocks[-1], x, latent.shape[1])))
+
+
+def _end(block: Block, x: Tensor, visible: int) -> Tensor:
+    """What a decoder's last block makes of the hidden tokens, (B, M, D), of all (B, visible + M, D).
+
+    They look at all tokens; nobody looks at what would become of the visible ones.
+    """
+    attn, dim = block.attn, x.shape[2]
+    tokens, x = block.norm1(x), x[:, visible:]
+    (to_query, to_both), (query_bias, both_bias) = (
+        weight.split([dim, 2 * dim]) for weight in (attn.qkv.weight, attn.qkv.bias)
+    )
+    query = F.linear(tokens[:, visible:], to_query, query_bias)
+    key, value = F.linear(tokens, to_both, both_bias).chunk(2, dim=2)
+    query, key, value = (each.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for each in (query, key, value))
+    if attn.fused_attn:
+        seen = F.scaled_dot_product_attention(query, key, value)
+    else:
+        seen = (query * attn.scale @ key.mT).softmax(dim=-1) @ value
+    x = x + attn.proj(seen.transpose(1, 2).flatten(2))
+    return x + block.mlp(block.norm2(x))
 
 
 def patchify(image: Tensor, patch: int) -> Tensor:

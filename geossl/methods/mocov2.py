@@ -43,7 +43,7 @@ class MocoV2(PairMethod):
         self.register_buffer("queue", F.normalize(torch.randn(settings.queue, settings.projection), dim=1))
         self.register_buffer("positions", torch.full((settings.queue, 2), torch.inf))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
-        self._fresh: tuple[Tensor, Tensor] | None = None  # keys and positions of the step in progress
+        self._fresh: list[tuple[Tensor, Tensor]] = []  # keys and positions of the step in progress, part by part
 
     def forward(self, batch: Mapping[str, Any]) -> Losses:
         return self.losses(*self.two_views(batch), batch)
@@ -60,17 +60,18 @@ class MocoV2(PairMethod):
         allowed = torch.cat([torch.ones_like(elsewhere[:, :1]), elsewhere], dim=1)
         total = info_nce(similarity, torch.zeros_like(counted, dtype=torch.int64), allowed, counted)
         shown = gather(second.shows)
-        self._fresh = gather(F.normalize(key.float(), dim=1))[shown], gather(where)[shown]
+        fresh = gather(F.normalize(key.float(), dim=1))[shown], gather(where)[shown]
+        self._fresh = [*self._fresh, fresh]
         return Losses(total, (pooled, slowly))
 
     @override
     def after_step(self, step: int, max_steps: int) -> None:
         """Move the momentum encoder, and let the newest keys replace the oldest."""
         self.momentum.follow(self.encoder, self.head, step, max_steps)
-        if self._fresh is not None:
+        if self._fresh:
             length = len(self.queue)
-            keys, where = (fresh[-length:] for fresh in self._fresh)
+            keys, where = (torch.cat(fresh)[-length:] for fresh in zip(*self._fresh, strict=True))
             rows = (self.oldest + torch.arange(len(keys), device=keys.device)) % length
             self.queue[rows], self.positions[rows] = keys, where
             self.oldest.copy_((self.oldest + len(keys)) % length)
-            self._fresh = None
+            self._fresh = []

@@ -10,6 +10,7 @@ from typing import Any, override
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from geossl.augment import Normalize
 from geossl.errors import TrainingError
@@ -122,12 +123,44 @@ class Pretraining(LightningModule):
 
     @override
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        losses = self.method(batch)
-        return {"loss": losses.total, "views": [view.detach() for view in losses.views]}
+        self.method.zero_grad()
+        shares: list[Tensor] = []
+        views: list[list[Tensor]] = []
+        for part in split(batch, self.settings.accumulate):
+            if shares:  # the part before is done with; under DDP, ranks exchange gradients after the last one alone
+                shares[-1].backward()
+                shares[-1] = shares[-1].detach()
+            losses = self.method(part)
+            shares.append(losses.total / self.settings.accumulate)
+            views.append([view.detach() for view in losses.views])
+        return {"loss": sum(shares), "views": [torch.cat(view) for view in zip(*views, strict=True)]}
+
+    @override
+    def optimizer_zero_grad(self, *_: Any, **__: Any) -> None:
+        """Nothing: Lightning asks for it after the training step, which has gradients of its first parts by then."""
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Mapping[str, Any], batch_idx: int) -> None:
         self.trainer.should_stop = self.done(self.step) >= 1
+
+
+def split(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
+    """A batch in so many parts of as many chips each; what describes the bands is in every part.
+
+    Raises
+    ------
+    TrainingError
+        The chips cannot be shared out.
+    """
+    count = len(batch["image"])
+    if count % parts or count // parts < 2:
+        raise TrainingError(
+            f"a batch of {count} chips cannot be computed in {parts} equal parts of two or more",
+            "choose a batch_size that is a multiple of accumulate",
+        )
+    whole = {name: batch[name] for name in ("wavelengths",) if name in batch}
+    pieces = {name: chips.chunk(parts) for name, chips in batch.items() if name not in whole}
+    return [{name: chips[part] for name, chips in pieces.items()} | whole for part in range(parts)]
 
 
 def learning_rate(done: float, peak: float, warmup: float) -> float:

@@ -26,7 +26,7 @@ from geossl.progress import Progress, silent
 from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, alone, load
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History, Watch
-from geossl.train.launch import determinism, gang, placement, quiet_lightning, threads, wait_for_ranks
+from geossl.train.launch import determinism, gang, memory_kept, placement, quiet_lightning, threads, wait_for_ranks
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
 
@@ -94,6 +94,7 @@ def pretrain(
         torch.random.fork_rng(devices=[]),
         threads(settings.threads),
         determinism(settings.deterministic),
+        memory_kept(),
         quiet_lightning(),
         Interrupt() as interrupt,
     ):

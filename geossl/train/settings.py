@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from geossl.chips.settings import PoolSettings, SamplingSettings
 from geossl.methods.settings import MethodSettings, SimclrSettings
@@ -22,6 +22,12 @@ class PretrainSettings(BaseModel):
     epochs: int = Field(100, ge=1, description="How often every chip is seen.")
     minutes: float | None = Field(None, gt=0, description="Stop after so many minutes at the latest.")
     batch_size: int = Field(64, ge=2, description="Chips in one step, on each device.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="In how many parts a step computes its batch, one after the other, where memory is short. "
+        "A contrastive method compares within a part.",
+    )
     chip: int = Field(128, ge=16, description="Side of a chip, in pixels.")
     blocks: Literal["all", "train"] = Field(
         "all",
@@ -50,3 +56,13 @@ class PretrainSettings(BaseModel):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of the training; by default torch decides.")
     seed: int = Field(0, ge=0, description="Seed of weights, views and masks.")
+
+    @model_validator(mode="after")
+    def _can_be_computed(self) -> Self:
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"batch_size: {self.batch_size} makes no {self.accumulate} equal parts of two chips or more (accumulate)"
+            )
+        if self.deterministic and self.method.name == "dense":
+            raise ValueError("deterministic: true: a GPU has no such algorithm for the gradients of method dense")
+        return self

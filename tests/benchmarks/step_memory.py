@@ -24,5 +24,5 @@ def step_memory_vs_torchgeo(folder: Path) -> Iterator[Sides]:
 
 
 def peak(side: str) -> float:
-    command = [sys.executable, "-m", "tests.benchmarks.step_process", side]
+    command = [sys.executable, "-m", "tests.benchmarks.step_process", side, "memory"]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout) / 1e6

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import math
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from geossl.errors import TrainingError
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
 from geossl.nets.weights import load_encoder
-from geossl.train.launch import determinism, placement, threads, unfuse_attention
+from geossl.train.launch import determinism, memory_kept, placement, threads, unfuse_attention
 from geossl.train.module import learning_rate
 
 from .synthetic import SENSOR, STATISTICS, Places, run
@@ -141,6 +143,16 @@ def test_plain_attention_is_the_fused_one() -> None:
     with mock.patch.object(F, "scaled_dot_product_attention", side_effect=AssertionError("is fused")):
         plain = encoder(image).pooled
     torch.testing.assert_close(plain, fused, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_memory_that_is_kept_is_not_cleared_again() -> None:
+    with memory_kept():
+        torch.ones(2**22)  # 16 MB
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(2**22)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 4000  # of 40960 pages
 
 
 def test_determinism_is_wanted_on_a_gpu_alone_and_given_back() -> None:
