@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from geossl.chips.settings import PoolSettings, SamplingSettings
 from geossl.methods.settings import MethodSettings, SimclrSettings
 from geossl.nets.settings import EncoderSettings, InitSettings
+from geossl.train.remote.settings import LaunchSettings
 
 
 class PretrainSettings(BaseModel):
@@ -41,6 +42,10 @@ class PretrainSettings(BaseModel):
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     precision: Literal["auto", "32", "bf16"] = Field(
         "auto", description="Arithmetic: bf16 where the device is faster with it (auto), or always the one named."
+    )
+    launch: LaunchSettings = Field(
+        LaunchSettings(),
+        description="Where it runs: in this process (null), or by one of torchrun, Slurm and Kubernetes.",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of the training; by default torch decides.")
     seed: int = Field(0, ge=0, description="Seed of weights, views and masks.")
