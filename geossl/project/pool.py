@@ -29,7 +29,11 @@ class Member:
     def pinned(self, tag: str) -> Collection:
         """The same, kept by a tag from now on; or what an earlier run kept by it."""
         if tag not in self.cube.tags():
-            self.cube.tag(tag, self.scenes.snapshot)
+            try:
+                self.cube.tag(tag, self.scenes.snapshot)
+            except StoreError:
+                if tag not in self.cube.tags():  # by another machine, just now
+                    raise
         return self.cube.view(tag).collection(self.scenes.name)
 
 

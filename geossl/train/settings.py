@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from geossl.chips.settings import PoolSettings, SamplingSettings
 from geossl.methods.settings import MethodSettings, SimclrSettings
 from geossl.nets.settings import EncoderSettings, InitSettings
+from geossl.train.remote.settings import LaunchSettings
 
 
 class PretrainSettings(BaseModel):
@@ -53,6 +54,10 @@ class PretrainSettings(BaseModel):
     )
     deterministic: bool = Field(
         False, description="On a GPU, the same bits in every run, at some cost of speed; on a CPU it is so anyway."
+    )
+    launch: LaunchSettings = Field(
+        LaunchSettings(),
+        description="Where it runs: in this process (null), or by one of torchrun, Slurm and Kubernetes.",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of the training; by default torch decides.")
     seed: int = Field(0, ge=0, description="Seed of weights, views and masks.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 from geossl.bands import Statistics
 from geossl.downstream.data import TaskData
@@ -16,6 +18,8 @@ from geossl.project.project import Project, StageResult
 from geossl.project.state import content, fingerprint
 from geossl.train.history import Watch
 from geossl.train.pretrain import pretrain
+from geossl.train.remote.job import Job
+from geossl.train.remote.launch import launch
 from geossl.train.settings import PretrainSettings
 
 
@@ -36,36 +40,58 @@ def run(project: Project, progress: Progress) -> StageResult:
         scenes=content(scenes),
         pool=[content(other) for other in others],
         # what changes nothing of the encoder is no reason to begin anew
-        settings=project.settings.pretrain.model_dump(mode="json", exclude={"threads", "bad_chunks"}),
+        settings=project.settings.pretrain.model_dump(mode="json", exclude={"threads", "bad_chunks", "launch"}),
         split=project.settings.split,
         start=_content_of_start(project.settings.pretrain, settings),
     )
     done = project.state.fresh("pretrain", key)
-    if done is not None and (project.encoders / done.result["encoder"]).exists():
+    if done is not None and (home := project.encoders / done.result["encoder"]).exists():
+        _clear(home)
         return StageResult("pretrain", skipped=True)
     # Pinned before the first step: the snapshot outlives an expiry, and a run that goes on sees the same pixels.
-    kept = [member.pinned(f"pretrain-{key}") for member in members]
-    scenes = kept[0]
-    assert scenes.statistics is not None
-    loader = pool.loader(project, settings, kept)
+    for member in members:
+        member.pinned(_tag(key))
     folder = project.encoders / f"unfinished-{key}"
     with project.state.recording("pretrain", key) as result:
-        card = pretrain(
-            settings,
-            loader,
-            sensor=scenes.sensor,
-            statistics=scenes.statistics,
-            snapshot=scenes.snapshot,
-            folder=folder,
-            watch=watch(project, scenes.statistics, size=settings.chip),
-            progress=progress,
-        )
-        home = project.encoders / card.id
-        shutil.rmtree(home, ignore_errors=True)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if settings.launch.here:
+            found = train(project, settings, key, progress)
+        else:
+            name = f"geossl-{project.settings.name[:30]}-{key}"
+            job = Job(name, project.root, folder / "launch", "geossl.project.rank")
+            launched = launch(settings.launch, job, _plan(project, settings, key), progress)
+            # of several machines, another one may have come first
+            found = launched or project.state.get("pretrain").result  # type: ignore[union-attr]
+        result.update(found)
+    # Whenever this is cut off, the next run finds the finished training in one of the two places.
+    home = project.encoders / result["encoder"]
+    try:
         folder.rename(home)
-        result.update(encoder=card.id, snapshot=card.snapshot, chips=pool.count(loader))
+    except OSError:  # an equal one is there
+        if not home.exists():
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+    _clear(home)
+    card = load_card(home)
     return StageResult("pretrain", [f"encoder {card.id} from {result['chips']:,} chips", _health(card)])
+
+
+def train(project: Project, settings: PretrainSettings, key: str, progress: Progress) -> dict[str, Any]:
+    """Train on what is pinned under ``key``, here or as one of several ranks; what is recorded of it."""
+    scenes = [member.pinned(_tag(key)) for member in pool.members(project)]
+    own = scenes[0]
+    assert own.statistics is not None
+    loader = pool.loader(project, settings, scenes)
+    card = pretrain(
+        settings,
+        loader,
+        sensor=own.sensor,
+        statistics=own.statistics,
+        snapshot=own.snapshot,
+        folder=project.encoders / f"unfinished-{key}",
+        watch=watch(project, own.statistics, size=settings.chip),
+        progress=progress,
+    )
+    return {"encoder": card.id, "snapshot": card.snapshot, "chips": pool.count(loader)}
 
 
 def watch(project: Project, statistics: Statistics, *, size: int) -> dict[str, Watch]:
@@ -79,6 +105,22 @@ def watch(project: Project, statistics: Statistics, *, size: int) -> dict[str, W
         except (LabelError, StoreError):  # its own stage says what is missing
             continue
     return watched
+
+
+def _plan(project: Project, settings: PretrainSettings, key: str) -> dict[str, Any]:
+    """What a rank needs to know: the settings as they are now, whatever the project file says by then."""
+    whole = project.settings.model_copy(update={"pretrain": settings})
+    return {"root": str(project.root), "key": key, "settings": whole.model_dump(mode="json", exclude_unset=True)}
+
+
+def _tag(key: str) -> str:
+    return f"pretrain-{key}"
+
+
+def _clear(home: Path) -> None:
+    """Remove what only an unfinished training needs."""
+    for name in ("checkpoints", "launch"):
+        shutil.rmtree(home / name, ignore_errors=True)
 
 
 def located(project: Project, settings: PretrainSettings) -> PretrainSettings:
