@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from torch import nn
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_… of malloc.h
@@ -54,7 +54,7 @@ def unfuse_attention(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, Attention):
-            module.fused_attn = False
+            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript's sake alone
 
 
 @contextlib.contextmanager
