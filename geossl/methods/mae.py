@@ -100,8 +100,8 @@ class Mae(Method):
         return self.predict(self.norm(_end(self.blocks[-1], x, latent.shape[1])))
 
 
-def _end(block: Block, x: Tensor, visible: int) -> Tensor:
-    """What a decoder's last block makes of the hidden tokens, (B, M, D), of all (B, visible + M, D).
+def _end(block: Any, x: Tensor, visible: int) -> Tensor:
+    """What timm's ``block``, the last of a decoder, makes of the hidden tokens, (B, M, D), of all (B, visible + M, D).
 
     They look at all tokens; nobody looks at what would become of the visible ones.
     """

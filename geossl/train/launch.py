@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from torch import distributed, nn
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_… of malloc.h
 
 
 def world_size() -> int:
@@ -37,9 +39,6 @@ def wait_for_ranks() -> None:
     """Return when all ranks have come here."""
     if distributed.is_initialized():
         distributed.barrier()
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_… of malloc.h
 
 
 def placement(precision: str) -> dict[str, Any]:
@@ -79,7 +78,7 @@ def unfuse_attention(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, Attention):
-            module.fused_attn = False
+            module.fused_attn = False  # type: ignore[misc]  # final for TorchScript's sake alone
 
 
 @contextlib.contextmanager

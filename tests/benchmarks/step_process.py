@@ -16,17 +16,20 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from geossl.methods.settings import MaeSettings
 from geossl.train.launch import fast_bf16, memory_kept
 
 from .mae_sides import Case, Step, our_step, reference_step, torchgeo_mae, torchgeo_step
 
 STEPS = 3
 DEEP = Case(batch=8, decoder=(512, 8))
+DEFAULT = Case(decoder=(MaeSettings().decoder_dim, MaeSettings().decoder_depth))
 
 SIDES: dict[str, Callable[[], Step]] = {
     "ours": lambda: our_step(Case(), bf16=False),
     "ours-bf16": lambda: our_step(Case(), bf16=True),
     "ours-as-shipped": lambda: our_step(Case(), bf16=fast_bf16(), augment=True),
+    "ours-default": lambda: our_step(DEFAULT, bf16=fast_bf16(), augment=True),
     "ours-deep": lambda: our_step(DEEP, bf16=False),
     "torchgeo": lambda: torchgeo_step(Case(), bf16=False),
     "torchgeo-bf16": lambda: torchgeo_step(Case(), bf16=True),
