@@ -122,6 +122,22 @@ def wait_until_gone(folder: Path, seconds: float) -> None:
         time.sleep(0.2)
 
 
+def test_killed_before_the_encoder_is_in_its_place(prepared: Path, tmp_path: Path) -> None:
+    folder = copied(prepared, tmp_path)
+    cut_off = "import os, pathlib, sys; pathlib.Path.rename = lambda *_: os.kill(os.getpid(), 9); "
+    cut_off += "from geossl.cli.app import main; main()"
+    arguments = command(folder, "pretrain.epochs=1")[3:]
+    assert subprocess.run([sys.executable, "-c", cut_off, *arguments], check=False).returncode == -signal.SIGKILL
+    (unfinished,) = (folder / "store" / "encoders").iterdir()
+    trained = (unfinished / "history.csv").read_bytes()  # the clock's figures are in it
+    assert start(folder, "pretrain.epochs=1").wait() == 0
+    assert encoder(folder)
+    (home,) = (folder / "store" / "encoders").iterdir()
+    assert (home / "history.csv").read_bytes() == trained
+    assert start(folder, "pretrain.epochs=1").wait() == 0
+    assert "nothing to do" in (folder / "said.txt").read_text()
+
+
 def test_torchrun_is_killed_in_every_part_and_goes_on(prepared: Path, undisturbed: bytes, tmp_path: Path) -> None:
     folder = copied(prepared, tmp_path)
     # a rank: both start again
