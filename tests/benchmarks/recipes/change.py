@@ -8,7 +8,7 @@ is so. Pretraining sees the cities without labels and those that teach, both dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,11 @@ WHOLE = FinetuneSettings(minutes=1, encoder_rate=1, windows=256)
 """How whole networks are trained, pretrained or not: at one learning rate."""
 
 Floats = NDArray[np.float32]
+Fit = Callable[[Floats, NDArray[Any], NDArray[Any], int], probe.Probe]
+"""From features, classes, blocks and a seed."""
+
+Tables = tuple[dict[str, Floats], dict[int, Floats]]
+"""Features of the pixels of each city that judges, and of all cities that teach for each number of labels."""
 
 
 def city_data(city: str, subset: int) -> TaskData:
@@ -103,12 +108,34 @@ class Fold:
         """The pixels that teach, city by city."""
         return [data.sample(labels // len(self.taught), seed=self.number, subset=TRAIN) for data in self.taught]
 
-    def measured(self, labels: int, decide: Callable[[TaskData, Pixels], Floats], **about: Any) -> Iterator[Measured]:
+    def tables(self, describe: Describe) -> Tables:
+        """Features of the pixels that judge and of those that teach, from one pass over the imagery each."""
+        judge = {city: data.gather(lattice(data, EVERY), describe) for city, data in self.judges.items()}
+        found = []
+        for data, *parts in zip(self.taught, *(self.pixels(n) for n in LABELS), strict=True):
+            ends = np.cumsum([len(p) for p in parts])
+            found.append(np.split(data.gather(Pixels.join(parts), describe), ends[:-1]))
+        return judge, {n: np.concatenate([city[i] for city in found]) for i, n in enumerate(LABELS)}
+
+    def measured(self, labels: int, found: Mapping[str, Floats], **about: Any) -> Iterator[Measured]:
         """Average precision in each city left out, of scores (N,) of its pixels."""
         for city, data in self.judges.items():
-            pixels = lattice(data, EVERY)
-            value = scores.average_precision(pixels.label == 1, decide(data, pixels))
+            value = scores.average_precision(lattice(data, EVERY).label == 1, found[city])
             yield Measured(set="oscd", labels=labels, metric="average_precision", repetition=city, value=value, **about)
+
+    def probed(self, parts: Sequence[Tables], fit: Fit, **about: Any) -> Iterator[Measured]:
+        """Fit to tables whose columns stand side by side, and score."""
+        for n in LABELS:
+            pixels = self.pixels(n)
+            y = np.concatenate([p.label for p in pixels])
+            # a block of one city is none of another's
+            block = np.concatenate([p.block.astype(np.int64) + (i << 32) for i, p in enumerate(pixels)])
+            fitted = fit(np.concatenate([taught[n] for _, taught in parts], axis=1), y, block, self.number)
+            found = {
+                city: fitted.predict_proba(np.concatenate([judge[city] for judge, _ in parts], axis=1))[:, 1]
+                for city in self.judges
+            }
+            yield from self.measured(n, found, **about)
 
 
 def measure(
@@ -165,25 +192,21 @@ def pretrained(fold: Fold, method: str, encoder: str, minutes: float, *, transdu
 
 def _floors(fold: Fold, about: dict[str, Any]) -> Iterator[Measured]:
     for shown, side in (("CVA", 1), ("CVA, 5×5 means", 5)):
-        magnitude = change_vector(fold.statistics, side)
+        magnitude, _ = fold.tables(change_vector(fold.statistics, side))
         for n in LABELS:  # it learns nothing from them
-            yield from fold.measured(n, lambda d, p, m=magnitude: d.gather(p, m)[:, 0], model=shown, **about)
-    hand = neighbourhood_differences(fold.statistics)
-    for n in LABELS:
-        for shown, fit in (("random forest", _forest), ("LDA", _lda), ("linear", _linear)):
-            yield from _probed(fold, n, hand, fit, model=f"{shown}, neighbourhood differences", **about)
+            yield from fold.measured(n, {city: x[:, 0] for city, x in magnitude.items()}, model=shown, **about)
+    hand = fold.tables(neighbourhood_differences(fold.statistics))
+    for shown, fit in (("random forest", _forest), ("LDA", _lda), ("linear", _linear)):
+        yield from fold.probed([hand], fit, model=f"{shown}, neighbourhood differences", **about)
 
 
 def _frozen(fold: Fold, encoder: Encoder, about: dict[str, Any]) -> Iterator[Measured]:
-    own = encoder_differences(encoder, fold.statistics)
-    hand = neighbourhood_differences(fold.statistics)
-
-    def both(image: NDArray[Any], valid: NDArray[np.bool_]) -> Floats:
-        return np.concatenate([own(image, valid), hand(image, valid)])
-
-    for n in LABELS:
-        yield from _probed(fold, n, own, _lda, model="LDA, encoder differences", **about)
-        yield from _probed(fold, n, both, _lda, model="LDA, encoder + neighbourhood differences", **about)
+    own = fold.tables(encoder_differences(encoder, fold.statistics))
+    hand = fold.tables(neighbourhood_differences(fold.statistics))
+    yield from fold.probed([own], _lda, model="LDA, encoder differences", **about)
+    yield from fold.probed([own], _linear, model="linear, encoder differences", **about)
+    yield from fold.probed([own, hand], _lda, model="LDA, encoder + neighbourhood differences", **about)
+    yield from fold.probed([own, hand], _linear, model="linear, encoder + neighbourhood differences", **about)
 
 
 def _whole(fold: Fold, encoder: Encoder, about: dict[str, Any]) -> Iterator[Measured]:
@@ -207,19 +230,8 @@ def _whole(fold: Fold, encoder: Encoder, about: dict[str, Any]) -> Iterator[Meas
             found = network(normalize(torch.from_numpy(image)[None], seen), seen)[0]
         return (found[1] - found[0]).numpy()[None]
 
-    yield from fold.measured(n, lambda d, p: d.gather(p, logit)[:, 0], model="whole network, siamese", **about)
-
-
-def _probed(
-    fold: Fold, labels: int, describe: Describe, fit: Callable[..., probe.Probe], **about: Any
-) -> Iterator[Measured]:
-    pixels = fold.pixels(labels)
-    x = np.concatenate([data.gather(p, describe) for data, p in zip(fold.taught, pixels, strict=True)])
-    y = np.concatenate([p.label for p in pixels])
-    # a block of one city is none of another's
-    block = np.concatenate([p.block.astype(np.int64) + (i << 32) for i, p in enumerate(pixels)])
-    fitted = fit(x, y, block, fold.number)
-    yield from fold.measured(labels, lambda d, p: fitted.predict_proba(d.gather(p, describe))[:, 1], **about)
+    found = {city: data.gather(lattice(data, EVERY), logit)[:, 0] for city, data in fold.judges.items()}
+    yield from fold.measured(n, found, model="whole network, siamese", **about)
 
 
 def _forest(x: Floats, y: NDArray[Any], block: NDArray[Any], seed: int) -> probe.Probe:
