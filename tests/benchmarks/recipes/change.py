@@ -9,7 +9,7 @@ is so. Pretraining sees the cities without labels and those that teach, both dat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from geossl.project.project import Project
 
 from . import pretraining, sets
 from .landcover import lattice
+from .pretraining import Length
 from .rows import FLOOR, RANDOM, SCRATCH, Ledger, Measured
 
 FOLDS = (
@@ -50,7 +51,8 @@ LABELS = (100, 500)
 """Labelled pixels of all cities that teach together, half of them changed."""
 
 EVERY = 3
-CHIP, BATCH = 64, 16
+CHIP, BATCH = 64, 12
+"""Side of a chip, and pairs a batch: the smallest city has 12."""
 SCALES = (3, 5, 9)
 """Windows of the neighbourhood differences."""
 
@@ -139,7 +141,7 @@ class Fold:
 
 
 def measure(
-    method: str | None, encoder: str, minutes: float, ledger: Ledger, *, transductive: bool, whole: bool
+    method: str | None, encoder: str, length: Length, ledger: Ledger, *, transductive: bool, whole: bool
 ) -> None:
     """All rows of a method (None: of floors, random encoders and, with ``whole``, from scratch)."""
     protocol = "transductive" if transductive else "inductive"
@@ -148,7 +150,7 @@ def measure(
             {"protocol": "-", "method": FLOOR, "encoder": "-", "minutes": 0.0},
             {"protocol": "-", "method": RANDOM, "encoder": encoder, "minutes": 0.0},
             {"protocol": "-", "method": SCRATCH, "encoder": encoder, "minutes": 0.0},
-            {"protocol": protocol, "method": method, "encoder": encoder, "minutes": minutes},
+            {"protocol": protocol, "method": method, "encoder": encoder, **asdict(length)},
         ]
         wanted = [row for row in rows if row["method"] is not None and (whole or row["method"] != SCRATCH)]
         todo = [row for row in wanted if not all(ledger.has(set="oscd", repetition=city, **row) for city in out)]
@@ -164,24 +166,24 @@ def measure(
                 chosen, _ = pretraining.untrained(encoder, fold.taught[0].sensor, fold.statistics, number, chip=CHIP)
                 ledger.add((_frozen if row["method"] == RANDOM else _whole)(fold, chosen, row))
             else:
-                chosen, _ = pretrained(fold, str(method), encoder, minutes, transductive=transductive)
+                chosen, _ = pretrained(fold, str(method), encoder, length, transductive=transductive)
                 ledger.add(_frozen(fold, chosen, row))
         if late:
-            chosen, _ = pretrained(fold, str(method), encoder, minutes, transductive=transductive)
+            chosen, _ = pretrained(fold, str(method), encoder, length, transductive=transductive)
             ledger.add(_whole(fold, chosen, rows[3]))
 
 
-def pretrained(fold: Fold, method: str, encoder: str, minutes: float, *, transductive: bool) -> tuple[Encoder, Card]:
+def pretrained(fold: Fold, method: str, encoder: str, length: Length, *, transductive: bool) -> tuple[Encoder, Card]:
     """Trained on the cities that the fold may see, or (transductive) on all."""
     projects = [*fold.seen]
     if transductive:
         projects += [Project.load(sets.city(city)) for city in fold.judges]
-    chosen = pretraining.settings(method, encoder, minutes, fold.number, chip=CHIP, batch_size=BATCH)
+    chosen = pretraining.settings(method, encoder, length, fold.number, chip=CHIP, batch_size=BATCH)
     loaders = [pool.loader(project, chosen, [project.scenes()]) for project in projects]
     filled = [each for each in loaders if isinstance(each, ChipLoader) and len(each)]
     protocol = "all" if transductive else "seen"
     return pretraining.trained(
-        sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{minutes:g}-{protocol}-{fold.number}",
+        sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{length}-{protocol}-{fold.number}",
         chosen,
         PoolLoader(filled, [len(each) for each in filled], seed=fold.number),
         sensor=projects[0].sensor,

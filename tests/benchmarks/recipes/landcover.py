@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from geossl.project.project import Project
 from geossl.train.settings import PretrainSettings
 
 from . import pretraining, sets
+from .pretraining import Length
 from .rows import FLOOR, RANDOM, SCRATCH, Ledger, Measured
 
 LABELS = (20, 100, 500)
@@ -84,7 +85,7 @@ class Ground:
 
 
 def measure(
-    name: str, method: str | None, encoder: str, minutes: float, seeds: int, ledger: Ledger, *, transductive: bool
+    name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, transductive: bool
 ) -> None:
     """All rows of a method (None: of floors and random encoders alone)."""
     folder = sets.landcover(name)
@@ -93,7 +94,7 @@ def measure(
         assert isinstance(data, TaskData)
         what = {"set": name, "repetition": f"seed {seed}"}
         protocol = "transductive" if transductive else "inductive"
-        row = {"protocol": protocol, "method": method, "encoder": encoder, "minutes": minutes}
+        row = {"protocol": protocol, "method": method, "encoder": encoder, **asdict(length)}
         unmeasured = [
             not ledger.has(**what, method=FLOOR),
             not ledger.has(**what, method=RANDOM, encoder=encoder),
@@ -112,15 +113,15 @@ def measure(
             about = {"protocol": "-", "method": RANDOM, "encoder": encoder, "minutes": 0.0}
             ledger.add(_frozen(ground, chosen, statistics, hand, about))
         if unmeasured[2] and method is not None:
-            chosen, _ = pretrained(name, method, encoder, minutes, seed, transductive=transductive)
+            chosen, _ = pretrained(name, method, encoder, length, seed, transductive=transductive)
             ledger.add(_frozen(ground, chosen, statistics, hand, row))
 
 
-def measure_whole(name: str, method: str | None, encoder: str, minutes: float, seeds: int, ledger: Ledger) -> None:
+def measure_whole(name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger) -> None:
     """The whole network from 500 labels: from an inductively pretrained encoder, or from scratch (None)."""
     for seed in range(seeds):
         protocol, how = ("-", SCRATCH) if method is None else ("inductive", method)
-        about = {"protocol": protocol, "method": how, "encoder": encoder, "minutes": minutes if method else 0.0}
+        about = {"protocol": protocol, "method": how, "encoder": encoder, **asdict(length if method else Length())}
         if ledger.has(set=name, repetition=f"seed {seed}", model="whole network", **about):
             continue
         data = Project.load(sets.landcover(name), [f"split.seed={seed}"]).task_data("landcover")
@@ -130,7 +131,7 @@ def measure_whole(name: str, method: str | None, encoder: str, minutes: float, s
         if method is None:
             start = pretraining.untrained(encoder, data.sensor, data.collection.statistics, seed, chip=CHIP[name][0])
         else:
-            start = pretrained(name, method, encoder, minutes, seed, transductive=False)
+            start = pretrained(name, method, encoder, length, seed, transductive=False)
         chosen = LandcoverSettings(
             mode="finetune", labels=500, seed=100 * seed, finetune=FinetuneSettings(minutes=1, encoder_rate=1)
         )
@@ -140,17 +141,17 @@ def measure_whole(name: str, method: str | None, encoder: str, minutes: float, s
 
 
 def pretrained(
-    name: str, method: str, encoder: str, minutes: float, seed: int, *, transductive: bool
+    name: str, method: str, encoder: str, length: Length, seed: int, *, transductive: bool
 ) -> tuple[Encoder, Card]:
     """Trained on chips of training blocks, or (transductive) of all."""
     project = Project.load(sets.landcover(name), [f"split.seed={seed}"])
     chip, batch_size = CHIP[name]
-    chosen = pretraining.settings(method, encoder, minutes, seed, chip=chip, batch_size=batch_size)
+    chosen = pretraining.settings(method, encoder, length, seed, chip=chip, batch_size=batch_size)
     chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "all" if transductive else "train"})
     scenes = project.scenes()
     assert scenes.statistics is not None
     return pretraining.trained(
-        sets.OUT / name / "encoders" / f"{method}-{encoder}-{minutes:g}-{chosen.blocks}-{seed}",
+        sets.OUT / name / "encoders" / f"{method}-{encoder}-{length}-{chosen.blocks}-{seed}",
         chosen,
         pool.loader(project, chosen, [scenes]),
         sensor=scenes.sensor,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 
 from . import pretraining, sets
+from .pretraining import Length
 from .rows import FLOOR, RANDOM, Ledger, Measured
 
 LABELS = (20, 40)
@@ -116,14 +117,14 @@ def sensor() -> Sensor:
 
 
 def measure(
-    method: str | None, encoder: str, minutes: float, seeds: int, ledger: Ledger, *, transductive: bool
+    method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, transductive: bool
 ) -> None:
     """All rows of a method (None: of floors and random encoders alone)."""
     row: dict[str, Any] = {
         "protocol": "transductive" if transductive else "inductive",
         "method": method,
         "encoder": encoder,
-        "minutes": minutes,
+        **asdict(length),
     }
     floor = {"protocol": "-", "method": FLOOR, "encoder": "-", "minutes": 0.0}
     random = {"protocol": "-", "method": RANDOM, "encoder": encoder, "minutes": 0.0}
@@ -136,17 +137,17 @@ def measure(
             chosen, _ = pretraining.untrained(encoder, sensor(), patches.statistics, seed, chip=CHIP)
             ledger.add(_frozen(patches, chosen, random))
         if method is not None and not ledger.has(**what, **row):
-            chosen, _ = _pretrained(patches, method, encoder, minutes, transductive=transductive)
+            chosen, _ = pretrained(patches, method, encoder, length, transductive=transductive)
             ledger.add(_frozen(patches, chosen, row))
 
 
-def _pretrained(
-    patches: Patches, method: str, encoder: str, minutes: float, *, transductive: bool
+def pretrained(
+    patches: Patches, method: str, encoder: str, length: Length, *, transductive: bool
 ) -> tuple[Encoder, Card]:
-    chosen = pretraining.settings(method, encoder, minutes, patches.seed, chip=CHIP, batch_size=BATCH)
+    chosen = pretraining.settings(method, encoder, length, patches.seed, chip=CHIP, batch_size=BATCH)
     keys = range(len(patches.image)) if transductive else np.flatnonzero(patches.teaches).tolist()
     return pretraining.trained(
-        sets.OUT / "bigearthnet" / "encoders" / f"{method}-{encoder}-{minutes:g}-{len(keys)}-{patches.seed}",
+        sets.OUT / "bigearthnet" / "encoders" / f"{method}-{encoder}-{length}-{len(keys)}-{patches.seed}",
         chosen,
         DatasetLoader(patches, keys, BATCH, seed=patches.seed),
         sensor=sensor(),

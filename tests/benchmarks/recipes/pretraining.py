@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,6 +27,17 @@ from geossl.train.checkpoint import ChipBatches
 from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
+from . import sets
+from .elsewhere import pack
+
+packs: Path | None = None
+"""Where to put what would be trained, instead of training it."""
+
+
+class Packed(Exception):
+    """It was put there."""
+
+
 METHODS: dict[str, MethodSettings] = {
     "mae": MaeSettings(),
     "simclr": SimclrSettings(),
@@ -46,13 +58,24 @@ def architecture(name: str, chip: int) -> EncoderSettings:
     return EncoderSettings(name=name, image=chip if name.startswith("vit") else None)  # type: ignore[arg-type]
 
 
-def settings(method: str, encoder: str, minutes: float, seed: int, *, chip: int, batch_size: int) -> PretrainSettings:
-    """One thread, so that a row costs the same beside others; the clock ends it."""
+@dataclass(frozen=True)
+class Length:
+    """How long an encoder is pretrained: so many minutes, or so many epochs however long they take."""
+
+    minutes: float = 0.0
+    epochs: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.epochs}epochs" if self.epochs else f"{self.minutes:g}"
+
+
+def settings(method: str, encoder: str, length: Length, seed: int, *, chip: int, batch_size: int) -> PretrainSettings:
+    """One thread, so that a row costs the same beside others."""
     return PretrainSettings(
         method=METHODS[method],
         encoder=architecture(encoder, chip),
-        epochs=100_000,
-        minutes=minutes,
+        epochs=length.epochs or 100_000,
+        minutes=None if length.epochs else length.minutes,
         batch_size=batch_size,
         chip=chip,
         threads=1,
@@ -71,6 +94,9 @@ def trained(
 ) -> tuple[Encoder, Card]:
     """The encoder of a folder, trained first where there is none."""
     if not (folder / CARD).exists():
+        if packs is not None:
+            pack(packs / folder.relative_to(sets.OUT), chosen, loader, sensor, statistics, snapshot)
+            raise Packed
         pretrain(chosen, loader, sensor=sensor, statistics=statistics, snapshot=snapshot, folder=folder)
     return load_encoder(folder)
 
