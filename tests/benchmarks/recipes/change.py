@@ -50,7 +50,8 @@ LABELS = (100, 500)
 """Labelled pixels of all cities that teach together, half of them changed."""
 
 EVERY = 3
-CHIP, BATCH = 64, 16
+CHIP, BATCH = 64, 12
+"""Side of a chip, and pairs a batch: the smallest city has 12."""
 SCALES = (3, 5, 9)
 """Windows of the neighbourhood differences."""
 
