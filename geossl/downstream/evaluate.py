@@ -87,27 +87,29 @@ def evaluate_encoder(
     """
     data.require_labels(TRAIN)
     classes = len(data.legend)
-    parts = [
-        by_encoder(encoder, card.statistics),
-        by_encoder(random_encoder(card, seed=0)[0], card.statistics),
-        by_statistics(card.statistics),
-    ]
+    pretrained = by_encoder(encoder, card.statistics)
+    unlearnt = by_encoder(random_encoder(card, seed=0)[0], card.statistics)
+    statistics = by_statistics(card.statistics)
 
     def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return np.concatenate([part(image, valid) for part in parts])
+        # statistics after each encoder, so that every model's columns are a slice and need no copy
+        by_hand = statistics(image, valid)
+        return np.concatenate([pretrained(image, valid), by_hand, unlearnt(image, valid), by_hand])
 
     draws = {(n, seed): data.sample(n, seed=seed) for n in settings.labels for seed in range(settings.draws)}
     table = data.gather(Pixels.join(list(draws.values())), describe)  # one pass over the imagery for all draws
     width = sum(encoder.dims)
-    learnt, random, hand = np.split(np.arange(table.shape[1]), [width, 2 * width])
+    half = table.shape[1] // 2
+    learnt, hand, random = slice(width), slice(width, half), slice(half, half + width)
     ldas = probe.ldas(classes)
-    models: dict[str, tuple[NDArray[np.int64], Sequence[Callable[[], probe.Probe]]]] = {
+    models: dict[str, tuple[slice, Sequence[Callable[[], probe.Probe]]]] = {
         "kNN-5, pretrained": (learnt, [functools.partial(probe.KNN, classes)]),
+        "linear, pretrained": (learnt, [functools.partial(probe.Logistic, classes)]),
         "LDA, pretrained": (learnt, ldas),
         "LDA, random encoder": (random, ldas),
         "LDA, multi-scale statistics": (hand, ldas),
-        "LDA, pretrained + statistics": (np.concatenate([learnt, hand]), ldas),
-        "LDA, random encoder + statistics": (np.concatenate([random, hand]), ldas),
+        "LDA, pretrained + statistics": (slice(half), ldas),
+        "LDA, random encoder + statistics": (slice(half, None), ldas),
     }
     against = {
         "LDA, pretrained": ["LDA, random encoder", "LDA, multi-scale statistics"],
@@ -117,7 +119,11 @@ def evaluate_encoder(
     for (n, seed), pixels in draws.items():
         rows = slice(start, start := start + len(pixels))
         for model, (columns, candidates) in models.items():
-            fitted = probe.tuned(candidates, table[rows][:, columns], pixels.label, pixels.block, seed=seed).probe
+            x = table[rows, columns]
+            if len(candidates) == 1:  # nothing to choose
+                fitted = candidates[0]().fit(x, pixels.label)
+            else:
+                fitted = probe.tuned(candidates, x, pixels.label, pixels.block, seed=seed).probe
             contenders.append(Contender(_draw(model, n, seed), describe, _on(columns, fitted)))
     counts = count(data, contenders, every=settings.every, progress=progress)
 
@@ -153,5 +159,5 @@ def _draw(model: str, labels: int, seed: int) -> str:
     return f"{model}, {labels} labels, draw {seed}"
 
 
-def _on(columns: Sequence[int] | NDArray[np.int64], fitted: probe.Probe) -> Decide:
+def _on(columns: slice, fitted: probe.Probe) -> Decide:
     return lambda features: fitted.predict_proba(features[:, columns])

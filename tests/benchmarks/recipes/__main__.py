@@ -1,0 +1,73 @@
+"""``python -m tests.benchmarks.recipes --set zion --method simclr``: measure, keep, and print rows.
+
+Measurements are lines of ``out/recipes/measured.jsonl``, and what is there is not measured again: a
+run that is stopped goes on where it was. Without a method, floors and random encoders are measured;
+``--table`` alone prints what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import warnings
+from pathlib import Path
+
+from . import change, landcover, patches, pretraining, sets
+from .pretraining import METHODS, Length
+from .rows import Ledger, table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recipes", description=__doc__)
+    parser.add_argument("--set", choices=[*sets.LANDCOVER, "oscd", "bigearthnet"], required=True)
+    parser.add_argument("--method", choices=[*METHODS], nargs="*", default=[])
+    parser.add_argument("--encoder", help="by default unet-small, and vit-tiny for mae")
+    parser.add_argument("--minutes", type=float, default=1.5, help="of pretraining, on one thread")
+    parser.add_argument("--epochs", type=int, default=0, help="of pretraining, instead of minutes")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--transductive", action="store_true", help="pretrain on all blocks, not on training blocks")
+    parser.add_argument("--whole", action="store_true", help="train the whole network, beside the same from scratch")
+    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="train nothing: write what elsewhere.py trains")
+    parser.add_argument("--table", action="store_true", help="measure nothing")
+    wanted = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    ledger = Ledger(sets.OUT / "measured.jsonl")
+    length = Length(epochs=wanted.epochs) if wanted.epochs else Length(wanted.minutes)
+    if wanted.pack:
+        pretraining.packs = wanted.pack
+        for method in wanted.method:
+            _pack(wanted.set, method, wanted.encoder or _usual(method), length, wanted.seeds, wanted.transductive)
+        return
+    if not wanted.table:
+        for method in wanted.method or [None]:
+            encoder = wanted.encoder or _usual(method)
+            about = (wanted.set, method, encoder, length, wanted.seeds, ledger)
+            if wanted.set == "oscd":
+                change.measure(*about[1:4], ledger, transductive=wanted.transductive, whole=wanted.whole)
+            elif wanted.set == "bigearthnet":
+                patches.measure(*about[1:], transductive=wanted.transductive)
+            elif wanted.whole:
+                landcover.measure_whole(*about)
+            else:
+                landcover.measure(*about, transductive=wanted.transductive)
+    of_set = [each for each in ledger.all if each.set == wanted.set]
+    print("\n".join(table(of_set, set(wanted.method) or None)))
+
+
+def _usual(method: str | None) -> str:
+    return "vit-tiny" if method == "mae" else "unet-small"
+
+
+def _pack(name: str, method: str, encoder: str, length: Length, seeds: int, transductive: bool) -> None:
+    for number in range(len(change.FOLDS) if name == "oscd" else seeds):
+        with contextlib.suppress(pretraining.Packed):
+            if name == "oscd":
+                change.pretrained(change.Fold.of(number), method, encoder, length, transductive=transductive)
+            elif name == "bigearthnet":
+                patches.pretrained(patches.Patches.of(number), method, encoder, length, transductive=transductive)
+            else:
+                landcover.pretrained(name, method, encoder, length, number, transductive=transductive)
+
+
+if __name__ == "__main__":
+    main()

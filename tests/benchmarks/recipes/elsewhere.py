@@ -1,0 +1,134 @@
+"""``python -m tests.benchmarks.recipes.elsewhere JOBS``: pretrain on a machine that has a GPU, torch and no imagery.
+
+``--pack JOBS`` of the runner writes what it would train: chips, settings, statistics. Here they are trained, several
+side by side, since networks as small leave most of a GPU idle; each leaves its encoder in its own folder, for
+``out/recipes`` of the machine that asked. Batches are those of chips in memory, in an order of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geossl.bands import Sensor, Statistics
+from geossl.nets.weights import CARD
+from geossl.train.checkpoint import ChipBatches
+from geossl.train.pretrain import pretrain
+from geossl.train.settings import PretrainSettings
+
+JOB = "job.json"
+AT_ONCE = 9
+"""Trainings side by side."""
+_EPOCHS = 8
+"""How often the loader is gone through: an epoch leaves out what fills no batch, each time something else."""
+
+
+def pack(
+    folder: Path,
+    chosen: PretrainSettings,
+    loader: ChipBatches,
+    sensor: Sensor,
+    statistics: Statistics,
+    snapshot: str | None,
+) -> None:
+    """Write what is to be trained, and the chips (N, [T,] C, S, S) that the loader shows."""
+    found: dict[bytes, dict[str, Tensor]] = {}
+    shared: dict[str, Tensor] = {}
+    for epoch in range(_EPOCHS):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            shared = {name: value.clone() for name, value in batch.items() if name == "wavelengths"}
+            each = {name: value for name, value in batch.items() if name not in (*shared, "member")}
+            for row in range(len(batch["image"])):
+                chip = {name: value[row].clone() for name, value in each.items()}
+                found.setdefault(chip["image"].numpy().tobytes(), chip)
+    chips = {name: torch.stack([chip[name] for chip in found.values()]).numpy() for name in next(iter(found.values()))}
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"chips-{hashlib.blake2b(b''.join(sorted(found)), digest_size=8).hexdigest()}.npz"
+    if not (folder.parent / name).exists():  # methods share them
+        np.savez_compressed(folder.parent / name, **chips, **{name: value.numpy() for name, value in shared.items()})
+    job = {
+        "chips": name,
+        "settings": chosen.model_dump(mode="json"),
+        "sensor": sensor.to_dict(),
+        "statistics": statistics.to_dict(),
+        "snapshot": snapshot,
+    }
+    (folder / JOB).write_text(json.dumps(job))
+
+
+class InMemory:
+    """Full batches of chips in memory, in a new order each epoch."""
+
+    def __init__(self, chips: Mapping[str, Tensor], batch_size: int, seed: int) -> None:
+        self.shared = {name: value for name, value in chips.items() if name == "wavelengths"}
+        self.chips = {name: value for name, value in chips.items() if name not in self.shared}
+        self.batch_size, self.seed = batch_size, seed
+        self.epoch = self.number = 0
+
+    def __len__(self) -> int:
+        return len(self.chips["image"]) // self.batch_size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        order = torch.randperm(len(self.chips["image"]), generator=generator)
+        while self.number < len(self):
+            rows = order[self.number * self.batch_size : (self.number + 1) * self.batch_size]
+            self.number += 1
+            yield {name: value[rows] for name, value in self.chips.items()} | self.shared
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch, self.number = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "number": self.number}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.number = state["epoch"], state["number"]
+
+
+def train(folder: Path) -> str:
+    """Train what a folder holds; what is to be said of it."""
+    torch.set_num_threads(1)
+    job = json.loads((folder / JOB).read_text())
+    chosen = PretrainSettings.model_validate(job["settings"])
+    with np.load(folder.parent / job["chips"]) as file:
+        chips = {name: torch.from_numpy(file[name]) for name in file.files}
+    loader = InMemory(chips, chosen.batch_size, chosen.seed)
+    start = time.perf_counter()
+    pretrain(
+        chosen,
+        loader,
+        sensor=Sensor.from_dict(job["sensor"]),
+        statistics=Statistics.from_dict(job["statistics"]),
+        snapshot=job["snapshot"],
+        folder=folder,
+    )
+    taken = time.perf_counter() - start
+    return f"{folder}: {len(chips['image'])} chips, {chosen.epochs * len(loader):,} steps in {taken:.0f} s"
+
+
+def main() -> None:
+    folders = [path.parent for path in sorted(Path(sys.argv[1]).rglob(JOB)) if not (path.parent / CARD).exists()]
+    with ProcessPoolExecutor(AT_ONCE, get_context("spawn"), max_tasks_per_child=1) as pool:
+        running = {pool.submit(train, folder): folder for folder in folders}
+        for done in as_completed(running):
+            try:
+                print(done.result(), flush=True)
+            except Exception as error:  # the others go on
+                print(f"{running[done]}: {error!r}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

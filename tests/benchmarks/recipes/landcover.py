@@ -1,0 +1,215 @@
+"""Land cover of held-out blocks from few labels: floors, and frozen encoders with closed-form heads.
+
+A repetition is a seed of everything: of the split into blocks, the labelled pixels, the encoder's
+first weights and its pretraining. Within one, several draws of labels are averaged.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geossl import probe, scores
+from geossl.chips.split import TEST, TRAIN
+from geossl.downstream import landcover, neighbourhood
+from geossl.downstream.data import Describe, Pixels, TaskData
+from geossl.downstream.describe import by_encoder, by_statistics
+from geossl.downstream.settings import FinetuneSettings, LandcoverSettings
+from geossl.legend import NO_LABEL
+from geossl.nets.card import Card
+from geossl.nets.encoder import Encoder
+from geossl.project import pool
+from geossl.project.project import Project
+from geossl.train.settings import PretrainSettings
+
+from . import pretraining, sets
+from .pretraining import Length
+from .rows import FLOOR, RANDOM, SCRATCH, Ledger, Measured
+
+LABELS = (20, 100, 500)
+DRAWS = 3
+EVERY = {"zion": 3, "rstoolbox": 1}
+"""Every so-many-th test pixel in both directions is scored."""
+
+CHIP = {"zion": (64, 32), "rstoolbox": (32, 16)}
+"""Side of a chip, so that some lie wholly in a block, and chips a batch."""
+
+Floats = NDArray[np.float32]
+Fit = Callable[[Floats, Pixels, int], probe.Probe]
+
+
+@dataclass
+class Ground:
+    """One repetition's pixels: those that judge, and for each number of labels and draw those that teach."""
+
+    name: str
+    data: TaskData
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.test = lattice(self.data, EVERY[self.name])
+        draws = [(n, 100 * self.seed + d) for n in LABELS for d in range(DRAWS)]
+        self.taught = {(n, d): self.data.sample(n, seed=d, subset=TRAIN) for n, d in draws}
+
+    def tables(self, describe: Describe) -> tuple[Floats, dict[tuple[int, int], Floats]]:
+        """Features of the test pixels and of each draw's, from one pass over the imagery."""
+        table = self.data.gather(Pixels.join([self.test, *self.taught.values()]), describe)
+        ends = np.cumsum([len(self.test), *(len(p) for p in self.taught.values())])
+        test, *taught = np.split(table, ends[:-1])
+        return test, dict(zip(self.taught, taught, strict=True))
+
+    def measured(self, labels: int, proba: Sequence[Floats], **about: Any) -> Iterator[Measured]:
+        """Scores averaged over draws, from each one's probabilities (N, K) of the test pixels."""
+        counts = [scores.confusion(self.test.label, p.argmax(axis=1), len(self.data.legend)) for p in proba]
+        for metric in ("macro_f1", "accuracy"):
+            value = float(np.mean([scores.METRICS[metric](c) for c in counts]))
+            yield Measured(
+                set=self.name, labels=labels, metric=metric, repetition=f"seed {self.seed}", value=value, **about
+            )
+
+    def probes(self, model: str, fit: Fit, parts: Sequence[tuple[Floats, Any]], **about: Any) -> Iterator[Measured]:
+        """Fit to every draw and score; ``parts`` are tables whose columns stand side by side."""
+        test = np.concatenate([part[0] for part in parts], axis=1)
+        for n in LABELS:
+            proba = []
+            for (labels, draw), pixels in self.taught.items():
+                if labels == n:
+                    x = np.concatenate([part[1][labels, draw] for part in parts], axis=1)
+                    proba.append(fit(x, pixels, draw).predict_proba(test))
+            yield from self.measured(n, proba, model=model, **about)
+
+
+def measure(
+    name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, transductive: bool
+) -> None:
+    """All rows of a method (None: of floors and random encoders alone)."""
+    folder = sets.landcover(name)
+    for seed in range(seeds):
+        data = Project.load(folder, [f"split.seed={seed}"]).task_data("landcover")
+        assert isinstance(data, TaskData)
+        what = {"set": name, "repetition": f"seed {seed}"}
+        protocol = "transductive" if transductive else "inductive"
+        row = {"protocol": protocol, "method": method, "encoder": encoder, **asdict(length)}
+        unmeasured = [
+            not ledger.has(**what, method=FLOOR),
+            not ledger.has(**what, method=RANDOM, encoder=encoder),
+            method is not None and not ledger.has(**what, **row),
+        ]
+        if not any(unmeasured):
+            continue
+        ground = Ground(name, data, seed)
+        statistics = data.collection.statistics
+        assert statistics is not None
+        hand = ground.tables(by_statistics(statistics))
+        if unmeasured[0]:
+            ledger.add(_floors(ground, hand))
+        if unmeasured[1]:
+            chosen, _ = pretraining.untrained(encoder, data.sensor, statistics, seed, chip=CHIP[name][0])
+            about = {"protocol": "-", "method": RANDOM, "encoder": encoder, "minutes": 0.0}
+            ledger.add(_frozen(ground, chosen, statistics, hand, about))
+        if unmeasured[2] and method is not None:
+            chosen, _ = pretrained(name, method, encoder, length, seed, transductive=transductive)
+            ledger.add(_frozen(ground, chosen, statistics, hand, row))
+
+
+def measure_whole(name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger) -> None:
+    """The whole network from 500 labels: from an inductively pretrained encoder, or from scratch (None)."""
+    for seed in range(seeds):
+        protocol, how = ("-", SCRATCH) if method is None else ("inductive", method)
+        about = {"protocol": protocol, "method": how, "encoder": encoder, **asdict(length if method else Length())}
+        if ledger.has(set=name, repetition=f"seed {seed}", model="whole network", **about):
+            continue
+        data = Project.load(sets.landcover(name), [f"split.seed={seed}"]).task_data("landcover")
+        assert isinstance(data, TaskData)
+        assert data.collection.statistics is not None
+        ground = Ground(name, data, seed)
+        if method is None:
+            start = pretraining.untrained(encoder, data.sensor, data.collection.statistics, seed, chip=CHIP[name][0])
+        else:
+            start = pretrained(name, method, encoder, length, seed, transductive=False)
+        chosen = LandcoverSettings(
+            mode="finetune", labels=500, seed=100 * seed, finetune=FinetuneSettings(minutes=1, encoder_rate=1)
+        )
+        task = landcover.fit(data, *start, chosen)
+        proba = data.gather(ground.test, task.describe)
+        ledger.add(ground.measured(500, [proba], model="whole network", **about))
+
+
+def pretrained(
+    name: str, method: str, encoder: str, length: Length, seed: int, *, transductive: bool
+) -> tuple[Encoder, Card]:
+    """Trained on chips of training blocks, or (transductive) of all."""
+    project = Project.load(sets.landcover(name), [f"split.seed={seed}"])
+    chip, batch_size = CHIP[name]
+    chosen = pretraining.settings(method, encoder, length, seed, chip=chip, batch_size=batch_size)
+    chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "all" if transductive else "train"})
+    scenes = project.scenes()
+    assert scenes.statistics is not None
+    return pretraining.trained(
+        sets.OUT / name / "encoders" / f"{method}-{encoder}-{length}-{chosen.blocks}-{seed}",
+        chosen,
+        pool.loader(project, chosen, [scenes]),
+        sensor=scenes.sensor,
+        statistics=scenes.statistics,
+        snapshot=scenes.snapshot,
+    )
+
+
+def _floors(ground: Ground, hand: tuple[Floats, Any]) -> Iterator[Measured]:
+    classes, bands = len(ground.data.legend), len(ground.data.sensor.bands)
+    about = {"protocol": "-", "method": FLOOR, "encoder": "-", "minutes": 0.0}
+    commonest = np.eye(classes, dtype=np.float32)[int(ground.data.counts(TRAIN).argmax())]
+    for n in LABELS:
+        yield from ground.measured(n, [np.tile(commonest, (len(ground.test), 1))], model="majority class", **about)
+
+    def forest(x: Floats, pixels: Pixels, draw: int) -> probe.Probe:
+        return probe.RandomForest(classes, draw).fit(x, pixels.label)
+
+    # statistics of small windows come first in the table
+    for shown, width in (("pixel", bands), ("3×3 and 5×5", neighbourhood.count(bands, (3, 5))), ("multi-scale", None)):
+        part = hand[0][:, :width], {key: table[:, :width] for key, table in hand[1].items()}
+        yield from ground.probes(f"random forest, {shown}", forest, [part], **about)
+    yield from ground.probes("LDA, multi-scale", functools.partial(_lda, classes), [hand], **about)
+
+
+def _frozen(
+    ground: Ground, encoder: Encoder, statistics: Any, hand: tuple[Floats, Any], about: dict[str, Any]
+) -> Iterator[Measured]:
+    classes = len(ground.data.legend)
+    own = ground.tables(by_encoder(encoder, statistics))
+    lda = functools.partial(_lda, classes)
+
+    def knn(x: Floats, pixels: Pixels, draw: int) -> probe.Probe:
+        return probe.KNN(classes).fit(x, pixels.label)
+
+    def linear(x: Floats, pixels: Pixels, draw: int) -> probe.Probe:
+        return probe.Logistic(classes).fit(x, pixels.label)
+
+    yield from ground.probes("kNN-5, encoder", knn, [own], **about)
+    yield from ground.probes("linear, encoder", linear, [own], **about)
+    yield from ground.probes("LDA, encoder", lda, [own], **about)
+    yield from ground.probes("LDA, encoder + multi-scale", lda, [own, hand], **about)
+
+
+def _lda(classes: int, x: Floats, pixels: Pixels, draw: int) -> probe.Probe:
+    """Its shrinkage chosen by cross-validation over training blocks."""
+    return probe.tuned(probe.ldas(classes), x, pixels.label, pixels.block, seed=draw).probe
+
+
+def lattice(data: TaskData, every: int) -> Pixels:
+    """Every so-many-th labelled pixel of the test blocks."""
+    parts = []
+    for position, ground in data.grounds():
+        wanted = (ground.subset == TEST) & (ground.label != NO_LABEL)
+        top, left = data.collection.tile(ground.tile_id).pixel_origin
+        wanted &= ((np.arange(wanted.shape[0]) + top) % every == 0)[:, None]
+        wanted &= ((np.arange(wanted.shape[1]) + left) % every == 0)[None, :]
+        row, col = (axis.astype(np.int32) for axis in np.nonzero(wanted))
+        tile = np.full(len(row), position, np.int32)
+        parts.append(Pixels(tile, row, col, ground.label[row, col], ground.block[row, col]))
+    return Pixels.join(parts)

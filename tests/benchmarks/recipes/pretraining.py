@@ -1,0 +1,129 @@
+"""Pretrain an encoder for a row, or take the one that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from geossl.bands import Sensor, Statistics
+from geossl.methods.settings import (
+    DenseSettings,
+    MaeSettings,
+    MethodSettings,
+    MocoV2Settings,
+    MocoV3Settings,
+    RelativeSettings,
+    SimclrSettings,
+    TransformsSettings,
+)
+from geossl.nets.card import Card
+from geossl.nets.encoder import Encoder, build_encoder
+from geossl.nets.settings import EncoderSettings
+from geossl.nets.weights import CARD, load_encoder
+from geossl.train.checkpoint import ChipBatches
+from geossl.train.pretrain import pretrain
+from geossl.train.settings import PretrainSettings
+
+from . import sets
+from .elsewhere import pack
+
+packs: Path | None = None
+"""Where to put what would be trained, instead of training it."""
+
+
+class Packed(Exception):
+    """It was put there."""
+
+
+METHODS: dict[str, MethodSettings] = {
+    "mae": MaeSettings(),
+    "simclr": SimclrSettings(),
+    "dense": DenseSettings(),
+    "mocov2": MocoV2Settings(queue=512),
+    "mocov3": MocoV3Settings(),
+    "relative": RelativeSettings(patch=16),
+    "rotation": TransformsSettings(),
+    "simclr-season": SimclrSettings(pairs="season"),
+    "dense-season": DenseSettings(pairs="season"),
+    "mocov3-season": MocoV3Settings(pairs="season"),
+}
+"""What ``--method`` names."""
+
+
+def architecture(name: str, chip: int) -> EncoderSettings:
+    """The encoder of a name such as unet-small or vit-tiny, which has patches of 8 pixels."""
+    return EncoderSettings(name=name, image=chip if name.startswith("vit") else None)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long an encoder is pretrained: so many minutes, or so many epochs however long they take."""
+
+    minutes: float = 0.0
+    epochs: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.epochs}epochs" if self.epochs else f"{self.minutes:g}"
+
+
+def settings(method: str, encoder: str, length: Length, seed: int, *, chip: int, batch_size: int) -> PretrainSettings:
+    """One thread, so that a row costs the same beside others."""
+    return PretrainSettings(
+        method=METHODS[method],
+        encoder=architecture(encoder, chip),
+        epochs=length.epochs or 100_000,
+        minutes=None if length.epochs else length.minutes,
+        batch_size=batch_size,
+        chip=chip,
+        threads=1,
+        seed=seed,
+    )
+
+
+def trained(
+    folder: Path,
+    chosen: PretrainSettings,
+    loader: ChipBatches,
+    *,
+    sensor: Sensor,
+    statistics: Statistics,
+    snapshot: str | None,
+) -> tuple[Encoder, Card]:
+    """The encoder of a folder, trained first where there is none."""
+    if not (folder / CARD).exists():
+        if packs is not None:
+            pack(packs / folder.relative_to(sets.OUT), chosen, loader, sensor, statistics, snapshot)
+            raise Packed
+        pretrain(chosen, loader, sensor=sensor, statistics=statistics, snapshot=snapshot, folder=folder)
+    return load_encoder(folder)
+
+
+def untrained(name: str, sensor: Sensor, statistics: Statistics, seed: int, *, chip: int) -> tuple[Encoder, Card]:
+    """The same architecture as it begins, and a card that says so."""
+    chosen = architecture(name, chip)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(chosen, sensor.bands).eval()
+    return encoder, Card(chosen, sensor, statistics, "random")
+
+
+def pooled(parts: Sequence[Statistics]) -> Statistics:
+    """The statistics of several collections together, as if each band had been looked at once."""
+    count, mean, std = (
+        [[getattr(p, name)[b] for p in parts] for b in range(len(parts[0].mean))] for name in ("count", "mean", "std")
+    )
+    means, stds = [], []
+    for n, m, s in zip(count, mean, std, strict=True):
+        total = sum(n)
+        both = sum(c * x for c, x in zip(n, m, strict=True)) / total
+        square = sum(c * (y**2 + x**2) for c, x, y in zip(n, m, s, strict=True)) / total
+        means.append(both)
+        stds.append((square - both**2) ** 0.5)
+    low, high, p02, p98 = (
+        tuple(how(getattr(p, name)[b] for p in parts) for b in range(len(means)))
+        for name, how in (("minimum", min), ("maximum", max), ("p02", min), ("p98", max))
+    )
+    return Statistics(tuple(sum(n) for n in count), tuple(means), tuple(stds), low, high, p02, p98)
