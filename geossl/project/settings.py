@@ -6,7 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geossl import bands as shipped
 from geossl.bands import Band, Radiometry, Sensor
@@ -143,6 +143,13 @@ class ProjectSettings(_Settings):
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="named land-cover and change tasks")
     map: MapSettings = Field(default_factory=MapSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _is_a_folder(cls, store: Any) -> Any:
+        if "://" in str(store):  # as a path it would be a folder of that name
+            raise ValueError("a project's store is a folder; one that machines share may lie on a network file system")
+        return store
 
     def dump(self) -> dict[str, Any]:
         """JSON-ready."""

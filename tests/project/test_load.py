@@ -56,6 +56,7 @@ def test_override_wins_over_the_file_and_is_typed(tmp_path: Path) -> None:
         (MINIMAL + "grid:\n  tiles: 256\n", [], ["line 6", "grid.tiles", "did you mean 'tile'"]),
         (MINIMAL + "colour: red\n", [], ["line 5", "colour", "no such field"]),
         ("name: Not Allowed\nsources: [{kind: folder, path: x}]\n", [], ["line 1", "name", "Not Allowed"]),
+        (MINIMAL + "store: s3://bucket/store\n", [], ["line 5", "store", "is a folder", "s3://bucket/store"]),
         ("name: test\n", [], ["sources", "is required"]),
         ("name: [\n", [], ["line"]),
         (MINIMAL, ["pretrain.epochs=many"], ["--set pretrain.epochs=many", "pretrain.epochs", "many"]),
