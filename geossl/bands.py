@@ -194,7 +194,29 @@ class Statistics:
         return cls(**values)
 
 
-def require_same_radiometry(ours: Sensor, theirs: Sensor, *, us: str, them: str) -> None:
+def differences(ours: Sensor, theirs: Sensor) -> list[str]:
+    """In what two sensors differ that images of both would not mean the same: bands, order, wavelengths, units."""
+    found = []
+    if ours.band_names != theirs.band_names:
+        found.append(f"bands: {', '.join(ours.band_names)} ≠ {', '.join(theirs.band_names)}")
+    elif ours.wavelengths != theirs.wavelengths:
+        found.append(f"wavelengths (µm): {ours.wavelengths} ≠ {theirs.wavelengths}")
+    found.extend(
+        f"{field.name}: {a!r} ≠ {b!r}"
+        for field in dataclasses.fields(Radiometry)
+        if (a := getattr(ours.radiometry, field.name)) != (b := getattr(theirs.radiometry, field.name))
+    )
+    return found
+
+
+def require_same_radiometry(
+    ours: Sensor,
+    theirs: Sensor,
+    *,
+    us: str,
+    them: str,
+    remedy: str = "use imagery with the same bands and units, or train an encoder for these",
+) -> None:
     """Refuse to continue where two sides disagree on bands, order, wavelength, unit, scale or no-data.
 
     Parameters
@@ -207,18 +229,8 @@ def require_same_radiometry(ours: Sensor, theirs: Sensor, *, us: str, them: str)
     RadiometryError
         Names both sides and every difference.
     """
-    differences = []
-    if ours.band_names != theirs.band_names:
-        differences.append(f"bands: {', '.join(ours.band_names)} ≠ {', '.join(theirs.band_names)}")
-    elif ours.wavelengths != theirs.wavelengths:
-        differences.append(f"wavelengths (µm): {ours.wavelengths} ≠ {theirs.wavelengths}")
-    differences.extend(
-        f"{field.name}: {a!r} ≠ {b!r}"
-        for field in dataclasses.fields(Radiometry)
-        if (a := getattr(ours.radiometry, field.name)) != (b := getattr(theirs.radiometry, field.name))
-    )
-    if differences:
+    if found := differences(ours, theirs):
         raise RadiometryError(
-            f"{us} (sensor {ours.name}) and {them} (sensor {theirs.name}) do not match: " + "; ".join(differences),
-            "use imagery with the same bands and units, or train an encoder for these",
+            f"{us} (sensor {ours.name}) and {them} (sensor {theirs.name}) do not match: " + "; ".join(found),
+            remedy,
         )

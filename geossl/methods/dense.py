@@ -41,7 +41,7 @@ class Dense(PairMethod):
     def losses(self, first: View, second: View, batch: Mapping[str, Any], noise: Tensor) -> Losses:
         """The loss of two views where ``noise`` (B, H, W) in [0, 1) decides which pixels of the first are compared."""
         here, there, seen = match(first, second, noise, self.settings.points)
-        maps = self.encoder(torch.cat([first.image, second.image])).maps
+        maps = self.encoder(torch.cat([first.image, second.image]), first.spectrum).maps
         projected = self.head(columns(maps, torch.cat([here, there])).flatten(0, 1))
         total = nt_xent(
             *projected.chunk(2),

@@ -27,7 +27,8 @@ class Method(nn.Module, ABC):
 
     ``method(batch)`` takes a chip batch on its device, with ``image`` normalised (B, C, H, W) and
     ``valid`` (B, H, W) bool, and makes the views that it needs itself. With ``wants_pairs`` there
-    is a date axis after the first: (B, 2, C, H, W) and (B, 2, H, W).
+    is a date axis after the first: (B, 2, C, H, W) and (B, 2, H, W). Where batches are of
+    several sensors, ``spectrum`` says which bands these are, and ``kind`` (an int) whose.
     """
 
     def __init__(self, encoder: Encoder, *, wants_pairs: bool = False) -> None:

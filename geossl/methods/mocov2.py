@@ -3,7 +3,8 @@
 The queue gives a small batch many negatives. Keys come from a momentum encoder, so that those of
 earlier steps are still comparable. Unlike the paper's, the momentum rises along a cosine, and keys
 are normalised by running statistics instead of shuffling (see :mod:`geossl.methods.momentum`). The
-queue knows where its places are: none is a negative of itself.
+queue knows where its places are: none is a negative of itself. In a pool of several sensors it also
+knows whose they are: another one's lie on another grid, and are told apart without a look at the ground.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class MocoV2(PairMethod):
     """(K, P) keys of length 1; random ones at first."""
     positions: Tensor
     """(K, 2) of the queue's places (:func:`geossl.methods.pairs.position`)."""
+    kinds: Tensor
+    """(K,) which sensor of a pool they were seen by; −1: all are alike."""
     oldest: Tensor
     """Row of the queue that is replaced next."""
 
@@ -42,8 +45,11 @@ class MocoV2(PairMethod):
         self.momentum = Momentum(encoder, self.head, start=settings.momentum)
         self.register_buffer("queue", F.normalize(torch.randn(settings.queue, settings.projection), dim=1))
         self.register_buffer("positions", torch.full((settings.queue, 2), torch.inf))
+        self.register_buffer("kinds", torch.full((settings.queue,), -1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
-        self._fresh: list[tuple[Tensor, Tensor]] = []  # keys and positions of the step in progress, part by part
+        self._fresh: list[
+            tuple[Tensor, Tensor, Tensor]
+        ] = []  # keys, positions and kinds of the step in progress, part by part
 
     def forward(self, batch: Mapping[str, Any]) -> Losses:
         return self.losses(*self.two_views(batch), batch)
@@ -56,12 +62,13 @@ class MocoV2(PairMethod):
         where, counted = position(batch), first.shows & second.shows
         itself = F.cosine_similarity(query.float(), key.float()).unsqueeze(1) / self.temperature
         similarity = torch.cat([itself, cosines(query, self.queue, self.temperature)], dim=1)
-        elsewhere = ~overlap(where, self.positions)
+        kind = batch.get("kind", -1)
+        elsewhere = ~overlap(where, self.positions) & ((self.kinds == kind) | (self.kinds == -1))
         allowed = torch.cat([torch.ones_like(elsewhere[:, :1]), elsewhere], dim=1)
         total = info_nce(similarity, torch.zeros_like(counted, dtype=torch.int64), allowed, counted)
         shown = gather(second.shows)
-        fresh = gather(F.normalize(key.float(), dim=1))[shown], gather(where)[shown]
-        self._fresh = [*self._fresh, fresh]
+        keys, where = gather(F.normalize(key.float(), dim=1))[shown], gather(where)[shown]
+        self._fresh = [*self._fresh, (keys, where, self.kinds.new_full((len(keys),), kind))]
         return Losses(total, (pooled, slowly))
 
     @override
@@ -70,8 +77,8 @@ class MocoV2(PairMethod):
         self.momentum.follow(self.encoder, self.head, step, max_steps)
         if self._fresh:
             length = len(self.queue)
-            keys, where = (torch.cat(fresh)[-length:] for fresh in zip(*self._fresh, strict=True))
+            keys, where, kinds = (torch.cat(fresh)[-length:] for fresh in zip(*self._fresh, strict=True))
             rows = (self.oldest + torch.arange(len(keys), device=keys.device)) % length
-            self.queue[rows], self.positions[rows] = keys, where
+            self.queue[rows], self.positions[rows], self.kinds[rows] = keys, where, kinds
             self.oldest.copy_((self.oldest + len(keys)) % length)
             self._fresh = []

@@ -21,6 +21,7 @@ from geossl.augment import Placement, Views
 from geossl.methods.contrast import gather, places
 from geossl.methods.method import Method
 from geossl.methods.settings import PairSettings
+from geossl.nets.embedding import Spectrum
 from geossl.nets.encoder import Encoder
 
 _MIN_VALID = 0.1  # share of valid pixels from which a view shows its place
@@ -36,6 +37,8 @@ class View:
     """(B, H, W) bool."""
     placement: Placement
     """Where the views lie in their chips."""
+    spectrum: Spectrum | None = None
+    """Which bands they have, where those are not the encoder's own."""
 
     @property
     def shows(self) -> Tensor:
@@ -54,19 +57,20 @@ class PairMethod(Method):
 
     def two_views(self, batch: Mapping[str, Any]) -> tuple[View, View]:
         """A view of each of the two dates, or two views of the one image."""
-        image, valid, wavelengths = batch["image"], batch["valid"], batch.get("wavelengths")
+        image, valid = batch["image"], batch["valid"]
         dates = [(image[:, i], valid[:, i]) for i in (0, 1)] if self.wants_pairs else [(image, valid)] * 2
-        first, second = (self._view(*date, wavelengths) for date in dates)
+        first, second = (self._view(*date, batch) for date in dates)
         return first, second
 
-    def _view(self, image: Tensor, valid: Tensor, wavelengths: Tensor | None) -> View:
+    def _view(self, image: Tensor, valid: Tensor, batch: Mapping[str, Any]) -> View:
         placement = self.views.place(len(image), image.device)
-        return View(*self.views.at(placement, image, valid, wavelengths), placement)
+        view = self.views.at(placement, image, valid, batch.get("wavelengths"))
+        return View(*view, placement, batch.get("spectrum"))
 
 
 def encode(encoder: Encoder, *views: View) -> tuple[Tensor, ...]:
     """The pooled features (B, D) float32 of each view, from one pass over all of them."""
-    maps = encoder(torch.cat([view.image for view in views])).maps
+    maps = encoder(torch.cat([view.image for view in views]), views[0].spectrum).maps
     return pool(maps[-1], torch.cat([view.valid for view in views])).chunk(len(views))
 
 

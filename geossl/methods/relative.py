@@ -26,6 +26,7 @@ from geossl.methods.method import Losses, Method
 from geossl.methods.settings import RelativeSettings
 from geossl.methods.valid import mean_over, seen
 from geossl.methods.windows import cut, random_below
+from geossl.nets.embedding import Spectrum
 from geossl.nets.encoder import Encoder
 
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -69,7 +70,7 @@ class Relative(Method):
 
     def forward(self, batch: Mapping[str, Any]) -> Losses:
         puzzle = self.pose(batch["image"], batch["valid"])
-        logits, views = self.solve(puzzle)
+        logits, views = self.solve(puzzle, batch.get("spectrum"))
         loss = F.cross_entropy(logits.float(), puzzle.answer, reduction="none")
         return Losses(mean_over(loss, puzzle.counted), views)
 
@@ -96,7 +97,7 @@ class Relative(Method):
         a, b = (self.views.alter(patch, both)[0] for patch in pixels)
         return Puzzle(a, b, answer, seen(both))
 
-    def solve(self, puzzle: Puzzle) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def solve(self, puzzle: Puzzle, spectrum: Spectrum | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A logit for each direction (B, 8), and the pooled features of both patches."""
-        pooled = self.encoder(torch.cat([puzzle.first, puzzle.second])).pooled.chunk(2)
+        pooled = self.encoder(torch.cat([puzzle.first, puzzle.second]), spectrum).pooled.chunk(2)
         return self.head(torch.cat(pooled, dim=1)), pooled

@@ -32,6 +32,7 @@ from geossl.errors import SettingsError
 from geossl.methods.method import Losses, Method
 from geossl.methods.settings import TransformsSettings
 from geossl.methods.valid import mean_over, seen
+from geossl.nets.embedding import Spectrum
 from geossl.nets.encoder import Encoder
 
 EXCHANGES = list(itertools.permutations(range(4)))[1:]
@@ -67,7 +68,7 @@ class Transforms(Method):
 
     def forward(self, batch: Mapping[str, Any]) -> Losses:
         riddle = self.pose(batch["image"], batch["valid"])
-        logits, views = self.solve(riddle)
+        logits, views = self.solve(riddle, batch.get("spectrum"))
         loss = F.cross_entropy(logits.float(), riddle.answer, reduction="none")
         return Losses(mean_over(loss, riddle.counted), views)
 
@@ -99,9 +100,9 @@ class Transforms(Method):
         exchanged = from_quarters(quarters(image).take_along_dim(order.view(batch, 4, 1, 1, 1), dim=1))
         return torch.where(torch.rand(batch, 1, 1, 1, device=device) < 0.5, turned, exchanged)
 
-    def solve(self, riddle: Riddle) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def solve(self, riddle: Riddle, spectrum: Spectrum | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A logit for each answer (K · B, K), and the pooled features of each copy."""
-        pooled = self.encoder(riddle.images).pooled
+        pooled = self.encoder(riddle.images, spectrum).pooled
         return self.head(pooled), pooled.chunk(self.copies)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geossl.bands import require_same_radiometry
+from geossl.bands import differences, require_same_radiometry
 from geossl.chips.cache import ChunkCache, default_folder
 from geossl.chips.index import build_index
 from geossl.chips.loader import ChipLoader
@@ -16,6 +16,7 @@ from geossl.cube.collection import Collection
 from geossl.cube.repository import Cube
 from geossl.errors import StoreError
 from geossl.project.project import Project
+from geossl.train.kinds import Kind, require_mixable
 from geossl.train.settings import PretrainSettings
 
 
@@ -45,7 +46,7 @@ def members(project: Project) -> list[Member]:
     StoreError
         A cube or collection is not there.
     RadiometryError
-        A collection has other bands or units than the project's scenes.
+        A collection has other bands or units than the project's scenes, and the encoder takes one sensor alone.
     """
     cube = project.cube()
     views = {cube.uri: cube.view()}
@@ -65,10 +66,46 @@ def members(project: Project) -> list[Member]:
                 f"{where}: the cube {cube.uri} has no collection {other.collection!r} (it has: {', '.join(known)})"
             )
         member = Member(cube, view.collection(other.collection))
-        require_same_radiometry(
-            sensor, member.scenes.sensor, us="the project's scenes", them=f"the collection of {where}"
-        )
+        if project.settings.pretrain.encoder.embedding == "bands":
+            require_same_radiometry(
+                sensor,
+                member.scenes.sensor,
+                us="the project's scenes",
+                them=f"the collection of {where}",
+                remedy="pool imagery with the same bands and units, or set encoder: {name: vit-small, embedding: "
+                "wavelengths}, which takes several sensors",
+            )
         found.append(member)
+    return found
+
+
+def kinds(settings: PretrainSettings, scenes: list[Collection]) -> list[Kind]:
+    """The kind of imagery of each of the collections of :func:`members`; none where all are of one.
+
+    Imagery of the same bands and units is of one kind, and normalised by the statistics of its first collection.
+
+    Raises
+    ------
+    StoreError
+        Such statistics are missing.
+    SettingsError
+        What learns does not learn from several sensors.
+    """
+    first = [
+        next(one for one in scenes[: number + 1] if not differences(one.sensor, each.sensor))
+        for number, each in enumerate(scenes)
+    ]
+    if all(each is scenes[0] for each in first):
+        return []
+    found = []
+    for each in first:
+        if each.statistics is None:
+            raise StoreError(
+                f"collection {each.name!r} of the pool has no statistics, by which its numbers are normalised",
+                "run `geossl stats` in its own project first",
+            )
+        found.append(Kind(each.sensor, each.statistics))
+    require_mixable(settings, found)
     return found
 
 

@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from geossl.augment import Normalize
 from geossl.errors import TrainingError
 from geossl.methods.method import Method
 from geossl.train.health import Health
+from geossl.train.kinds import Kinds
 from geossl.train.launch import unfuse_attention
 from geossl.train.settings import PretrainSettings
 
@@ -27,6 +27,8 @@ class Pretraining(LightningModule):
 
     Parameters
     ----------
+    kinds:
+        Of the imagery that the batches are of.
     batches:
         Batches in an epoch.
     step, seconds:
@@ -39,7 +41,7 @@ class Pretraining(LightningModule):
         self,
         settings: PretrainSettings,
         method: Method,
-        normalize: Normalize,
+        kinds: Kinds,
         batches: int,
         *,
         step: int = 0,
@@ -50,7 +52,7 @@ class Pretraining(LightningModule):
         self.settings = settings
         # channels last is a fifth faster for convolutions on CPUs, and what tensor cores want
         self.method = method.to(memory_format=torch.channels_last)
-        self.normalize = normalize
+        self.kinds = kinds
         self.batches = batches
         self.max_steps = settings.epochs * batches
         self.health = health
@@ -103,16 +105,21 @@ class Pretraining(LightningModule):
         self.method.after_step(self.step + 1, self.max_steps)
 
     @override
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        # a plain number: to ask a device for it would be to wait for all that it still has to do
+        return batch | {"member": int(batch["member"])} if "member" in batch else batch
+
+    @override
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         image = batch["image"]
-        dates, bands = (2 if self.method.wants_pairs else 1), len(self.normalize.mean)
+        dates, bands = (2 if self.method.wants_pairs else 1), self.kinds.bands(batch)
         if image.ndim != 3 + dates or image.shape[-3] != bands or (dates == 2 and image.shape[1] != 2):
             raise TrainingError(
                 f"the chips have shape {tuple(image.shape)}; "
                 f"{self.settings.method.name} wants {dates} date(s) of {bands} bands",
                 "ask the loader for pairs where the method compares dates, and for the sensor's bands",
             )
-        return batch | {"image": self.normalize(image, batch["valid"])}
+        return self.kinds(batch)
 
     @override
     def on_train_batch_start(self, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -158,7 +165,7 @@ def split(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
             f"a batch of {count} chips cannot be computed in {parts} equal parts of two or more",
             "choose a batch_size that is a multiple of accumulate",
         )
-    whole = {name: batch[name] for name in ("wavelengths",) if name in batch}
+    whole = {name: batch[name] for name in ("wavelengths", "spectrum", "kind", "member") if name in batch}
     pieces = {name: chips.chunk(parts) for name, chips in batch.items() if name not in whole}
     return [{name: chips[part] for name, chips in pieces.items()} | whole for part in range(parts)]
 

@@ -5,15 +5,15 @@ Read :func:`pretrain` from top to bottom. Loop, devices and precision are Lightn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
 import geossl
-from geossl.augment import Normalize
 from geossl.bands import Sensor, Statistics
 from geossl.errors import TrainingError
 from geossl.methods.registry import build_method
@@ -26,6 +26,7 @@ from geossl.progress import Progress, silent
 from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, alone, load
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History, Watch
+from geossl.train.kinds import Kind, Kinds, require_mixable
 from geossl.train.launch import determinism, gang, memory_kept, placement, quiet_lightning, threads, wait_for_ranks
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
@@ -41,6 +42,7 @@ def pretrain(
     statistics: Statistics,
     snapshot: str | None,
     folder: Path,
+    pool: Sequence[Kind] = (),
     watch: Mapping[str, Watch] | None = None,
     progress: Progress = silent,
 ) -> Card:
@@ -59,6 +61,8 @@ def pretrain(
         Per band, in stored units; travels with the encoder.
     snapshot:
         Cube snapshot that the chips come from.
+    pool:
+        Where not all batches are of ``sensor``: the kind of each member, in the order of the batches' ``member``.
     watch:
         More columns of the history: what is to be known of the encoder now and then. Nothing follows from it.
 
@@ -67,7 +71,8 @@ def pretrain(
     TrainingError
         The chips do not fit the method or sensor, or the training collapsed; then no encoder is written.
     SettingsError
-        What it is to start from fits neither its network nor its bands.
+        What it is to start from fits neither its network nor its bands; or what cannot learn from several
+        sensors is to do so.
     StoreError
         What it is to start from cannot be read or downloaded.
     SystemExit
@@ -75,11 +80,13 @@ def pretrain(
     """
     if len(loader) == 0:
         raise TrainingError("there are no chips to train on", "lower min_clear or batch_size, or ingest more scenes")
+    if pool:
+        require_mixable(settings, pool)
     folder.mkdir(parents=True, exist_ok=True)
     source = None if settings.init is None else load_source(settings.init)
     # by its id, not by the folder that it lay in; and wherever it is trained
     plain = settings.model_dump(mode="json", exclude={"init": {"encoder"}, "launch": True})
-    identity = {
+    identity: dict[str, Any] = {
         "settings": {name: value for name, value in plain.items() if name not in _MAY_CHANGE},
         "source": None if source is None else source.name,
         "sensor": sensor.to_dict(),
@@ -87,6 +94,8 @@ def pretrain(
         "snapshot": snapshot,
         "batches": len(loader),
     }
+    if others := [{"sensor": kind.sensor.to_dict(), "statistics": kind.statistics.to_dict()} for kind in pool]:
+        identity["pool"] = others
     checkpoint = folder / "checkpoints" / "last.ckpt"
     with (
         gang(),
@@ -105,6 +114,8 @@ def pretrain(
         origin = {}
         if settings.init is not None and source is not None:
             origin = start(encoder, source, settings.init, sensor, statistics)
+        if others:
+            origin = {**origin, "pool": others}
         method = build_method(settings.method, encoder)
         if saved:
             method.load_state_dict(saved["method"])
@@ -112,7 +123,7 @@ def pretrain(
         module = Pretraining(
             settings,
             method,
-            Normalize.from_statistics(statistics),
+            Kinds(pool or [Kind(sensor, statistics)]),
             len(loader),
             step=step,
             seconds=seconds,

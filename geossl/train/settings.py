@@ -38,7 +38,8 @@ class PretrainSettings(BaseModel):
     sampling: SamplingSettings = Field(SamplingSettings(), description="Which chips are seen more often than others.")
     pool: list[PoolSettings] = Field(
         default_factory=list,
-        description="Other collections to train on as well, of the same bands and units, normalised alike.",
+        description="Other collections to train on as well: of the same bands and units, normalised alike; or, with "
+        "embedding: wavelengths, of other sensors, each normalised by its own statistics.",
     )
     bad_chunks: int = Field(
         10, ge=0, description="How many damaged chunks of a cube are reported and passed over before it stops."

@@ -10,15 +10,22 @@ from typing import Any
 import icechunk
 import numpy as np
 import pytest
+import torch
 import yaml
 import zarr
 
+from geossl.augment import Normalize
+from geossl.bands import Sensor, Statistics, sensor
 from geossl.chips.loader import ChipLoader
 from geossl.chips.pool import PoolLoader
 from geossl.cube import layout
 from geossl.cube.collection import Collection
 from geossl.cube.repository import Cube
-from geossl.errors import RadiometryError, StoreError
+from geossl.errors import RadiometryError, SettingsError, StoreError
+from geossl.grid import Grid
+from geossl.nets.embedding import Spectrum
+from geossl.nets.encoder import Encoder
+from geossl.nets.weights import load_encoder
 from geossl.progress import silent
 from geossl.project import pool
 from geossl.project.project import Project
@@ -57,6 +64,32 @@ def now(project: Project) -> list[Collection]:
     return [member.scenes for member in pool.members(project)]
 
 
+def make(path: Path, of: Sensor, mean: float, std: float, grid: Grid, *, known: bool = True) -> Cube:
+    """A cube of one tile of 512 pixels with one step of smooth fields, and its statistics where they are known."""
+    cube, count = Cube.create(str(path)), len(of.bands)
+    coarse = np.random.default_rng(1).normal(size=(count, 16, 16))
+    image = (mean + std * coarse.repeat(32, 1).repeat(32, 2)).astype(of.radiometry.dtype)
+    quality = np.zeros((512, 512), np.uint8)
+    figures = image.mean((1, 2)), image.std((1, 2)), *[np.zeros(count)] * 4
+
+    def fill(session: icechunk.Session) -> str:
+        collection = layout.create_collection(zarr.open_group(session.store, mode="r+"), of.name, of, grid)
+        tile = layout.create_tile(collection, grid[40, -200], of)
+        step = layout.Step("one", np.datetime64("2024-04-01"), "sum", layout.chunk_fractions(quality == 0))
+        layout.append_step(tile, step, image, quality)
+        if known:
+            layout.set_statistics(
+                collection, Statistics((512**2,) * count, *(tuple(map(float, each)) for each in figures))
+            )
+        return "one tile"
+
+    cube.transact(fill)
+    return cube
+
+
+LANDSAT = sensor("landsat-8-l2").subset(("blue", "green", "red", "nir08", "swir16", "swir22"))
+RADAR = sensor("sentinel-1-rtc")
+WAVES = {"name": "vit-tiny", "patch": 16, "embedding": "wavelengths"}
 THEIRS = {"cube": "../theirs/store/cube", "collection": "sentinel-2-l2a", "weight": 3}
 
 
@@ -142,3 +175,75 @@ def test_a_collection_of_other_bands_is_refused(folder: Path) -> None:
     Cube.create(str(folder.parent / "fewer")).transact(fill)
     with pytest.raises(RadiometryError, match=r"the project's scenes .* and the collection of pretrain\.pool\[0\]"):
         pool.members(opened(folder, pool=[THEIRS | {"cube": "../fewer"}]))
+
+
+@pytest.mark.slow
+def test_one_encoder_is_pretrained_on_three_sensors(folder: Path) -> None:
+    make(folder.parent / "landsat", LANDSAT, 14000, 3000, Grid("EPSG:32622", 30, 512))
+    make(folder.parent / "radar", RADAR, -1200, 300, Grid("EPSG:32622", 10, 512))
+    others = [{"cube": f"../{name}", "collection": of.name} for name, of in (("landsat", LANDSAT), ("radar", RADAR))]
+    # the project's other cube is no sensor of its own
+    project = opened(folder, pool=[*others, THEIRS | {"weight": 1}], encoder=WAVES, batch_size=64)
+    seen: list[tuple[torch.Tensor, Spectrum]] = []
+
+    def record(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, Encoder):
+            seen.append((given[0].detach(), given[1]))
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    try:
+        pretrain.run(project, silent)
+    finally:
+        handle.remove()
+
+    scenes = now(project)
+    own = scenes[0].sensor
+    of = {len(each.bands): each for each in (own, LANDSAT, RADAR)}
+    assert Counter(image.shape[1] for image, _ in seen) == {4: 6, 6: 3, 2: 3}
+    for image, spectrum in seen:
+        torch.testing.assert_close(spectrum, Spectrum.of(of[image.shape[1]].bands), equal_nan=True)
+        assert image.mean().abs() < 0.5  # by the project's own statistics Landsat's would be about 30
+        assert 0.5 < image.std() < 1.5
+
+    record_of = project.state.get("pretrain")
+    assert record_of is not None
+    encoder, card = load_encoder(project.encoders / record_of.result["encoder"])
+    assert (card.sensor, card.statistics) == (own, scenes[0].statistics)
+    assert [one["sensor"]["name"] for one in card.origin["pool"]] == [own.name, LANDSAT.name, RADAR.name, own.name]
+    assert [Statistics.from_dict(one["statistics"]) for one in card.origin["pool"]] == [
+        each.statistics for each in (*scenes[:3], scenes[0])
+    ]
+    loader = pool.loader(project, project.settings.pretrain, scenes)
+    assert isinstance(loader, PoolLoader)
+    for each, batches in zip(scenes[:3], loader.members, strict=False):
+        assert each.statistics is not None
+        batch = batches.load(0, 0)
+        image = Normalize.from_statistics(each.statistics)(batch["image"], batch["valid"])
+        with torch.inference_mode():
+            pooled = encoder(image, Spectrum.of(each.sensor.bands)).pooled
+        assert pooled.isfinite().all()
+        assert pooled.std(dim=0).mean() > 1e-3  # places differ
+
+
+def test_a_pool_of_one_sensor_is_normalised_alike(folder: Path) -> None:
+    for encoder in ({"name": "unet-tiny"}, WAVES):
+        project = opened(folder, pool=[THEIRS], encoder=encoder)
+        assert pool.kinds(project.settings.pretrain, now(project)) == []
+
+
+def test_what_does_not_learn_from_several_sensors_is_refused_before_anything_is_kept(folder: Path) -> None:
+    cube = make(folder.parent / "landsat", LANDSAT, 14000, 3000, Grid("EPSG:32622", 30, 512), known=False)
+    other = {"cube": "../landsat", "collection": LANDSAT.name}
+    both = r"\(sensor sentinel-2-l2a\) and the collection of pretrain\.pool\[0\] \(sensor landsat-8-l2\) do not match"
+    with pytest.raises(RadiometryError, match=both) as refused:
+        pretrain.run(opened(folder, pool=[other]), silent)
+    assert "embedding: wavelengths" in refused.value.remedy
+    with pytest.raises(StoreError, match="'landsat-8-l2' of the pool has no statistics"):
+        pretrain.run(opened(folder, pool=[other], encoder=WAVES), silent)
+    shutil.rmtree(cube.uri)
+    cube = make(folder.parent / "landsat", LANDSAT, 14000, 3000, Grid("EPSG:32622", 30, 512))
+    with pytest.raises(
+        SettingsError, match="mae predicts the bands of one sensor, and the pool has sentinel-2-l2a and"
+    ):
+        pretrain.run(opened(folder, pool=[other], encoder=WAVES, method={"name": "mae"}), silent)
+    assert not any(tag.startswith("pretrain-") for tag in cube.tags())

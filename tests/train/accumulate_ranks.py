@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from geossl.augment import Normalize
 from geossl.methods.method import Losses, Method
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
+from geossl.train.kinds import Kind, Kinds
 from geossl.train.module import Pretraining
 
-from .synthetic import STATISTICS, settings
+from .synthetic import SENSOR, STATISTICS, settings
 
 
 class PerChip(Method):
@@ -36,7 +36,7 @@ class Step(nn.Module):
         torch.manual_seed(0)
         method = PerChip(build_encoder(EncoderSettings(name="vit-tiny", patch=8, image=16), 3))
         changes = settings(accumulate=parts)
-        self.pretraining = Pretraining(changes, method, Normalize.from_statistics(STATISTICS), batches=5)
+        self.pretraining = Pretraining(changes, method, Kinds([Kind(SENSOR, STATISTICS)]), batches=5)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         return self.pretraining.training_step(batch, 0)

@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from geossl.augment import Normalize
 from geossl.errors import TrainingError
 from geossl.methods.method import Method
 from geossl.methods.mocov2 import MocoV2
 from geossl.methods.registry import build_method
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
+from geossl.train.kinds import Kind, Kinds
 from geossl.train.module import Pretraining, split
 
 from .accumulate_ranks import Step, chips, gradients
-from .synthetic import STATISTICS, Places, run, settings
+from .synthetic import SENSOR, STATISTICS, Places, run, settings
 from .test_resume import at, interrupt, require_same
 
 
 def pretraining(method: Method, /, **changes: Any) -> Pretraining:
-    return Pretraining(settings(**changes), method, Normalize.from_statistics(STATISTICS), batches=5)
+    return Pretraining(settings(**changes), method, Kinds([Kind(SENSOR, STATISTICS)]), batches=5)
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])

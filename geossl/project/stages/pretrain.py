@@ -30,12 +30,15 @@ def run(project: Project, progress: Progress) -> StageResult:
     ------
     StoreError
         Scenes or their statistics are missing.
+    SettingsError
+        What learns does not learn from the several sensors of a pool.
     """
     settings = located(project, project.settings.pretrain)
     members = pool.members(project)
     scenes, *others = (member.scenes for member in members)
     if scenes.statistics is None:
         raise StoreError(f"collection {scenes.name!r} has no statistics yet", "run `geossl stats` first")
+    pool.kinds(settings, [scenes, *others])  # what is refused is refused before anything is kept
     key = fingerprint(
         scenes=content(scenes),
         pool=[content(other) for other in others],
@@ -88,6 +91,7 @@ def train(project: Project, settings: PretrainSettings, key: str, progress: Prog
         statistics=own.statistics,
         snapshot=own.snapshot,
         folder=project.encoders / f"unfinished-{key}",
+        pool=pool.kinds(settings, scenes),
         watch=watch(project, own.statistics, size=settings.chip),
         progress=progress,
     )
