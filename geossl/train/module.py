@@ -145,7 +145,7 @@ class Pretraining(LightningModule):
 
 
 def split(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
-    """A batch in so many parts of as many chips each; what describes the bands is in every part.
+    """A batch in so many parts of as many chips each; what describes the whole of it is in every part.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def split(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
             f"a batch of {count} chips cannot be computed in {parts} equal parts of two or more",
             "choose a batch_size that is a multiple of accumulate",
         )
-    whole = {name: batch[name] for name in ("wavelengths",) if name in batch}
+    whole = {name: batch[name] for name in ("wavelengths", "member") if name in batch}
     pieces = {name: chips.chunk(parts) for name, chips in batch.items() if name not in whole}
     return [{name: chips[part] for name, chips in pieces.items()} | whole for part in range(parts)]
 
