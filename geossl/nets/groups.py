@@ -2,7 +2,7 @@
 
 After Cong et al. 2022, https://arxiv.org/abs/2207.08051, section 3.2. Each group has kernels of its own.
 Beside its position a token carries which group it is of: fixed sines and cosines too, in about a third of
-its numbers. With one group there is nothing to tell apart, and all of them hold the position.
+its numbers whatever the network (the authors' larger ones give it a quarter). With one group there is nothing to tell apart, and all of them hold the position.
 """
 
 from __future__ import annotations
