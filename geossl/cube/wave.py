@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +111,7 @@ class Wave:
         self.report = IngestReport(set_aside=list(self.rejected))
         planned, steps = self._plan(zarr.open_group(session.store, mode="r+"))
         if planned:
-            self._run(session, planned)
+            self._run(session, planned, steps)
         good = []
         for plan in planned:
             if objection := plan.objection():
@@ -177,7 +177,7 @@ class Wave:
         lengthen(group.store, {f"{tile}/{name}": stop for tile, stop in longer.items() for name in names})
         return planned, steps
 
-    def _run(self, session: icechunk.Session, planned: list[_Planned]) -> None:
+    def _run(self, session: icechunk.Session, planned: list[_Planned], steps: Mapping[str, range]) -> None:
         """Have all jobs done. Every portion of them unpickles its own copy of one fork."""
         portions = [(plan, jobs) for plan in planned for jobs in together(plan.jobs)]
         total = sum(len(plan.jobs) for plan in planned)
@@ -190,6 +190,9 @@ class Wave:
         )
         done = read = 0
         for position, result in run(write, [jobs for _, jobs in portions], self.client, killed=_killed):
+            if not done:  # now, while workers go on: at the end they would wait for it
+                new = [self.grid.tile(tile_id) for tile_id, of_tile in steps.items() if of_tile.start == 0]
+                blank.create_records(self._group(session), new, self.sensor)
             plan, jobs = portions[position]
             plan.parts.append((jobs, result))
             done += len(jobs)
@@ -219,18 +222,18 @@ class Wave:
                 steps[job.tile.id][index] = layout.Step(
                     plan.scene.id, time, plan.entry.checksum, result.chunk_clear, plan.entry.revision
                 )
-        root = zarr.open_group(session.store, mode="r+")
-        group = subgroup(root, self.collection)
+        group = self._group(session)
         for tile_id, of_tile in planned.items():
             if of_tile.start == 0 and not used[tile_id]:
                 del group[tile_id]
             elif used[tile_id] != list(of_tile):
                 close_gaps(session, f"{self.collection}/{tile_id}", of_tile.start, used[tile_id])
-        new = [tile_id for tile_id, of_tile in planned.items() if of_tile.start == 0 and used[tile_id]]
-        blank.create_records(group, map(self.grid.tile, new), self.sensor)
         layout.write_records(group, steps)
         write_table(group, [(plan.scene, plan.entry) for plan in good])
         self.report.ingested = [plan.scene.id for plan in good]
+
+    def _group(self, session: icechunk.Session) -> zarr.Group:
+        return subgroup(zarr.open_group(session.store, mode="r+"), self.collection)
 
     def _show(self, good: list[_Planned]) -> None:
         """Hand out what each scene looks like; one that gained tiles only would be shown in part."""

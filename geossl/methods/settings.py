@@ -14,6 +14,11 @@ class MaeSettings(BaseModel):
 
     name: Literal["mae"] = "mae"
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="Share of the patches that are hidden.")
+    masking: Literal["independent", "consistent"] = Field(
+        "independent",
+        description="With encoder.groups: each group of bands is hidden at places of its own (independent), or all "
+        "at the same places (consistent).",
+    )
     decoder_dim: int = Field(128, ge=32, multiple_of=32, description="Width of the decoder.")
     decoder_depth: int = Field(2, ge=1, description="Blocks of the decoder.")
     crop: float = Field(0.5, gt=0, le=1, description="Smallest share of a chip's area that a random crop keeps.")

@@ -33,11 +33,16 @@ def architecture_of(settings: EncoderSettings, source: Source | None, *, chip: i
     Raises
     ------
     SettingsError
-        The source is another network.
+        The source is another network, or one of them has groups of bands.
     """
     if source is None:
         return settings.model_copy(update={"image": settings.image or chip})
     theirs = source.architecture
+    if settings.groups or theirs.groups:
+        raise SettingsError(
+            f"an encoder with groups of bands starts from chance alone: {source.name} cannot be gone on from with them",
+            "leave init or encoder.groups out, or start from an encoder without groups",
+        )
     ours = settings.model_copy(update={"image": settings.image or theirs.image})
     vit = ours.name.startswith("vit-")
     differences = [

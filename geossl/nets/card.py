@@ -13,7 +13,7 @@ from geossl.bands import Sensor, Statistics, require_same_radiometry
 from geossl.errors import GeosslError, StoreError
 from geossl.nets.settings import EncoderSettings
 
-FORMAT = 2  # 2: embedding and origin
+FORMAT = 3  # 2: embedding and origin; 3: groups
 
 
 @dataclass(frozen=True)

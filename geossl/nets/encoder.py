@@ -7,7 +7,7 @@ one pooled vector. Three families stand behind it:
   objects survive, and its receptive field is small, so neighbouring windows agree.
 * ``resnet*`` and ``convnext-*``: timm's convolutional backbones.
 * ``vit-*``: timm's vision transformers, with any patch size and any image size; with
-  ``embedding: wavelengths`` for the bands of any sensor.
+  ``embedding: wavelengths`` for the bands of any sensor, with ``groups`` of bands as SatMAE.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Any
 import timm
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from geossl.bands import Band
 from geossl.errors import SettingsError
 from geossl.nets.embedding import Spectrum, WavelengthEmbedding
+from geossl.nets.groups import GroupEmbedding, encode_places, find_groups
+from geossl.nets.patches import take_patches
 from geossl.nets.settings import EncoderSettings
 
 _UNET_WIDTHS = {"unet-tiny": (16, 32, 64, 128), "unet-small": (32, 64, 128, 256)}
@@ -106,9 +107,24 @@ class Encoder(nn.Module):
 
 
 class VitEncoder(Encoder):
-    """A timm vision transformer; its tokens are open to masked modelling."""
+    """A timm vision transformer; its tokens are open to masked modelling.
+
+    With groups of bands every place has a token of each. Its map shows their mean, so that whatever looks at
+    maps need not know of groups, and pooled features are the mean of all tokens, as SatMAE fine-tunes.
+    """
 
     backbone: timm.models.VisionTransformer
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """How many bands each group has; without groups, all are one."""
+        embedding = self.backbone.patch_embed
+        return tuple(embedding.sizes) if isinstance(embedding, GroupEmbedding) else (self.bands,)
+
+    def split(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The bands of each group, (B, size, H, W)."""
+        embedding = self.backbone.patch_embed
+        return embedding.split(image) if isinstance(embedding, GroupEmbedding) else (image,)
 
     def maps(self, image: Tensor, wavelengths: Tensor | Spectrum | None = None) -> tuple[Tensor, ...]:
         """Maps after evenly spaced blocks, all with stride ``patch`` and through the final norm."""
@@ -122,7 +138,10 @@ class VitEncoder(Encoder):
         for done, block in enumerate(net.blocks, start=1):
             x = block(x)
             if done in taken:
-                maps.append(net.norm(x)[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)).contiguous())
+                out = net.norm(x)[:, 1:]
+                if self.settings.groups is not None:
+                    out = out.unflatten(1, (-1, rows * columns)).mean(dim=1)
+                maps.append(out.transpose(1, 2).unflatten(2, (rows, columns)).contiguous())
         return tuple(maps)
 
     def embed(
@@ -130,19 +149,23 @@ class VitEncoder(Encoder):
     ) -> tuple[Tensor, Tensor]:
         """Patch tokens with their positions, (B, L, D) in row order, and the class token (B, 1, D).
 
-        With ``keep`` (B, V), tokens (B, V, D) of those patches alone: the others are not computed.
+        With ``keep`` (B, V), tokens (B, V, D) of those patches alone: the others are not computed. With G groups
+        of bands there are G·L tokens, group after group, and ``keep`` holds of each group as many, in that order.
         """
         net, embedding = self.backbone, self.backbone.patch_embed
-        if keep is None:
+        if isinstance(embedding, GroupEmbedding):
+            tokens, keep = embedding(image, keep)
+        elif keep is None:
             of_image = (image, wavelengths) if isinstance(embedding, WavelengthEmbedding) else (image,)
             tokens = net._pos_embed(embedding(*of_image))
             return tokens[:, 1:], tokens[:, :1]
-        if isinstance(embedding, WavelengthEmbedding):
-            image, kernel, bias = embedding.convolution(image, wavelengths)
         else:
-            kernel, bias = embedding.proj.weight, embedding.proj.bias
-        # a convolution whose stride is its kernel's size is one matrix product over patches
-        tokens = nn.functional.linear(take_patches(image, self.settings.patch, keep), kernel.flatten(1), bias)
+            if isinstance(embedding, WavelengthEmbedding):
+                image, kernel, bias = embedding.convolution(image, wavelengths)
+            else:
+                kernel, bias = embedding.proj.weight, embedding.proj.bias
+            # a convolution whose stride is its kernel's size is one matrix product over patches
+            tokens = nn.functional.linear(take_patches(image, self.settings.patch, keep), kernel.flatten(1), bias)
         grid = image.shape[-2] // self.settings.patch, image.shape[-1] // self.settings.patch
         positions = resample_abs_pos_embed(
             net.pos_embed, list(grid), list(embedding.grid_size), num_prefix_tokens=net.num_prefix_tokens
@@ -182,7 +205,8 @@ def build_encoder(settings: EncoderSettings, of: int | Sequence[Band]) -> Encode
     Raises
     ------
     SettingsError
-        It embeds bands by wavelength, and one has none; or patch and image do not fit.
+        It embeds bands by wavelength, and one has none; its groups are not of these bands; or patch and image
+        do not fit.
     """
     name, bands = settings.name, of if isinstance(of, int) else len(of)
     if name in _UNET_WIDTHS:
@@ -209,16 +233,6 @@ def receptive_field(layers: Iterable[tuple[int, int]]) -> int:
         side += (kernel - 1) * jump
         jump *= stride
     return side
-
-
-def take_patches(image: Tensor, patch: int, which: Tensor) -> Tensor:
-    """Patches ``which`` (B, N), numbered in row order, of ``image`` (B, C, H, W), as (B, N, C·patch·patch)."""
-    batch, bands, height, width = image.shape
-    columns = width // patch
-    cells = image.view(batch, bands, height // patch, patch, columns, patch)
-    row, column = which // columns, which % columns
-    each = torch.arange(batch, device=image.device).unsqueeze(1)
-    return cells[each, :, row, :, column].flatten(2)
 
 
 def require_divisible(image: Tensor, stride: int, name: str) -> None:
@@ -251,11 +265,15 @@ def _build_vit(settings: EncoderSettings, of: int | Sequence[Band]) -> VitEncode
     side = image // settings.patch
     with torch.no_grad():
         net.pos_embed.zero_()
-        net.pos_embed[0, 1:] = build_sincos2d_pos_embed([side, side], dim=net.embed_dim)
+        net.pos_embed[0, 1:] = encode_places([side, side], len(settings.groups or [()]), net.embed_dim)
     net.pos_embed.requires_grad_(False)
     if settings.embedding != "bands":
         if isinstance(of, int):
             raise SettingsError("an encoder with embedding: wavelengths is built for bands, not for a number of them")
         dofa = settings.embedding == "dofa"
         net.patch_embed = WavelengthEmbedding(Spectrum.of(of), settings.patch, image, net.embed_dim, dofa=dofa)
+    if settings.groups is not None:
+        if isinstance(of, int):
+            raise SettingsError("an encoder with groups is built for bands, not for a number of them")
+        net.patch_embed = GroupEmbedding(find_groups(settings.groups, of), settings.patch, image, net.embed_dim)
     return VitEncoder(settings, bands, net, [net.embed_dim] * _VIT_MAPS, [settings.patch] * _VIT_MAPS, image)

@@ -110,6 +110,11 @@ def _as_timm(encoder: Encoder) -> _Network:
             "an encoder with embedding: dofa cuts patches one pixel off, which no network of timm's does",
             "pretrain with embedding: wavelengths or bands to use an encoder there",
         )
+    if settings.groups is not None:
+        raise SettingsError(
+            "an encoder with groups of bands has a token of each group at every place, which no network of timm's has",
+            "pretrain without encoder.groups to use an encoder there",
+        )
     state = {re.sub(r"^(stem|stages)_", r"\1.", name): tensor for name, tensor in backbone.state_dict().items()}
     lost: list[str] = []
     name = settings.name.replace("-", "_")

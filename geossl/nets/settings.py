@@ -39,9 +39,21 @@ class EncoderSettings(BaseModel):
         "(wavelengths), so that one encoder takes several sensors; dofa: the same as in the public DOFA weights, "
         "whose patches lie one pixel off.",
     )
+    groups: tuple[tuple[str, ...], ...] | None = Field(
+        None,
+        description="vit-* only: groups of bands, such as [[B02, B03, B04], [B08], [B11, B12]], each band in one; "
+        "every place then has a token of each group (SatMAE), which takes as many times longer. null: all in one.",
+    )
 
     @model_validator(mode="after")
     def _embeds_patches(self) -> Self:
+        if self.groups is not None:
+            if not self.name.startswith("vit-") or self.embedding != "bands":
+                raise ValueError(
+                    f"groups are for vit-* encoders with embedding: bands, not for {self.name} with {self.embedding}"
+                )
+            if not self.groups or not all(self.groups):
+                raise ValueError("groups must each hold a band; leave groups out for one of all bands")
         if self.embedding != "bands" and not self.name.startswith("vit-"):
             raise ValueError(f"embedding: {self.embedding} is for vit-* encoders, which {self.name} is not")
         return self

@@ -152,7 +152,7 @@ class Pretraining(LightningModule):
 
 
 def split(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
-    """A batch in so many parts of as many chips each; what describes the bands is in every part.
+    """A batch in so many parts of as many chips each; what describes the whole of it is in every part.
 
     Raises
     ------

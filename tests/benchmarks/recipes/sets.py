@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from geossl.progress import silent
 from geossl.project.project import Project
@@ -133,8 +135,10 @@ def _georeference(labels: Path, images: Path, folder: Path) -> None:
     with rasterio.open(next((images / "imgs_1").glob("*_B02.tif"))) as band:
         profile = {"crs": band.crs, "transform": band.transform}
         shape = band.shape
-    with rasterio.open(labels) as file:
-        codes = file.read(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(labels) as file:
+            codes = file.read(1)
     assert codes.shape == shape, f"{labels} has another shape than the images"
     with rasterio.open(
         folder / "change.tif", "w", "GTiff", shape[1], shape[0], 1, dtype="uint8", compress="deflate", **profile
