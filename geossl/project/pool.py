@@ -17,6 +17,7 @@ from geossl.cube.repository import Cube
 from geossl.errors import StoreError
 from geossl.project.project import Project
 from geossl.train.kinds import Kind, require_mixable
+from geossl.train.launch import rank, world_size
 from geossl.train.settings import PretrainSettings
 
 
@@ -110,7 +111,7 @@ def kinds(settings: PretrainSettings, scenes: list[Collection]) -> list[Kind]:
 
 
 def loader(project: Project, settings: PretrainSettings, scenes: list[Collection]) -> ChipLoader | PoolLoader:
-    """Batches of the chips of the collections of :func:`members`."""
+    """Batches of the chips of the collections of :func:`members`; of several ranks, each has its own share."""
     if len(scenes) == 1:
         return _loader(project, settings, scenes[0])
     weights = [1.0, *(other.weight for other in settings.pool)]
@@ -156,4 +157,6 @@ def _loader(project: Project, settings: PretrainSettings, scenes: Collection) ->
         paired=settings.method.wants_pairs,
         weights=weights,
         seed=settings.seed,
+        rank=rank(),
+        world=world_size(),
     )

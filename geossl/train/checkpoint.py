@@ -29,7 +29,7 @@ from lightning.pytorch.callbacks import Callback
 
 from geossl.errors import StoreError, TrainingError
 from geossl.files import read_json, write_json
-from geossl.train.launch import wait_for_ranks
+from geossl.train.launch import rank, wait_for_ranks
 from geossl.train.module import Pretraining
 
 SAVE_EVERY = 300.0  # seconds; an epoch may be longer
@@ -208,7 +208,7 @@ def alone(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock", timeout=_LOCK_WAIT)
-    if os.environ.get("RANK", "0") == "0":  # the first rank stands for all
+    if rank() == 0:  # the first rank stands for all
         try:
             lock.acquire()
         except Timeout:

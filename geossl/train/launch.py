@@ -22,6 +22,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Which of them this process is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 @contextlib.contextmanager
 def gang() -> Iterator[None]:
     """The ranks that torchrun started, connected, so that they can wait for each other before Lightning's loop."""

@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SETTINGS = ("pretrain.epochs=4", "pretrain.batch_size=8", "pretrain.threads=1", "pretrain.precision='32'")
 TWO_RANKS = "pretrain.launch.torchrun.nproc=2"
-EPOCH = 63
-"""Steps in an epoch of two ranks."""
+EPOCH = 31
+"""Steps in an epoch of two ranks, which share its chips."""
 
 _started: list[subprocess.Popen[bytes]] = []
 

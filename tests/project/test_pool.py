@@ -247,3 +247,23 @@ def test_what_does_not_learn_from_several_sensors_is_refused_before_anything_is_
     ):
         pretrain.run(opened(folder, pool=[other], encoder=WAVES, method={"name": "mae"}), silent)
     assert not any(tag.startswith("pretrain-") for tag in cube.tags())
+
+
+@pytest.mark.parametrize("others", [[], [{"cube": "../theirs/store/cube", "collection": "sentinel-2-l2a"}]])
+def test_ranks_share_the_chips(folder: Path, monkeypatch: pytest.MonkeyPatch, others: list[Any]) -> None:
+    project = opened(folder, pool=others)
+    settings = project.settings.pretrain
+    scenes = [member.scenes for member in pool.members(project)]
+    seen: list[list[bytes]] = []
+    for number in range(2):
+        monkeypatch.setenv("RANK", str(number))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        batches = list(pool.loader(project, settings, scenes))
+        seen.append([image.numpy().tobytes() for batch in batches for image in batch["image"]])
+    alone = len(seen[0]) + len(seen[1])
+    assert len(seen[0]) == len(seen[1]) > 0
+    if not others:  # both cubes of a pool hold the same pixels here
+        assert len({*seen[0], *seen[1]}) == alone
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    assert 2 * len(seen[0]) <= len(pool.loader(project, settings, scenes)) * settings.batch_size
