@@ -47,9 +47,8 @@ class MocoV2(PairMethod):
         self.register_buffer("positions", torch.full((settings.queue, 2), torch.inf))
         self.register_buffer("kinds", torch.full((settings.queue,), -1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
-        self._fresh: list[
-            tuple[Tensor, Tensor, Tensor]
-        ] = []  # keys, positions and kinds of the step in progress, part by part
+        # keys, positions and kinds of the step in progress, part by part
+        self._fresh: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Mapping[str, Any]) -> Losses:
         return self.losses(*self.two_views(batch), batch)
