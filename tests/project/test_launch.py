@@ -238,6 +238,8 @@ def requeued(job: str, times: int) -> None:
             return
         assert time.monotonic() < deadline, shown
         if f"Restarts={times} " in shown and "JobState=PENDING" in shown:
+            # not sooner: Slurm holds it so that the end of its script is not taken for that of its next run
+            time.sleep(5)
             subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], capture_output=True, check=False)
         time.sleep(0.5)
 
