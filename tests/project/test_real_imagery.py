@@ -15,38 +15,11 @@ from geossl.imagery.clouds import Quality
 from geossl.progress import silent
 from geossl.project.project import Project
 from geossl.project.stages.run import run_all, stage
+from tests.benchmarks.recipes.sets import ZION
 
 SMALL = """\
 pretrain: { encoder: { name: unet-tiny }, epochs: 1, chip: 64, batch_size: 32 }
 evaluate: { labels: [100], draws: 1, every: 4, floors: false }
-"""
-
-ZION = """\
-name: zion
-sensor: { name: landsat-8-l1, bands: [B2, B3, B4, B5], nodata: 65535 }
-sources:
-  - kind: folder
-    path: "%s"
-    pattern: "landsat_b{band}.tif"
-    bands: { B2: "2", B3: "3", B4: "4", B5: "5" }
-    scene: LC80380342015230LGN00
-    date: 2015-08-18
-composite: null
-tasks:
-  landcover:
-    kind: landcover
-    labels:
-      path: "%s/nlcd.tif"
-      classes:
-        - { name: water, code: 1, color: "#476ba0" }
-        - { name: developed, code: 2, color: "#d99482" }
-        - { name: barren, code: 3, color: "#b3aea3" }
-        - { name: forest, code: 4, color: "#68aa63" }
-        - { name: shrubland, code: 5, color: "#ccba7c" }
-        - { name: herbaceous, code: 6, color: "#e2e2c1" }
-        - { name: cultivated, code: 7, color: "#dbd83d" }
-        - { name: wetlands, code: 8, color: "#bad8ea" }
-    settings: { labels: 500, mode: few }
 """
 
 PUCALLPA = """\
@@ -85,7 +58,7 @@ def _project(folder: Path, text: str) -> Project:
 @pytest.mark.slow
 def test_zion_landcover_from_one_landsat_scene(shared_data: Path, tmp_path: Path) -> None:
     source = shared_data / "zion-landsat8-nlcd"
-    project = _project(tmp_path, ZION % (source, source) + SMALL)
+    project = _project(tmp_path, ZION.format(source=source) + "    settings: { labels: 500, mode: few }\n" + SMALL)
     results = {result.stage: result for result in run_all(project, silent)}
     assert results["ingest"].set_aside == 0
     scenes = project.scenes()

@@ -17,6 +17,7 @@ from geossl.project import pool
 from geossl.project.project import Project, StageResult
 from geossl.project.state import content, fingerprint
 from geossl.train.history import Watch
+from geossl.train.launch import rank
 from geossl.train.pretrain import pretrain
 from geossl.train.remote.job import Job
 from geossl.train.remote.launch import launch
@@ -92,7 +93,8 @@ def train(project: Project, settings: PretrainSettings, key: str, progress: Prog
         snapshot=own.snapshot,
         folder=project.encoders / f"unfinished-{key}",
         pool=pool.kinds(settings, scenes),
-        watch=watch(project, own.statistics, size=settings.chip),
+        # the first rank alone writes what is watched
+        watch=watch(project, own.statistics, size=settings.chip) if rank() == 0 else {},
         progress=progress,
     )
     return {"encoder": card.id, "snapshot": card.snapshot, "chips": pool.count(loader)}

@@ -11,24 +11,26 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import override
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from geossl.bands import Sensor, Statistics
+from geossl.chips.course import Batch, Course
 from geossl.nets.weights import CARD
 from geossl.train.checkpoint import ChipBatches
 from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
 JOB = "job.json"
-AT_ONCE = 9
+AT_ONCE = 12
 """Trainings side by side."""
 _EPOCHS = 8
 """How often the loader is gone through: an epoch leaves out what fills no batch, each time something else."""
@@ -68,34 +70,27 @@ def pack(
     (folder / JOB).write_text(json.dumps(job))
 
 
-class InMemory:
+class InMemory(Course):
     """Full batches of chips in memory, in a new order each epoch."""
 
     def __init__(self, chips: Mapping[str, Tensor], batch_size: int, seed: int) -> None:
-        self.shared = {name: value for name, value in chips.items() if name == "wavelengths"}
-        self.chips = {name: value for name, value in chips.items() if name not in self.shared}
+        super().__init__()
+        self.chips = dict(chips)
+        self.shared = {name: self.chips.pop(name) for name in ("wavelengths",) if name in chips}
         self.batch_size, self.seed = batch_size, seed
-        self.epoch = self.number = 0
 
+    @override
     def __len__(self) -> int:
         return len(self.chips["image"]) // self.batch_size
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        order = torch.randperm(len(self.chips["image"]), generator=generator)
-        while self.number < len(self):
-            rows = order[self.number * self.batch_size : (self.number + 1) * self.batch_size]
-            self.number += 1
-            yield {name: value[rows] for name, value in self.chips.items()} | self.shared
+    @override
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.chips["image"]))
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch, self.number = epoch, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "number": self.number}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.number = state["epoch"], state["number"]
+    @override
+    def load(self, epoch: int, number: int) -> Batch:
+        rows = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        return {name: value[rows] for name, value in self.chips.items()} | self.shared
 
 
 def train(folder: Path) -> str:

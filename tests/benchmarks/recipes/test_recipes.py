@@ -12,8 +12,11 @@ import pytest
 
 from geossl.bands import Statistics
 from geossl.chips.split import TEST, TRAIN, VAL
+from geossl.nets.weights import load_encoder
+from tests.train import synthetic
 
 from . import change, pretraining, sets
+from .elsewhere import JOB, pack, train
 from .patches import Patches
 from .rows import FLOOR, RANDOM, Estimate, Ledger, Measured, table
 
@@ -112,3 +115,23 @@ def test_tiles_of_bigearthnet_teach_or_judge_as_wholes(shared_data: Path) -> Non
     assert not set(tiles[patches.teaches]) & set(tiles[~patches.teaches])
     assert patches.teaches.sum() >= 40
     assert (~patches.teaches).sum() >= 12
+
+
+def test_what_is_packed_is_trained_elsewhere(tmp_path: Path) -> None:
+    class Few(synthetic.Places):
+        """The same two batches in every epoch."""
+
+        def set_epoch(self, epoch: int) -> None:
+            super().set_epoch(epoch * 0)
+
+    folders = [tmp_path / "encoders" / name for name in ("one", "other")]
+    for folder in folders:
+        chosen = synthetic.settings(epochs=3)
+        pack(folder, chosen, Few(batches=2), synthetic.SENSOR, synthetic.STATISTICS, "SNAPSHOT")
+    (chips,) = (tmp_path / "encoders").glob("*.npz")  # both share them
+    with np.load(chips) as file:
+        assert file["image"].shape == (16, 3, 16, 16)  # each chip once
+    assert "16 chips, 6 steps" in train(folders[0])
+    _, card = load_encoder(folders[0])
+    assert (card.sensor, card.statistics, card.snapshot) == (synthetic.SENSOR, synthetic.STATISTICS, "SNAPSHOT")
+    assert [path.name for path in folders[1].iterdir()] == [JOB]
