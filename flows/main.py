@@ -70,10 +70,10 @@ def renew(project_file: Path, overrides: list[str] | None = None) -> list[StageR
     overrides:
         ``key.path=value`` settings that win over the file.
     """
-    results = [stage(verb, project_file, overrides or []) for verb in stages.ORDER]
     project = Project.load(project_file, overrides or [])
+    results = [stage(verb, project_file, overrides or []) for verb in stages.order(project)]
     done = {result.stage for result in results if not result.skipped}
-    for verb, event in (("ingest", INGESTED), ("pretrain", TRAINED), ("map", PUBLISHED)):
+    for verb, event in (("ingest", INGESTED), ("pretrain", TRAINED), ("retrain", TRAINED), ("map", PUBLISHED)):
         if verb in done:
             announce(event, project)
     create_table_artifact(

@@ -55,6 +55,12 @@ class Decision:
     anchor: Interval
     """Challenger minus anchor."""
 
+    @classmethod
+    def refused(cls, reason: str, *, metric: str, margin: float) -> Self:
+        """The decision on a challenger that could not even be compared."""
+        unknown = Interval(math.nan, None, None)
+        return cls(False, (reason,), metric, margin, 0, True, unknown, unknown)
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from geossl.grid import Tile
 
-UNUSED, TRAIN, VAL, TEST = 0, 1, 2, 3
-"""Subset codes; ``UNUSED`` is the buffer."""
+UNUSED, TRAIN, VAL, TEST, GATE = 0, 1, 2, 3, 4
+"""Subset codes; ``UNUSED`` is the buffer, on ``GATE`` challengers are compared with the champion."""
 
 GROUP = (4, 5)
 """Rows, columns of blocks among which the subsets are dealt out in the wanted proportion."""
@@ -41,6 +41,12 @@ class SplitSettings(BaseModel):
     fractions: tuple[float, float, float] = Field(
         default=(0.6, 0.15, 0.25), description="Share of the blocks for training, validation and test."
     )
+    gate: float = Field(
+        default=0.0,
+        ge=0,
+        description="Share of the blocks, out of the test blocks', on which a retrained model is compared with the one "
+        "that makes the maps. They decide, so they are never reported; a project with `retrain` needs them.",
+    )
     seed: int = Field(default=0, ge=0, description="Another seed draws another split.")
 
     @model_validator(mode="after")
@@ -49,6 +55,11 @@ class SplitSettings(BaseModel):
             raise ValueError(f"a buffer of {self.buffer} px leaves nothing of a block of {self.block} px")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"the fractions {self.fractions} must not be negative and must add up to 1")
+        if self.gate and self.gate >= self.fractions[2]:
+            raise ValueError(
+                f"the gate takes {self.gate:g} of the blocks out of the test blocks' {self.fractions[2]:g}: nothing is "
+                "left to report"
+            )
         return self
 
 
@@ -65,7 +76,7 @@ class Split:
         self.settings = settings
 
     def block_subset(self, row: ArrayLike, col: ArrayLike) -> NDArray[np.uint8]:
-        """Subset (1, 2, 3) of blocks by their global block row and column; broadcasts.
+        """Subset (1 … 4) of blocks by their global block row and column; broadcasts.
 
         Each group of 4 × 5 blocks is ranked at random and dealt out in the wanted proportion, so
         that even a small region gets about its share of each subset.
@@ -85,11 +96,11 @@ class Split:
         shift = _hash(self.settings.seed, group_row, group_col, salt=1) / 2.0**64
         train, val, _ = self.settings.fractions
         # 1e-9: 0.6 + 0.15 must not fall short of 15 of 20 blocks
-        limits = np.array([train, train + val]) + 1e-9
+        limits = np.array([train, train + val, 1 - self.settings.gate]) + 1e-9
         return (TRAIN + np.searchsorted(limits, (rank + shift) / (rows * cols), side="right")).astype(np.uint8)
 
     def subset_mask(self, tile: Tile) -> NDArray[np.uint8]:
-        """(H, W) subset code of every pixel of a tile: 0 buffer, 1 train, 2 validation, 3 test."""
+        """(H, W) subset code of every pixel of a tile: 0 buffer, 1 train, 2 validation, 3 test, 4 gate."""
         block, buffer = self.settings.block, self.settings.buffer
         (r, near_r), (c, near_c) = (
             _blocks(start, length, block, buffer) for start, length in zip(tile.pixel_origin, tile.shape, strict=True)

@@ -18,6 +18,7 @@ from geossl import __version__
 from geossl.cli.cube import cube
 from geossl.cli.export import export
 from geossl.cli.options import HERE, Overrides, ProjectFile
+from geossl.cli.registry import add_to as add_registry
 from geossl.cli.search import search
 from geossl.errors import GeosslError
 
@@ -49,6 +50,7 @@ only what is not done yet.""",
 app.command(cube)
 app.command(export)
 app.command(search, group=_look)
+add_registry(app)
 
 
 @app.command(group=_start)
@@ -168,10 +170,57 @@ def report(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     return _stage("report", project, overrides)
 
 
+@app.command(group=_stages)
+def retrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
+    """Learn again if it is due by `retrain:` in the project file; a new model makes maps only if it is provably not worse."""
+    return _stage("retrain", project, overrides)
+
+
 @app.command(group=_look)
 def embed(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Let the encoder describe every chip of every scene, as GeoParquet and for `geossl search`. Only new scenes are added."""
     return _stage("embed", project, overrides)
+
+
+@app.command(group=_look)
+def drift(
+    *,
+    project: ProjectFile = HERE,
+    overrides: Overrides = None,
+    release: list[str] | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Say whether the scenes since the last training look different, and whether that is the land or a fault.
+
+    Scenes that look like a fault (offset, gain, haze, stripes, misplaced) are held back: they stay in the
+    cube, and neither training nor maps see them until they are released. A picture and all figures are
+    written below store/drift.
+
+    Parameters
+    ----------
+    release
+        Let held scenes (ids) be seen again; they are not held a second time.
+    json
+        Print the figures for machines.
+    """
+    from geossl.project.stages import drift as stage
+
+    opened = _open(project, overrides)
+    if release:
+        done = stage.let_go(opened, release)
+        print(f"released {', '.join(done) or 'none: they were not held'}")
+        return 0
+    code = _stage("drift", project, overrides) if not json else 0
+    from geossl.progress import silent
+
+    found = stage.measure(opened, silent)
+    if json:
+        import json as encoder
+
+        print(encoder.dumps(found.to_dict(), indent=1))
+    else:
+        _console().print(stage.table(found))
+    return code
 
 
 @app.command(group=_start)
@@ -280,7 +329,7 @@ def _open(project: Path, overrides: list[str] | None) -> OpenProject:
     return Project.load(project, overrides or [])
 
 
-Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report", "embed"]
+Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report", "embed", "retrain", "drift"]
 
 
 def _stage(verb: Verb, project: Path, overrides: list[str] | None) -> int:

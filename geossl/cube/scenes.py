@@ -72,6 +72,13 @@ def write_table(collection: zarr.Group, scenes: Sequence[tuple[Scene, SceneEntry
     write_rows(collection.store, {f"{collection.path}/{layout.SCENES}": rows})
 
 
+def write_revisions(collection: zarr.Group, revisions: Mapping[str, int]) -> None:
+    """Note in the table that scenes (by id) are there in another revision."""
+    table = read_table(collection)
+    rows = {index: {"revision": revisions[scene]} for scene in revisions if (index := table[scene].index) is not None}
+    write_rows(collection.store, {f"{collection.path}/{layout.SCENES}": rows})
+
+
 def quarantined(view: View, collection: str) -> list[Rejected]:
     """What was set aside when scenes of this collection were ingested, and has not been ingested since."""
     found = read_quarantine(view.root, collection)

@@ -32,9 +32,11 @@ class Quality(IntFlag):
     SATURATED = 32
     """The provider says so, or the number did not fit the sensor's dtype and was clipped."""
     WATER = 64
+    HELD = 128
+    """The whole scene is held back, since it looks like a fault; see :mod:`geossl.cube.hold`."""
 
 
-UNCLEAR = Quality.NODATA | Quality.CLOUD | Quality.SHADOW | Quality.SNOW | Quality.CIRRUS
+UNCLEAR = Quality.NODATA | Quality.CLOUD | Quality.SHADOW | Quality.SNOW | Quality.CIRRUS | Quality.HELD
 """Any of these: the ground was not seen."""
 
 

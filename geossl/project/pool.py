@@ -39,8 +39,13 @@ class Member:
         return self.cube.view(tag).collection(self.scenes.name)
 
 
-def members(project: Project) -> list[Member]:
+def members(project: Project, snapshot: str | None = None) -> list[Member]:
     """The project's scenes, then the pool's other collections; those of one cube in one snapshot.
+
+    Parameters
+    ----------
+    snapshot:
+        Of the project's cube; None: the newest.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def members(project: Project) -> list[Member]:
         A collection has other bands or units than the project's scenes, and the encoder takes one sensor alone.
     """
     cube = project.cube()
-    views = {cube.uri: cube.view()}
+    views = {cube.uri: cube.view(snapshot)}
     found = [Member(cube, views[cube.uri].collection(project.sensor.name))]
     sensor = found[0].scenes.sensor
     for number, other in enumerate(project.settings.pretrain.pool):

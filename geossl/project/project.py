@@ -121,11 +121,11 @@ class Project:
             return DatedImages(images, dates)
         return TaskData(images, self.cube().view(images.snapshot).labels(name), self.split, dates)
 
-    def task_key(self, name: str) -> str:
-        """Names everything that a task's model and scores follow from, but for the encoder."""
+    def task_key(self, name: str, *, images: bool = True) -> str:
+        """Names everything that a task's model and scores follow from, but for the encoder; or but for images too."""
         labels = self.state.get(f"labels.{name}")
         return fingerprint(
-            images=content(self.task_images()),
+            images=content(self.task_images()) if images else None,
             labels=labels.key if labels else None,
             task=self.settings.tasks[name],
             split=self.settings.split,

@@ -118,6 +118,43 @@ class ChangeTask(_Settings):
     settings: ChangeSettings = Field(default_factory=ChangeSettings)
 
 
+class DriftSettings(_Settings):
+    """How new scenes are compared with those that the encoder was trained on."""
+
+    false_alarms: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="share of usual scenes that may be called unusual; n scenes of history can promise 1 / (n + 1)",
+    )
+
+
+class RetrainSettings(_Settings):
+    """When the models are learnt again on their own, and what a new one must show before it makes maps."""
+
+    hours: float = Field(
+        gt=0,
+        description="most device-hours of training in a calendar month (GPUs, or this machine where there is none, "
+        "times hours); what is due after that waits for the next month",
+    )
+    new_pixels: float = Field(
+        0.1,
+        ge=0,
+        description="due when the cube holds so much more clear imagery than the last training has seen, as a share "
+        "of what it has seen",
+    )
+    days: float | None = Field(
+        None, gt=0, description="due this long after the last training, if there is any new imagery; null: never so"
+    )
+    margin: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="how much worse than champion and anchor a challenger may be at most, by the lower end of the "
+        "95 % interval of the paired difference over gate blocks",
+    )
+
+
 TaskSettings = Annotated[LandcoverTask | ChangeTask, Field(discriminator="kind")]
 
 
@@ -142,7 +179,23 @@ class ProjectSettings(_Settings):
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="named land-cover and change tasks")
     map: MapSettings = Field(default_factory=MapSettings)
+    drift: DriftSettings = Field(default_factory=DriftSettings)
+    retrain: RetrainSettings | None = Field(
+        None,
+        description="retraining by itself, with a gate before new models; null: whatever is out of date is learnt "
+        "again and used at once",
+    )
     search: SearchSettings = Field(default_factory=SearchSettings)
+
+    @model_validator(mode="after")
+    def _has_gate_blocks(self) -> ProjectSettings:
+        labelled = [name for name, task in self.tasks.items() if task.labels is not None]
+        if self.retrain is not None and labelled and not self.split.gate:
+            raise ValueError(
+                "`retrain` compares new models with old ones on blocks that serve nothing else: set `split: "
+                "{gate: 0.1}`, which takes 0.1 of all blocks out of the test blocks' share"
+            )
+        return self
 
     @field_validator("store", mode="before")
     @classmethod

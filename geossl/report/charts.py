@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,46 @@ def curves(training: TrainingCurves) -> str:
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     head = svg.index(">") + 1
     return svg[:head] + _SCHEME + svg[head:]
+
+
+def distances(
+    history: Sequence[tuple[np.datetime64, float, bool]],
+    scenes: Sequence[tuple[np.datetime64, float, bool]],
+    threshold: float,
+) -> bytes:
+    """How far scenes are from what is usual, over time, as a PNG.
+
+    Parameters
+    ----------
+    history, scenes:
+        Time, distance, and whether it looks like a fault: of scenes that count as usual, and of those since.
+    threshold:
+        From which a scene is unusual.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    groups = (
+        ("what the encoder was trained on", "o", "#8a9096", list(history)),
+        ("since then", "o", _LINES[0], [row for row in scenes if not row[2]]),
+        ("looks like a fault", "X", _LINES[1], [row for row in scenes if row[2]]),
+    )
+    for name, marker, colour, rows in groups:
+        if rows:
+            days, values, _ = zip(*rows, strict=True)
+            axes.scatter(np.array(days, "datetime64[D]"), values, marker=marker, color=colour, s=28, label=name)
+    axes.axhline(threshold, color="black", linewidth=1, linestyle="--")
+    axes.annotate("unusual from here", (0.005, threshold), ("axes fraction", "data"), va="bottom", fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("distance from what is usual\nat this time of the year", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def footprints(found: FootprintMap) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import maximum_filter
 
-from geossl.chips.split import TEST, TRAIN, UNUSED, VAL, Split, SplitSettings
+from geossl.chips.split import GATE, TEST, TRAIN, UNUSED, VAL, Split, SplitSettings
 from geossl.grid import Grid
 
 GRID = Grid("EPSG:32612", 30.0, tile_size=256)
@@ -115,3 +115,19 @@ def test_impossible_settings_are_refused() -> None:
         SplitSettings(block=32)
     with pytest.raises(ValueError, match="add up to 1"):
         SplitSettings(fractions=(0.5, 0.2, 0.2))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**40), gate=st.sampled_from([0.05, 0.1, 0.2]))
+def test_the_gate_takes_its_share_from_the_test_blocks_alone(seed: int, gate: float) -> None:
+    row, col = np.mgrid[:80, :100]
+    without = Split(SplitSettings(seed=seed)).block_subset(row, col)
+    found = Split(SplitSettings(seed=seed, gate=gate)).block_subset(row, col)
+    assert (without[found == GATE] == TEST).all()
+    assert (found == without)[found != GATE].all()
+    assert abs((found == GATE).mean() - gate) < 0.01
+
+
+def test_a_gate_that_leaves_no_test_block_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing is left to report"):
+        SplitSettings(gate=0.25)

@@ -24,8 +24,13 @@ from geossl.train.remote.launch import launch
 from geossl.train.settings import PretrainSettings
 
 
-def run(project: Project, progress: Progress) -> StageResult:
+def run(project: Project, progress: Progress, snapshot: str | None = None) -> StageResult:
     """Train an encoder on the single scenes, unless there is one of these scenes and settings.
+
+    Parameters
+    ----------
+    snapshot:
+        Of the cube, whose scenes are learnt from; None: the newest.
 
     Raises
     ------
@@ -35,7 +40,7 @@ def run(project: Project, progress: Progress) -> StageResult:
         What learns does not learn from the several sensors of a pool.
     """
     settings = located(project, project.settings.pretrain)
-    members = pool.members(project)
+    members = pool.members(project, snapshot)
     scenes, *others = (member.scenes for member in members)
     if scenes.statistics is None:
         raise StoreError(f"collection {scenes.name!r} has no statistics yet", "run `geossl stats` first")

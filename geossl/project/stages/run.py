@@ -12,6 +12,14 @@ Stage = Callable[[Project, Progress], StageResult]
 
 ORDER = ("ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report")
 
+ORDER_OF_THE_LOOP = ("ingest", "stats", "retrain", "map", "report")
+"""Of a project with a `retrain` policy: what is learnt anew has to pass the gate."""
+
+
+def order(project: Project) -> tuple[str, ...]:
+    """The stages of a project, in order."""
+    return ORDER if project.settings.retrain is None else ORDER_OF_THE_LOOP
+
 
 def stage(verb: str) -> Stage:
     """The function of a verb; its module is imported now, not before."""
@@ -21,4 +29,4 @@ def stage(verb: str) -> Stage:
 
 def run_all(project: Project, progress: Progress) -> list[StageResult]:
     """Every stage in order; what is done is skipped."""
-    return [stage(verb)(project, progress) for verb in ORDER]
+    return [stage(verb)(project, progress) for verb in order(project)]

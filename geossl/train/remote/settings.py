@@ -77,3 +77,12 @@ class LaunchSettings(_Settings):
     def here(self) -> bool:
         """Whether this process trains."""
         return self.torchrun is None and self.slurm is None and self.kubernetes is None
+
+    @property
+    def devices(self) -> int:
+        """How many devices train at once."""
+        if self.torchrun is not None:
+            return self.torchrun.nproc * self.torchrun.nnodes
+        if self.slurm is not None:
+            return self.slurm.nodes * max(1, self.slurm.gpus)
+        return self.kubernetes.replicas * max(1, self.kubernetes.gpus) if self.kubernetes is not None else 1

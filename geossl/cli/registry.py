@@ -1,0 +1,100 @@
+"""`geossl promote | rollback | anchor | history`: which model of a task makes the maps, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter
+
+from geossl.cli.options import HERE, ProjectFile
+
+_group = Group("Which model makes the maps", sort_key=5)
+
+Why = Annotated[str, Parameter(help="Kept in the history, for whoever asks later.")]
+
+
+def add_to(app: App) -> None:
+    """Add the verbs to the command line."""
+    for verb in (promote, rollback, anchor, history):
+        app.command(verb, group=_group)
+
+
+def promote(task: str, version: int, *, why: Why, project: ProjectFile = HERE) -> int:
+    """Make a version of a task's model the champion, whatever the gate said. The next `geossl map` uses it.
+
+    Parameters
+    ----------
+    task
+        Name of the task in the project file.
+    version
+        Its number in `geossl history`.
+    """
+    from geossl.project.project import Project
+
+    opened = Project.load(project)
+    opened.registry.promote(task, version, why=why)
+    print(f"{task}: version {version} is the champion. `geossl map` maps with it.")
+    return 0
+
+
+def rollback(task: str, *, why: Why, project: ProjectFile = HERE) -> int:
+    """Make the champion before the present one the champion again.
+
+    Parameters
+    ----------
+    task
+        Name of the task in the project file.
+    """
+    from geossl.project.project import Project
+
+    version = Project.load(project).registry.rollback(task, why=why)
+    print(f"{task}: version {version.number} is the champion again. `geossl map` maps with it.")
+    return 0
+
+
+def anchor(task: str, version: int, *, why: Why, project: ProjectFile = HERE) -> int:
+    """Move the anchor: the version that no champion may ever be worse than by more than the margin.
+
+    It stops many small losses from adding up. No flow moves it.
+
+    Parameters
+    ----------
+    task
+        Name of the task in the project file.
+    version
+        Its number in `geossl history`.
+    """
+    from geossl.project.project import Project
+
+    Project.load(project).registry.pin_anchor(task, version, why=why)
+    print(f"{task}: version {version} is the anchor.")
+    return 0
+
+
+def history(
+    task: str | None = None,
+    *,
+    project: ProjectFile = HERE,
+    json: Annotated[bool, Parameter(negative="", help="Print it for machines.")] = False,
+) -> int:
+    """List the versions of every task's model, what the gate said of them, and which one makes the maps.
+
+    Parameters
+    ----------
+    task
+        Only this one.
+    """
+    from geossl.project.project import Project
+    from geossl.project.stages.history import history_dict, history_tables
+
+    opened = Project.load(project)
+    if json:
+        import json as encoder
+
+        print(encoder.dumps(history_dict(opened, task), indent=1))
+        return 0
+    from rich.console import Console
+
+    for table in history_tables(opened, task):
+        Console().print(table)
+    return 0

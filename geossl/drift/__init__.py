@@ -1,0 +1,1 @@
+"""Has the imagery moved away from what the encoder has seen, and is that the land or the instrument?"""
