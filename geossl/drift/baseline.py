@@ -39,6 +39,10 @@ _OWN_SCENES = 4.0
 """So many scenes of a place count as much as what all places share."""
 
 
+class ShortHistoryError(StoreError):
+    """There are too few scenes to say what is usual."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """A model of the year, and what it expects."""
@@ -81,14 +85,14 @@ class Baseline:
 
     Raises
     ------
-    StoreError
+    ShortHistoryError
         There are too few scenes to say anything.
     """
 
     def __init__(self, history: Sequence[Description], *, false_alarms: float = 0.05) -> None:
         history = [each for each in history if len(each) >= LEAST_PLACES]
         if len(history) < LEAST:
-            raise StoreError(
+            raise ShortHistoryError(
                 f"{len(history)} clear scenes are too short a history to say what is unusual; {LEAST} are needed",
                 "ingest more of the past",
             )
@@ -98,15 +102,12 @@ class Baseline:
         self.expected = _fit(history, self._rows)
         folds = _folds(history)
         deviations = np.empty((len(history), self._rows[0].shape[1]))
-        self.expected_without: list[Expected] = [self.expected] * len(history)
         for fold in set(folds):
             inside = [i for i, other in enumerate(folds) if other != fold]
             model = _fit([history[i] for i in inside], [self._rows[i] for i in inside])
             for i, other in enumerate(folds):
                 if other == fold:
-                    self.expected_without[i] = model
                     deviations[i] = _deviation(model, history[i], self._rows[i])
-        self._deviations = deviations
         self._precision = _precision(deviations)
         # each by a covariance that has not seen it
         self.distances = np.array(
@@ -122,21 +123,11 @@ class Baseline:
         reduced = (scene.embedding - self._centre) @ self._axes
         return np.concatenate([scene.mean, scene.spread, reduced], axis=1).astype(np.float64)
 
-    def distance(self, scene: Description, *, mean: NDArray[np.float64] | None = None) -> Distance:
-        """How far a scene is from what is expected of it.
-
-        Parameters
-        ----------
-        mean:
-            (P, C) band means to take instead of its own: what it would be if something were put right.
-        """
-        numbers = self.numbers(scene)
-        if mean is not None:
-            numbers[:, : mean.shape[1]] = mean
-        deviation = _deviation(self.expected, scene, numbers)
-        return Distance(
-            _length(deviation, self._precision), deviation, int(np.isin(scene.place, self.expected.place).sum())
-        )
+    def distance(self, scene: Description) -> Distance:
+        """How far a scene is from what is expected of it."""
+        deviation = _deviation(self.expected, scene, self.numbers(scene))
+        places = int(np.isin(scene.place, self.expected.place).sum())
+        return Distance(_length(deviation, self._precision), deviation, places)
 
 
 def _year(time: np.datetime64) -> NDArray[np.float64]:

@@ -1,9 +1,9 @@
 """Does a deviation look like the instrument or the processing, rather than the land?
 
-The land changes here and there; a fault changes everything alike. So band means of all places are regressed on
-what is expected of them: what a gain and an offset for each band explain is put down to the instrument. Haze is
-an offset that fades with wavelength (Chavez 1988). Stripes and misplacement leave the means as they are, and are
-looked for by themselves.
+The land changes here and there; a fault changes everything alike. So a deviation that one figure explains, the
+same for all places and bands, is put down to the instrument: an offset, a gain, or the path radiance of haze, which
+fades with the wavelength (Chavez 1988). Stripes and misplacement leave the means as they are, and are looked for by
+themselves.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geossl.drift.baseline import LEAST_PLACES, Baseline, Expected
+from geossl.drift.baseline import LEAST_PLACES, Baseline
 from geossl.drift.describe import Description
 
 Fault = Literal["offset", "gain", "haze", "stripes", "misplaced"]
 
-EXPLAINED = 0.8
-"""Share of a deviation that a gain and an offset must explain to be called a fault."""
+EXPLAINED = 0.7
+"""Share of a deviation that one figure for the whole scene must explain to be called a fault."""
+
+HAZE = (1.0, 2.0, 3.0, 4.0)
+"""Powers of the wavelength with which path radiance falls: hazy … very clear air (Chavez 1988)."""
 
 LEAST_SHIFT = 1.0
 """Pixels by which a scene must lie off before it is called misplaced."""
@@ -55,19 +58,24 @@ class Watch:
     ----------
     wavelengths:
         (C,) centre wavelengths of the bands in µm; None where a band has none.
+    mean, spread:
+        (C,) physical values that normalised 0 stands for, and what normalised 1 is in them.
     """
 
-    def __init__(self, baseline: Baseline, wavelengths: Sequence[float | None]) -> None:
+    def __init__(
+        self,
+        baseline: Baseline,
+        wavelengths: Sequence[float | None],
+        mean: NDArray[np.floating],
+        spread: NDArray[np.floating],
+    ) -> None:
         self.baseline = baseline
-        known = [i for i, value in enumerate(wavelengths) if value is not None and value < 3]
-        self._by_wavelength = sorted(known, key=lambda i: wavelengths[i] or 0)
+        self._wavelengths = np.array([value or np.nan for value in wavelengths])
+        self._mean, self._spread = np.asarray(mean, np.float64), np.asarray(spread, np.float64)
         history = baseline.history
         self._stripes = _Usual.of(np.array([each.stripes.mean(axis=0) for each in history]))
         self._edges = _median_edges(history)
         self._shifts = _Usual.of(np.array([[np.hypot(*_shift(each, self._edges)[0])] for each in history]))
-        fits = [_affine(each, model) for each, model in zip(history, baseline.expected_without, strict=True)]
-        self._offsets = _Usual.of(np.array([offset for offset, _, _ in fits]))
-        self._gains = _Usual.of(np.array([gain for _, gain, _ in fits]))
 
     def look(self, scene: Description) -> Finding | None:
         """Judge a scene; None where it shows too little clear ground."""
@@ -81,32 +89,42 @@ class Watch:
 
     def _fault(self, scene: Description, *, unusual: bool) -> tuple[Fault | None, str]:
         stripes = scene.stripes.mean(axis=0) if len(scene) else np.ones(2)
-        if (beyond := self._stripes.beyond(stripes)).any():
+        if (beyond := self._stripes.above(stripes)).any():
             which = "columns" if beyond[0] else "rows"
             return "stripes", f"neighbouring {which} differ {stripes.max():.1f} times as much as pixels would make them"
         (down, right), sure = _shift(scene, self._edges)
         shift = np.hypot(down, right)
-        if sure and shift >= LEAST_SHIFT and self._shifts.beyond(np.array([shift])).any():
+        if sure and shift >= LEAST_SHIFT and self._shifts.above(np.array([shift])).any():
             return "misplaced", f"lies {shift:.1f} px off ({down:+.1f} down, {right:+.1f} to the right)"
-        if not unusual:
+        return self._radiometric(scene) if unusual else (None, "")
+
+    def _radiometric(self, scene: Description) -> tuple[Fault | None, str]:
+        """What one figure for the whole scene explains of its deviation, if that is nearly all."""
+        bands = scene.mean.shape[1]
+        expected, known = self.baseline.expected.at(scene.time, scene.place)
+        x, off = expected[:, :bands], scene.mean[known].astype(np.float64) - expected[:, :bands]
+        usual = self._mean + x * self._spread
+        shapes: dict[Fault, list[NDArray[np.float64]]] = {
+            "offset": [np.broadcast_to(1 / self._spread, off.shape)],
+            "gain": [usual / self._spread],
+        }
+        if np.isfinite(self._wavelengths).sum() >= 3:
+            path = [np.nan_to_num((0.5 / self._wavelengths) ** power) for power in HAZE]
+            shapes["haze"] = [each * (1 - usual) / self._spread for each in path]
+        figures = {
+            fault: max((_explained(shape, off) for shape in found), key=lambda figure: figure[1])
+            for fault, found in shapes.items()
+        }
+        fault = max(figures, key=lambda name: figures[name][1])
+        size, share = figures[fault]
+        if share < EXPLAINED or (fault == "haze" and size < 0):
             return None, ""
-        offset, gain, explained = _affine(scene, self.baseline.expected)
-        if explained < EXPLAINED:
-            return None, ""
-        moved, scaled = self._offsets.beyond(offset), self._gains.beyond(gain)
-        if not (moved.any() or scaled.any()):
-            return None, ""
-        short, long = self._by_wavelength[: len(self._by_wavelength) // 3], self._by_wavelength[-2:]
-        if short and min(offset[short]) > 0 and np.mean(offset[short]) > 2 * max(np.mean(np.abs(offset[long])), 0.02):
-            order = np.argsort(np.argsort(-offset[self._by_wavelength]))
-            if np.corrcoef(order, np.arange(len(order)))[0, 1] > 0.6:
-                return (
-                    "haze",
-                    f"brighter everywhere by {np.mean(offset[short]):.2f} spreads at short wavelengths, less at long ones",
-                )
-        if moved.sum() >= scaled.sum():
-            return "offset", f"all places are off alike, by {_range(offset)} spreads"
-        return "gain", f"all places are scaled alike, by {_range(gain)}"
+        words = {
+            "offset": f"all bands and places are off by {size:+.3g}",
+            "gain": f"all bands and places are {1 + size:.3g} times what is usual",
+            "haze": f"brighter everywhere, by {size:.3g} at 0.5 µm and less at longer wavelengths",
+        }
+        return fault, f"{words[fault]}, which explains {share:.0%} of the deviation"
 
 
 @dataclass(frozen=True)
@@ -115,51 +133,33 @@ class _Usual:
 
     middle: NDArray[np.float64]
     spread: NDArray[np.float64]
-    low: NDArray[np.float64]
     high: NDArray[np.float64]
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> _Usual:
         middle = np.median(values, axis=0)
         spread = 1.4826 * np.median(np.abs(values - middle), axis=0) + 0.01
-        return cls(middle, spread, values.min(axis=0), values.max(axis=0))
+        return cls(middle, spread, values.max(axis=0))
 
-    def beyond(self, value: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(F,) which are outside of what was ever seen, by several spreads."""
-        outside = np.maximum(value - self.high, self.low - value)
-        away = np.abs(value - self.middle)
-        found: NDArray[np.bool_] = (outside > 0) & (away > _TIMES * self.spread)
+    def above(self, value: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """(F,) which are higher than was ever seen, by a quarter and by several spreads."""
+        found: NDArray[np.bool_] = (value > 1.25 * self.high) & (value - self.middle > _TIMES * self.spread)
         return found
 
 
-def _affine(scene: Description, model: Expected) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """(C,) offset and gain of every band against what is expected, and the share of the deviation they explain."""
-    bands = scene.mean.shape[1]
-    expected, known = model.at(scene.time, scene.place)
-    if known.sum() < 8:
-        return np.zeros(bands), np.ones(bands), 0.0
-    x, y = expected[:, :bands], scene.mean[known].astype(np.float64)
-    offset, gain = np.empty(bands), np.empty(bands)
-    left = 0.0
-    for band in range(bands):
-        slope, start = _line(x[:, band], y[:, band])
-        gain[band], offset[band] = slope, start
-        left += float(((y[:, band] - slope * x[:, band] - start) ** 2).sum())
-    whole = float(((y - x) ** 2).sum())
-    return offset, gain, 1 - left / whole if whole else 0.0
+def _explained(shape: NDArray[np.float64], off: NDArray[np.float64]) -> tuple[float, float]:
+    """The multiple of a shape (n, C) that is nearest to a deviation by least squares, and the share that it explains.
 
-
-def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope and intercept by least squares, twice more without the worst fifth of the points."""
-    keep = np.ones(len(x), bool)
-    slope, start = 1.0, 0.0
+    Twice more without the fifth of the places that it fits worst: land may change under a fault as well.
+    """
+    keep = np.ones(len(off), bool)
+    size = 0.0
     for _ in range(3):
-        spread = x[keep].var()
-        slope = float(np.cov(x[keep], y[keep], bias=True)[0, 1] / spread) if spread > 1e-6 else 1.0
-        start = float(y[keep].mean() - slope * x[keep].mean())
-        away = np.abs(y - slope * x - start)
+        size = float((shape[keep] * off[keep]).sum() / max((shape[keep] ** 2).sum(), 1e-12))
+        away = ((off - size * shape) ** 2).sum(axis=1)
         keep = away <= np.quantile(away, 0.8)
-    return slope, start
+    whole = float((off[keep] ** 2).sum())
+    return size, 1 - float(away[keep].sum()) / whole if whole else 0.0
 
 
 def _median_edges(history: Sequence[Description]) -> dict[int, NDArray[np.float32]]:
@@ -205,7 +205,3 @@ def _vertex(line: NDArray[np.float64], at: int) -> float:
     before, top, after = line[at - 1 : at + 2]
     bend = before - 2 * top + after
     return at + 0.5 * (before - after) / bend if bend < 0 else float(at)
-
-
-def _range(values: NDArray[np.float64]) -> str:
-    return f"{values.min():.2f} … {values.max():.2f}"

@@ -115,7 +115,7 @@ def one_seed(seed: int, false_alarms: float) -> Counts:
         return described(day, image, clear, scale, encoder)
 
     baseline = Baseline([number(day, *seen[day]) for day in past], false_alarms=false_alarms)
-    watch = Watch(baseline, [band.wavelength for band in SENSOR.bands])
+    watch = Watch(baseline, [band.wavelength for band in SENSOR.bands], *scale)
     counts: Counts = defaultdict(Counter)
     rng = np.random.default_rng(seed)
     for day in watched:

@@ -14,6 +14,8 @@ from geossl.errors import StoreError
 
 WAVELENGTHS = (0.49, 0.56, 0.66, 0.84, 1.6, 2.2)
 BANDS, PLACES = len(WAVELENGTHS), 36
+MEAN, SPREAD = np.full(BANDS, 0.2), np.full(BANDS, 0.05)
+"""Reflectance that 0 and 1 stand for."""
 
 
 class Land:
@@ -52,7 +54,7 @@ def land() -> Land:
 
 @pytest.fixture(scope="module")
 def watch(land: Land) -> Watch:
-    return Watch(Baseline([land.scene(day) for day in days(2020, 2021)], false_alarms=0.05), WAVELENGTHS)
+    return Watch(Baseline([land.scene(day) for day in days(2020, 2021)], false_alarms=0.05), WAVELENGTHS, MEAN, SPREAD)
 
 
 def test_a_description_is_what_a_plain_loop_says(land: Land) -> None:
@@ -84,7 +86,9 @@ def test_usual_scenes_are_unusual_at_the_promised_rate_at_most() -> None:
     called = []
     for seed in range(8):
         land = Land(seed + 1)
-        watch = Watch(Baseline([land.scene(day) for day in days(2020, 2021)], false_alarms=0.1), WAVELENGTHS)
+        watch = Watch(
+            Baseline([land.scene(day) for day in days(2020, 2021)], false_alarms=0.1), WAVELENGTHS, MEAN, SPREAD
+        )
         findings = [watch.look(land.scene(day)) for day in days(2022)]
         assert [f.fault for f in findings if f is not None] == [None] * 20
         called += [f.unusual for f in findings if f is not None]
@@ -99,7 +103,7 @@ def half(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def hazy(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    return image + 0.8 * (0.49 / np.array(WAVELENGTHS, np.float32))[:, None, None] ** 2
+    return image + 1.2 * (0.49 / np.array(WAVELENGTHS, np.float32))[:, None, None] ** 2
 
 
 def striped(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,7 +117,7 @@ def striped(image: NDArray[np.float32]) -> NDArray[np.float32]:
     [
         (half, None),
         (lambda image: image + np.float32(0.3), "offset"),
-        (lambda image: image * np.float32(1.3), "gain"),
+        (lambda image: image * np.float32(1.15) + np.float32(0.15 * 4), "gain"),
         (hazy, "haze"),
         (striped, "stripes"),
         (lambda image: np.roll(image, (1, 2), (2, 3)), "misplaced"),

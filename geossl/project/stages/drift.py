@@ -14,7 +14,7 @@ from geossl.cube.collection import Collection
 from geossl.cube.hold import held_scenes, hold, release
 from geossl.cube.repository import View
 from geossl.downstream.finetune import device
-from geossl.drift.baseline import Baseline
+from geossl.drift.baseline import Baseline, ShortHistoryError
 from geossl.drift.faults import Finding, Watch
 from geossl.drift.places import descriptions
 from geossl.drift.table import Descriptions
@@ -23,6 +23,7 @@ from geossl.files import write_bytes, write_json
 from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
+from geossl.project.state import content, fingerprint
 from geossl.report.charts import distances
 
 PICTURE, FIGURES = "drift.png", "drift.json"
@@ -64,26 +65,45 @@ def run(project: Project, progress: Progress) -> StageResult:
     Raises
     ------
     StoreError
-        There is no encoder, or the history is too short.
+        The snapshot that the encoder was trained on is gone.
     """
-    found = measure(project, progress)
-    faults = {f.scene: f"{f.fault}: {f.why}" for f in found.findings if f.fault is not None}
-    released = set(project.state.get("released").result) if project.state.get("released") is not None else set()  # type: ignore[union-attr]
-    faults = {scene: why for scene, why in faults.items() if scene not in released}
+    if project.state.get("pretrain") is None:
+        return StageResult("drift", ["there is no encoder yet to have drifted away from"], skipped=True)
+    key = fingerprint(
+        scenes=content(project.scenes()), encoder=project.encoder_folder().name, settings=project.settings.drift
+    )
+    if project.state.fresh("drift", key) is not None:
+        return StageResult("drift", skipped=True)
+    try:
+        found = measure(project, progress)
+    except ShortHistoryError as error:  # nothing is wrong, and other stages go on
+        return StageResult("drift", [error.what], skipped=True)
+    released = project.state.get("released")
+    faults = {
+        f.scene: f"{f.fault}: {f.why}"
+        for f in found.findings
+        if f.fault is not None and (released is None or f.scene not in released.result)
+    }
     new = hold(project.cube(), project.sensor.name, faults) if faults else []
     found = dataclasses.replace(found, held=_held(project.cube().view(), project.sensor.name))
     folder = project.store / "drift"
     write_json(folder / FIGURES, found.to_dict())
     write_bytes(folder / PICTURE, picture(found))
     unusual = [f for f in found.findings if f.unusual and f.fault is None]
-    lines = [
-        f"{len(found.findings)} scenes since the training: {len(unusual)} show land that looks different, "
-        f"{len(faults)} look like a fault; of usual scenes {found.promised:.0%} would be called unusual",
-        *(f"held back: {scene}: {faults[scene]}" for scene in new),
-        *(f"{f.scene}: {f.why}" for f in unusual),
-        f"{(folder / PICTURE).relative_to(project.root)}",
-    ]
-    return StageResult("drift", lines, set_aside=len(new))
+    judged = sum(f.fault is None for f in found.findings)
+    with project.state.recording("drift", key) as result:
+        result.update(encoder=found.encoder, judged=judged, unusual=len(unusual), promised=found.promised)
+    return StageResult(
+        "drift",
+        [
+            f"{len(found.findings)} scenes since the training: {len(unusual)} show land that looks different, "
+            f"{len(faults)} look like a fault; of usual scenes {found.promised:.0%} would be called unusual",
+            *(f"held back: {scene}: {faults[scene]}" for scene in new),
+            *(f"{f.scene}: {f.why}" for f in unusual),
+            f"{(folder / PICTURE).relative_to(project.root)}",
+        ],
+        set_aside=len(new),
+    )
 
 
 def measure(project: Project, progress: Progress) -> Drift:
@@ -117,7 +137,13 @@ def measure(project: Project, progress: Progress) -> Drift:
     usual = [scene for scene in described if seen.get(scene) == now[scene] and scene not in held_then]
     history = sorted((described[scene] for scene in usual), key=lambda each: each.time)
     baseline = Baseline(history, false_alarms=project.settings.drift.false_alarms)
-    watch = Watch(baseline, [band.wavelength for band in scenes.sensor.bands])
+    unit, statistics = scenes.sensor.radiometry, card.statistics
+    watch = Watch(
+        baseline,
+        [band.wavelength for band in scenes.sensor.bands],
+        np.array(statistics.mean) * unit.scale + unit.offset,
+        np.array(statistics.std) * unit.scale,
+    )
     later = sorted((described[s] for s in described.keys() - set(usual)), key=lambda each: (each.time, each.scene))
     looked = [(each.scene, watch.look(each)) for each in later]
     return Drift(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 
 import numpy as np
+from scipy.stats import binomtest
 
 from geossl.cube.collection import Collection
 from geossl.downstream.compare import gate_counts, gate_metric
@@ -22,6 +23,9 @@ from geossl.project.settings import RetrainSettings
 from geossl.project.stages import evaluate, finetune, pretrain
 from geossl.project.trainings import Training, Trainings
 from geossl.registry import Decision, Version, gate
+
+DRIFT_BY_CHANCE = 0.01
+"""Training is due by drift where so many unusual scenes would come about by chance no more often than this."""
 
 
 def run(project: Project, progress: Progress) -> StageResult:
@@ -65,6 +69,11 @@ def due(project: Project, policy: RetrainSettings) -> tuple[str | None, str]:
         return f"{share:.1%} new clear imagery, at least {policy.new_pixels:.1%}", state
     if new and policy.days is not None and age >= policy.days:
         return f"{age:.1f} days since the last training, at least {policy.days:g}, and new imagery", state
+    drift = project.state.get("drift")
+    if new and drift is not None and drift.result["encoder"] == record.result["encoder"]:
+        unusual, judged, rate = (drift.result[name] for name in ("unusual", "judged", "promised"))
+        if unusual and binomtest(unusual, judged, rate, alternative="greater").pvalue < DRIFT_BY_CHANCE:
+            return f"{unusual} of {judged} new scenes look different, where {rate:.0%} would by chance", state
     return None, state
 
 

@@ -12,8 +12,8 @@ Stage = Callable[[Project, Progress], StageResult]
 
 ORDER = ("ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report")
 
-ORDER_OF_THE_LOOP = ("ingest", "stats", "retrain", "map", "report")
-"""Of a project with a `retrain` policy: what is learnt anew has to pass the gate."""
+ORDER_OF_THE_LOOP = ("ingest", "drift", "stats", "retrain", "map", "report")
+"""Of a project with a `retrain` policy: what looks like a fault is held back, what is learnt anew has to pass the gate."""
 
 
 def order(project: Project) -> tuple[str, ...]:
