@@ -196,4 +196,4 @@ def _precision(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _length(deviation: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    return float(np.sqrt(max(deviation @ precision @ deviation, 0.0)))
+    return math.sqrt(max(float(deviation @ precision @ deviation), 0.0))
