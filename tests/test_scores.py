@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, intervals against known spread, areas against the paper's own example."""
+"""Scores against scikit-learn, intervals against known spread."""
 
 from __future__ import annotations
 
@@ -119,39 +119,3 @@ def test_bootstrap_is_the_same_under_one_seed() -> None:
     assert scores.block_bootstrap(blocks, scores.macro_f1, seed=7) == scores.block_bootstrap(
         blocks, scores.macro_f1, seed=7
     )
-
-
-def test_areas_match_the_published_example() -> None:
-    """Olofsson et al. 2014, section 5: tables 8 and 9 and the figures of the text (30 m pixels, in hectares)."""
-    paper = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])  # map in rows
-    mapped = np.array([200_000, 150_000, 3_200_000, 6_450_000]) * 0.09
-    estimate = scores.stratified_area(paper.T, mapped)
-    assert estimate.area == pytest.approx([21_158, 11_686, 285_770, 581_386], abs=1)
-    assert 1.96 * estimate.area_error == pytest.approx([6_158, 3_756, 15_510, 16_282], abs=3)
-    assert estimate.users == pytest.approx([0.88, 0.73, 0.93, 0.96], abs=0.005)
-    assert 1.96 * estimate.users_error == pytest.approx([0.07, 0.10, 0.04, 0.02], abs=0.005)
-    assert estimate.producers == pytest.approx([0.75, 0.85, 0.93, 0.96], abs=0.005)
-    assert estimate.overall == pytest.approx(0.95, abs=0.005)
-    assert 1.96 * estimate.overall_error == pytest.approx(0.02, abs=0.005)
-
-
-def test_area_errors_are_the_spread_of_repeated_samples() -> None:
-    rng = np.random.default_rng(5)
-    truth_in_stratum = np.array([[0.8, 0.1, 0.1], [0.05, 0.9, 0.05], [0.02, 0.03, 0.95]])
-    mapped = np.array([10.0, 30.0, 60.0])
-    draws = [
-        scores.stratified_area(
-            np.stack([rng.multinomial(n, p) for n, p in zip((60, 80, 150), truth_in_stratum, strict=True)]).T, mapped
-        )
-        for _ in range(1000)
-    ]
-    for name in ("area", "users", "producers", "overall"):
-        spread = np.std([getattr(d, name) for d in draws], axis=0)
-        claimed = np.mean([getattr(d, f"{name}_error") for d in draws], axis=0)
-        assert claimed == pytest.approx(spread, rel=0.12), name
-    assert np.mean([d.area for d in draws], axis=0) == pytest.approx(truth_in_stratum.T @ mapped, rel=0.01)
-
-
-def test_areas_refuse_a_stratum_without_samples() -> None:
-    with pytest.raises(ValueError, match="at least two samples"):
-        scores.stratified_area(np.array([[5, 0], [5, 1]]), [1.0, 2.0])

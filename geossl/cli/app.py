@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from geossl import __version__
+from geossl.cli.areas import area, sample
 from geossl.cli.cube import cube
 from geossl.cli.export import export
 from geossl.cli.options import HERE, Overrides, ProjectFile
@@ -34,7 +35,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _start = Group("Start here", sort_key=1)
 _stages = Group("Stages, in order", sort_key=2)
 _look = Group("Look", sort_key=3)
-_operate = Group("Operate", sort_key=4)
+_publish = Group("Publish figures", sort_key=4)
+_operate = Group("Operate", sort_key=5)
 
 app = App(
     name="geossl",
@@ -49,6 +51,8 @@ only what is not done yet.""",
 app.command(cube)
 app.command(export)
 app.command(search, group=_look)
+app.command(sample, group=_publish)
+app.command(area, group=_publish)
 
 
 @app.command(group=_start)
