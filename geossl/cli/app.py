@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from geossl import __version__
-from geossl.cli.areas import area, sample
+from geossl.cli.areas import area, release, sample
 from geossl.cli.cube import cube
 from geossl.cli.export import export
 from geossl.cli.options import HERE, Overrides, ProjectFile
@@ -53,6 +53,7 @@ app.command(export)
 app.command(search, group=_look)
 app.command(sample, group=_publish)
 app.command(area, group=_publish)
+app.command(release, group=_publish)
 
 
 @app.command(group=_start)

@@ -9,6 +9,9 @@ from cyclopts import Parameter
 
 from geossl.cli.options import HERE, Overrides, ProjectFile
 
+CHANGED = 4
+"""Exit code where a release is not as it was released."""
+
 
 def sample(
     map: str,
@@ -134,6 +137,75 @@ def area(
     console.print(table)
     for line in lines(done.figures):
         console.print(line, highlight=False, markup=False)
+    return 0
+
+
+def release(
+    year: int | None = None,
+    /,
+    *,
+    task: str | None = None,
+    revise: str | None = None,
+    verify: Annotated[bool, Parameter(negative="")] = False,
+    compare: Annotated[bool, Parameter(negative="")] = False,
+    project: ProjectFile = HERE,
+    overrides: Overrides = None,
+) -> int:
+    """Freeze a reporting year: map, model, masks, legend and snapshot in one folder that nothing alters later.
+
+    Takes the newest map of a change task. Ground that an earlier release cleared is not cleared again, and patches
+    under `release.minimum_ha` do not count; `release.start_month` says when a year begins. Releasing the same again
+    does nothing; another map of a released year is refused, unless it is a revision with a reason, which is kept
+    beside the earlier one. Without a year, lists what was released.
+
+    Parameters
+    ----------
+    year
+        The reporting year, named after the calendar year it ends in.
+    task
+        Which change task, where there are several.
+    revise
+        Why a released year is released anew.
+    verify
+        Compare every file with its checksum instead (of the year, or of all); ends with exit code 4 where one differs.
+    compare
+        Map the released years again by today's champion instead, and print how much of each year's difference is
+        the model's and how much the imagery's.
+    """
+    from rich.table import Table
+
+    from geossl.project.project import Project
+    from geossl.project.stages import release as stage
+
+    opened, console = Project.load(project, overrides or []), _console()
+    if verify:
+        found = stage.verify(opened, year, task=task)
+        for name, problems in found.items():
+            print(f"{name}: {'; '.join(problems) if problems else 'as released'}")
+        return CHANGED if any(found.values()) else 0
+    if compare:
+        from geossl.cli.progress import bars
+        from geossl.project.stages.remap import compare as remap
+
+        with bars(console) as progress:
+            model, rows = remap(opened, progress, task=task)
+        table = Table("year", "released, ha", "new model, ha", "now, ha", "by the model", "by the imagery")
+        for row in rows:
+            numbers = (row.released, row.new_model, row.now)
+            shown = (*(f"{n:,.1f}" for n in numbers), f"{row.model:+,.1f}", f"{row.imagery:+,.1f}")
+            table.add_row(str(row.year), *shown)
+        console.print(table)
+        print(f"new model: {model}; releases stay as they are")
+        return 0
+    if year is not None:
+        done = stage.freeze(opened, year, task=task, why=revise)
+        print(f"{'released' if done.fresh else 'released before, nothing to do'}: {done.release.folder}")
+        print(*done.notes, sep="\n", end="\n" if done.notes else "")
+    table = Table("year", "revision", "mapped, ha", "cleared before, ha", "too small, ha", "cleared, ha")
+    for entry in stage.table(opened, task=task):
+        hectares = (entry[f"{key}_ha"] for key in ("mapped", "before", "small", "cleared"))
+        table.add_row(str(entry["year"]), str(entry["revision"]), *(f"{value:,.1f}" for value in hectares))
+    console.print(table)
     return 0
 
 

@@ -69,12 +69,14 @@ def find_map(root: Path, wanted: str | Path) -> Published:
 
 def _read(folder: Path) -> Published | None:
     """What lies in a folder; None where it is no release."""
-    name = folder.parents[1].name
-    item, lineage = folder / f"{folder.name}.json", folder / f"{name}-lineage.json"
-    if not (item.is_file() and lineage.is_file()):
+    # by what lies there, since a release may have been copied elsewhere
+    lineage = next(folder.glob("*-lineage.json"), None)
+    if lineage is None:
         return None
+    name = lineage.name.removesuffix("-lineage.json")
     try:
-        about: dict[str, Any] = json.loads(item.read_text(encoding="utf-8"))
+        others = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json") if path != lineage]
+        about: dict[str, Any] = next((other for other in others if other.get("type") == "Feature"), {})
         made: dict[str, Any] = json.loads(lineage.read_text(encoding="utf-8"))
         classes = about["assets"]["map"]["classification:classes"]
         legend = Legend(
@@ -82,7 +84,7 @@ def _read(folder: Path) -> Published | None:
         )
         records = tuple(TileRecord.from_dict(record) for record in made["tiles"])
         return Published(
-            name, folder.name, folder, legend, made["task"], about["properties"]["geossl:collection"], records
+            name, about["id"], folder, legend, made["task"], about["properties"]["geossl:collection"], records
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"the published map {folder} is damaged: {error!r}", "map it again") from error

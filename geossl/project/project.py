@@ -147,6 +147,11 @@ class Project:
         """Folder of all samples that were drawn from maps, by id."""
         return self.store / "samples"
 
+    @property
+    def releases(self) -> Path:
+        """Folder of all reporting years that were released, by task."""
+        return self.store / "releases"
+
     def pinned_releases(self, name: str) -> set[str]:
         """Releases of a map that a sample was drawn from, and that stay for as long as the sample is there."""
         drawn = [read_json(path) for path in self.samples.glob("*/sample.json")]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geossl import bands as shipped
+from geossl.areas.settings import ReleaseSettings
 from geossl.bands import Band, Radiometry, Sensor
 from geossl.chips.split import SplitSettings
 from geossl.cluster import ClusterSettings
@@ -142,6 +143,7 @@ class ProjectSettings(_Settings):
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="named land-cover and change tasks")
     map: MapSettings = Field(default_factory=MapSettings)
+    release: ReleaseSettings = Field(default_factory=ReleaseSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
 
     @field_validator("store", mode="before")
