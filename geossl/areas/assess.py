@@ -14,6 +14,9 @@ from geossl.areas.sample import Sample
 from geossl.errors import LabelError
 from geossl.legend import NO_LABEL
 
+FEW = 5
+"""Under so many points of a class that the map missed, the interval of its area is not to be relied on."""
+
 
 def assess(sample: Sample, answers: Answers, mapped: NDArray[np.uint8], *, same_map: bool) -> dict[str, Any]:
     """Areas of the legend's classes and accuracies of a map, JSON-ready.
@@ -114,6 +117,12 @@ def _notes(
             notes.append(
                 f"user's accuracy of {entry['class']!r}: all {n} points agree, so that the interval shows no spread; "
                 f"as many as {min(1.0, 3 / n):.0%} of others may still be missed (rule of three)"
+            )
+        missed = int((given & (answers.reference == position) & (mapped != position)).sum())
+        if entry["points"] and 0 < missed < FEW:
+            notes.append(
+                f"only {missed} point(s) of {entry['class']!r} were found where the map has another class; so few say "
+                "little about how much is missed, and its interval may be too narrow"
             )
         if not entry["points"]:
             notes.append(f"no point was found to be {entry['class']!r}: its area is below what this sample can see")

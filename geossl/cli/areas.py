@@ -17,7 +17,7 @@ def sample(
     map: str,
     /,
     *,
-    error: float = 0.02,
+    error: float = 0.01,
     size: int | None = None,
     minimum: int = 50,
     allocation: Literal["proportional", "neyman"] = "proportional",
@@ -44,7 +44,8 @@ def sample(
     map
         A map's name (its newest release), NAME/RELEASE, or a release's folder.
     error
-        Wanted standard error of overall accuracy, which says how many points are needed (equation 13).
+        Wanted standard error of overall accuracy, which says how many points are needed (equation 13). With fewer
+        points than 0.01 asks for, intervals of rare classes hold the truth less often than they say.
     size
         Number of points instead.
     minimum

@@ -157,6 +157,16 @@ class ClassMap:
 
 
 @dataclass(frozen=True)
+class AreaTable:
+    """What people saw at points drawn from a map: areas and accuracies with their 95 % intervals, as text."""
+
+    title: str
+    rows: Sequence[tuple[str, ...]]
+    """Class, hectares of counted pixels, area, user's accuracy, producer's accuracy."""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class ChangeExample:
     """One place before and after, with outlines of what was found and what is true."""
 
@@ -209,6 +219,7 @@ class ReportData:
     scores: Sequence[Score] = ()
     confusions: Sequence[Confusion] = ()
     maps: Sequence[ClassMap] = ()
+    areas: Sequence[AreaTable] = ()
     changes: Sequence[ChangeExample] = ()
     times: Sequence[StageTime] = ()
     set_aside: Sequence[SetAside] = ()

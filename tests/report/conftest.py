@@ -9,6 +9,7 @@ import pytest
 
 from geossl.legend import CHANGE, LandClass, Legend
 from geossl.report.records import (
+    AreaTable,
     CaptionedPicture,
     ChangeExample,
     ClassMap,
@@ -71,6 +72,7 @@ def full() -> ReportData:
         ],
         confusions=[Confusion(EVIL, EVIL, ["a", EVIL], np.array([[8, 2], [0, 0]]))],
         maps=[ClassMap(EVIL, codes, LEGEND, 100.0, EVIL), ClassMap("Clearings", np.zeros((5, 5), np.uint8), CHANGE)],
+        areas=[AreaTable(EVIL, [(EVIL, "1.0", "2.0 ha (1.0 … 3.0)", "0.9", "no point")], [EVIL])],
         changes=[
             ChangeExample(EVIL, picture(9), picture(10), date(2024, 1, 1), date(2025, 1, 1), [square], [square, square])
         ],

@@ -32,7 +32,7 @@ ANTICIPATED, ANTICIPATED_NEAR_CHANGE = 0.9, 0.7
 class Design:
     """What a sample is to be like."""
 
-    error: float = 0.02
+    error: float = 0.01
     """Wanted standard error of overall accuracy."""
     size: int | None = None
     """Number of points instead."""
