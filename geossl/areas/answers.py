@@ -105,8 +105,8 @@ def _require_place(path: Path, frame: pd.DataFrame, sample: Sample) -> None:
     """Refuse points that lie elsewhere than they were drawn, by more than half a pixel."""
     points = {point.plot: point for point in sample.points}
     geometry = getattr(frame, "geometry", None) if "geometry" in frame.columns else None
-    if geometry is not None and geometry.crs is not None:  # type: ignore[union-attr]  # of geopandas
-        there = geometry.to_crs(sample.crs)  # type: ignore[operator, union-attr]
+    if geometry is not None and geometry.crs is not None:
+        there = geometry.to_crs(sample.crs)
         if not (there.geom_type == "Point").all():
             raise LabelError(f"{path} holds other shapes than points: {WHY_NOT}", "interpret the sample's own points")
         away = {

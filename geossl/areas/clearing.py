@@ -131,7 +131,8 @@ def _keep_large(raster: DatasetReader, out: DatasetWriter, minimum_ha: float) ->
     count, above = 0, None
     for window in _strips(raster):
         labels, n = _labels(raster, window)
-        areas.append(np.bincount(labels.ravel(), minlength=n + 1)[1:] * (ground.pixel(window) / 1e4))
+        pixels = np.bincount(labels.ravel(), minlength=n + 1)[1:].astype(np.float64)
+        areas.append(pixels * (ground.pixel(window) / 1e4))
         if above is not None:
             pairs.append(_touching(above, np.where(labels[0] > 0, labels[0] + count, 0)))
         above = np.where(labels[-1] > 0, labels[-1] + count, 0)

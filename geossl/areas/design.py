@@ -30,9 +30,8 @@ def sample_size(area: ArrayLike, users: ArrayLike, error: float, *, units: Array
     units:
         (H,) pixels of the strata; None: so many that it makes no difference.
     """
-    weight = np.asarray(area, np.float64) / np.sum(area)
-    spread = _spread(users)
-    finite = 0.0 if units is None else float(weight @ spread**2) / float(np.sum(units))
+    weight, spread = _weights(area), _spread(users)
+    finite = 0.0 if units is None else float(weight @ spread**2) / float(np.asarray(units, np.float64).sum())
     # a hair less, so that 640.0000001 is not 641
     return math.ceil(float(weight @ spread) ** 2 / (error**2 + finite) - 1e-9)
 
@@ -84,8 +83,14 @@ def allocate(
 
 def expected_error(area: ArrayLike, users: ArrayLike, points: ArrayLike) -> float:
     """The standard error of overall accuracy to expect of an allocation, if the anticipated accuracies hold."""
-    weight = np.asarray(area, np.float64) / np.sum(area)
+    weight = _weights(area)
     return float(np.sqrt((weight**2 * _spread(users) ** 2 / np.asarray(points)).sum()))
+
+
+def _weights(area: ArrayLike) -> NDArray[np.float64]:
+    """Shares of the whole."""
+    areas = np.asarray(area, np.float64)
+    return areas / areas.sum()
 
 
 def _spread(users: ArrayLike) -> NDArray[np.float64]:

@@ -46,14 +46,25 @@ def _widget(field: ET.Element, name: str, classes: Sequence[str]) -> None:
             ET.SubElement(entry, "Option", name=value, value=value, type="QString")
     elif name == "picture":
         options = _config(field, "ExternalResource")
-        # an image, kept by a path relative to the points file
-        for key, value in {"DocumentViewer": 1, "RelativeStorage": 2, "StorageMode": 0}.items():
-            ET.SubElement(options, "Option", name=key, value=str(value), type="int")
+        # an image, by a path from where the points lie, be there a QGIS project or not
+        for key, number in {"DocumentViewer": 1, "RelativeStorage": 2, "StorageMode": 0}.items():
+            ET.SubElement(options, "Option", name=key, value=str(number), type="int")
         for key in ("FileWidget", "FileWidgetButton"):
             ET.SubElement(options, "Option", name=key, value="false", type="bool")
+        _data_defined(options, "propertyRootPath", "file_path(layer_property(@layer, 'path'))")
     else:
         options = _config(field, "TextEdit")
         ET.SubElement(options, "Option", name="IsMultiline", value=str(name == "comment").lower(), type="bool")
+
+
+def _data_defined(options: ET.Element, name: str, expression: str) -> None:
+    collection = ET.SubElement(options, "Option", name="PropertyCollection", type="Map")
+    ET.SubElement(collection, "Option", name="type", value="collection", type="QString")
+    properties = ET.SubElement(collection, "Option", name="properties", type="Map")
+    entry = ET.SubElement(properties, "Option", name=name, type="Map")
+    # 3: by an expression
+    for key, value, kind in (("active", "true", "bool"), ("expression", expression, "QString"), ("type", "3", "int")):
+        ET.SubElement(entry, "Option", name=key, value=value, type=kind)
 
 
 def _config(field: ET.Element, kind: str) -> ET.Element:

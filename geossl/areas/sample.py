@@ -173,7 +173,7 @@ def number_points(
     """The drawn pixels in random order, so that no number tells a stratum."""
     # another stream than the draw's
     order = np.random.default_rng((seed, 1)).permutation(len(draw.row))
-    x, y = transform @ (draw.col + 0.5, draw.row + 0.5)
+    x, y = transform.c + (draw.col + 0.5) * transform.a, transform.f + (draw.row + 0.5) * transform.e
     lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
     return tuple(
         Point(

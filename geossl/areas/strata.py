@@ -192,7 +192,9 @@ class Ground:
         self._transform = raster.transform
         crs = CRS.from_user_input(raster.crs)
         self._to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-        self._geod = crs.get_geod()
+        geod = crs.get_geod()
+        assert geod is not None, "a projected CRS has an ellipsoid"
+        self._geod = geod
 
     def pixel(self, window: Window) -> float:
         """Mean area of a window's pixels, m²: the geodesic area of its outline over their number."""
