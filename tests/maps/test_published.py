@@ -58,5 +58,3 @@ def test_what_is_pinned_stays_however_old(publish, tmp_path):
     assert first.folder.is_dir()
     third = publish(2, pinned={first.id})
     assert {path.name for path in first.folder.parent.iterdir()} == {first.id, third.id} != {second.id}
-    publish(3)
-    assert not first.folder.exists()

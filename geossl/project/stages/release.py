@@ -81,12 +81,12 @@ def freeze(project: Project, year: int, *, task: str | None = None, why: str | N
     known = releases(folder)
     content = _describe(project, published, year)
     of_year = [release for release in known if release.year == year]
-    if of_year and _same(of_year[-1].content, content):
+    other = _differences(of_year[-1].content, content) if of_year else []
+    if of_year and not other:
         return Frozen(of_year[-1], fresh=False, notes=[])
     if of_year and why is None:
         raise StoreError(
-            f"{year} was released on {of_year[-1].content['created'][:10]} from another map, model or rule "
-            f"({of_year[-1].id}: map {of_year[-1].content['map']}; now: map {published.id})",
+            f"{year} was released on {of_year[-1].content['created'][:10]} with another {', '.join(other)}",
             'a released year stays as it is; `--revise "why"` adds a revision beside it',
         )
     if why is not None and not of_year:
@@ -187,8 +187,13 @@ def _describe(project: Project, published: Published, year: int) -> dict[str, An
     }
 
 
-def _same(old: Any, new: dict[str, Any]) -> bool:
-    return all(old.get(key) == value for key, value in json.loads(json.dumps(new)).items())
+def _differences(old: Any, new: dict[str, Any]) -> list[str]:
+    """What a released year rests on and what it would rest on now, where they are not the same."""
+    return [
+        f"{key} ({old.get(key)}, now {value})"
+        for key, value in json.loads(json.dumps(new)).items()
+        if old.get(key) != value
+    ]
 
 
 def _codes(legend: Legend, wanted: Sequence[str] | None) -> list[int]:
