@@ -17,6 +17,7 @@ from geossl.cube.settings import CompositeSettings, IngestSettings, LabelSetting
 from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
 from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
+from geossl.maps.alerts.settings import AlertSettings
 from geossl.maps.settings import MapSettings
 from geossl.search.settings import SearchSettings
 from geossl.train.settings import PretrainSettings
@@ -144,6 +145,7 @@ class ProjectSettings(_Settings):
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="named land-cover and change tasks")
     map: MapSettings = Field(default_factory=MapSettings)
     release: ReleaseSettings = Field(default_factory=ReleaseSettings)
+    alerts: dict[str, AlertSettings] = Field(default_factory=dict, description="named monitors of cleared forest")
     search: SearchSettings = Field(default_factory=SearchSettings)
 
     @field_validator("store", mode="before")

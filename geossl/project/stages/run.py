@@ -10,7 +10,7 @@ from geossl.project.project import Project, StageResult
 
 Stage = Callable[[Project, Progress], StageResult]
 
-ORDER = ("ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report")
+ORDER = ("ingest", "stats", "pretrain", "evaluate", "finetune", "map", "alerts", "report")
 
 
 def stage(verb: str) -> Stage:
