@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from geossl import __version__
+from geossl.cli.alerts import alerts
 from geossl.cli.areas import area, release, sample
 from geossl.cli.cube import cube
 from geossl.cli.export import export
@@ -48,6 +49,7 @@ edit geossl.yaml, then `geossl run`, or one stage at a time. Every stage may be 
 only what is not done yet.""",
     help_format="markdown",
 )
+app.command(alerts)
 app.command(cube)
 app.command(export)
 app.command(search, group=_look)

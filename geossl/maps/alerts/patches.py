@@ -47,10 +47,6 @@ class AlertPixels:
         patch = np.unique(self.patch[chosen], return_inverse=True)[1].astype(np.int64)
         return AlertPixels(self.row[chosen], self.col[chosen], bands, patch)
 
-    def at_least(self, pixels: int) -> AlertPixels:
-        """Only those in patches of so many pixels."""
-        return self[np.bincount(self.patch, minlength=1)[self.patch] >= pixels] if len(self) else self
-
 
 def find_patches(store: AlertTiles, grid: Grid, tiles: Sequence[str]) -> AlertPixels:
     """The alerts of all tiles. What is kept in memory grows with the alerts, not with the area."""

@@ -6,11 +6,13 @@ A monitor's folder looks so::
     cover/                  the cover before monitoring
     tiles/                  the alerts of every tile, kept between runs
     releases/<release>/     alerts as published; never changed by geossl once they are there
+    published.json          all releases and patches that there ever were
     latest -> releases/<release>
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import math
@@ -34,6 +36,7 @@ from geossl.files import aside, read_json, write_json
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL
 from geossl.maps.alerts.patches import AlertPatches, AlertPixels, find_patches, outlines
+from geossl.maps.alerts.review import Published
 from geossl.maps.alerts.rule import CONFIRMED, EPOCH, NEVER, NONE, to_date
 from geossl.maps.alerts.style import ALERTS, alert_style
 from geossl.maps.alerts.tiles import REVIEWED, AlertTiles, state_key
@@ -99,7 +102,7 @@ def publish_alerts(
     until: int,
     minimum_ha: float,
     keep: int,
-    verdicts: Mapping[str, tuple[str, str]] | None = None,
+    verdicts: Mapping[str, tuple[str, str, str]] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> AlertRelease:
     """Publish the alerts of some tiles.
@@ -115,7 +118,7 @@ def publish_alerts(
     keep:
         How many releases stay; older ones are deleted, but for those with verdicts that nobody has read.
     verdicts:
-        Patch id → verdict and reason that people gave so far.
+        Patch id → verdict, reason, and release judged, as people gave them so far.
     about:
         Lineage: what else the alerts were made from.
     """
@@ -123,10 +126,7 @@ def publish_alerts(
     digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=4).hexdigest()
     release_id = f"{to_date(until):%Y%m%d}-{digest}"
     target = folder / "releases" / release_id
-    pixels = find_patches(store, grid, tiles)
-    smallest = max(1, math.ceil(minimum_ha * 1e4 / grid.resolution**2))
-    keeps = np.bincount(pixels.patch, minlength=1)[pixels.patch] >= smallest
-    pixels = pixels[keeps | (pixels.bands["status"] == REVIEWED)]
+    pixels = published_pixels(find_patches(store, grid, tiles), grid, minimum_ha)
     patches = AlertPatches.of(pixels, grid)
     frame = _frame(pixels, patches, grid, release_id, verdicts or {})
     sure = frame["status_code"] >= CONFIRMED
@@ -148,22 +148,53 @@ def publish_alerts(
                     "tiles": {tile_id: store.record(tile_id) for tile_id in tiles},
                 },
             )
+    _register(folder, release_id, until, patches.id)
     with aside(folder / "latest") as link:
         link.symlink_to(target.relative_to(folder), target_is_directory=True)
-    edited = _prune(folder, name, release_id, keep)
+    edited = _prune(folder, name, release_id, keep, verdicts or {})
     hectares = float(frame["area_ha"].sum())
     return AlertRelease(
         release_id, name, target, until, len(patches), hectares, float(frame["area_ha"][sure].sum()), edited
     )
 
 
+def published_pixels(pixels: AlertPixels, grid: Grid, minimum_ha: float) -> AlertPixels:
+    """Without patches under so many hectares, but with whatever a person confirmed."""
+    smallest = max(1, math.ceil(minimum_ha * 1e4 / grid.resolution**2))
+    large = np.bincount(pixels.patch, minlength=1)[pixels.patch] >= smallest
+    return pixels[large | (pixels.bands["status"] == REVIEWED)]
+
+
+def published(folder: Path) -> Published:
+    """What the monitor in a folder has published so far."""
+    stored = read_json(folder / "published.json") or {"releases": {}, "patches": []}
+    releases = {release: dt.date.fromisoformat(day) for release, day in stored["releases"].items()}
+    return Published(releases, frozenset(stored["patches"]))
+
+
+def _register(folder: Path, release: str, until: int, patches: Sequence[str]) -> None:
+    before = published(folder)
+    days = {each: day for each, day in before.releases.items() if each != release} | {release: to_date(until)}
+    write_json(
+        folder / "published.json",
+        {
+            "releases": {each: day.isoformat() for each, day in days.items()},
+            "patches": sorted(before.patches.union(patches)),
+        },
+    )
+
+
 def _frame(
-    pixels: AlertPixels, patches: AlertPatches, grid: Grid, release: str, verdicts: Mapping[str, tuple[str, str]]
+    pixels: AlertPixels, patches: AlertPatches, grid: Grid, release: str, verdicts: Mapping[str, tuple[str, str, str]]
 ) -> gpd.GeoDataFrame:
     """The published fields of every patch."""
     shapes = gpd.GeoSeries(outlines(pixels, grid), crs=grid.crs)
     names = dict(zip(ALERTS.codes, ALERTS.names, strict=True))
-    said = [verdicts.get(patch, (None, None)) for patch in patches.id]
+    # a rejected patch that is here again, or a confirmed one that has outgrown what was judged, is to be judged anew
+    said = [
+        verdicts[patch][:2] if status == REVIEWED and patch in verdicts else (None, None)
+        for patch, status in zip(patches.id, patches.status, strict=True)
+    ]
     area = shapes.to_crs(_projection(shapes)).area.to_numpy() / 1e4 if len(shapes) else np.empty(0)
     columns = {
         "alert_id": pa.array(patches.id, pa.string()),
@@ -290,35 +321,28 @@ def _plane(
     return plane
 
 
-def _prune(folder: Path, name: str, newest: str, keep: int) -> Path | None:
+def _prune(
+    folder: Path, name: str, newest: str, keep: int, verdicts: Mapping[str, tuple[str, str, str]]
+) -> Path | None:
     """Delete the oldest releases beyond ``keep``; returns polygons with verdicts that nobody has read back."""
-    log = folder / "releases.json"
-    order = [each for each in read_json(log) or [] if each != newest and (folder / "releases" / each).is_dir()]
+    older = [each for each in published(folder).releases if each != newest and (folder / "releases" / each).is_dir()]
     edited = None
-    kept = []
-    for number, each in enumerate(order):
+    for number, each in enumerate(older):
         path = folder / "releases" / each / f"{name}.gpkg"
-        if has_unread_verdicts(path):
+        if has_unread_verdicts(path, verdicts):
             edited = path
-            kept.append(each)
-        elif number >= len(order) - (keep - 1):
-            kept.append(each)
-        else:
+        elif number < len(older) - (keep - 1):
             shutil.rmtree(folder / "releases" / each)
-    write_json(log, [*kept, newest])
     return edited
 
 
-def has_unread_verdicts(path: Path) -> bool:
-    """Whether polygons hold other verdicts than they were published with, and than were read back."""
+def has_unread_verdicts(path: Path, verdicts: Mapping[str, tuple[str, str, str]]) -> bool:
+    """Whether polygons hold verdicts that they were not published with and that were not read back."""
     before = path.with_suffix(".parquet")
     if not (path.is_file() and before.is_file()):
         return False
-    now, then = gpd.read_file(path, ignore_geometry=True), gpd.read_parquet(before)
-    said = _said(now)
-    return bool(said - _said(then)) and said != {
-        tuple(each) for each in read_json(path.with_suffix(".read.json")) or []
-    }
+    known = {(patch, *said[:2]) for patch, said in verdicts.items()}
+    return not _said(gpd.read_file(path, ignore_geometry=True)) <= _said(gpd.read_parquet(before)) | known
 
 
 def _said(frame: Any) -> set[tuple[str, str, str]]:

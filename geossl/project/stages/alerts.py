@@ -12,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.cube.collection import Collection
+from geossl.cube.label_files import read_vector
+from geossl.cube.repository import View
+from geossl.cube.verdicts import CONFIRMED, add_verdicts, read_verdicts, said_of, verdict_key
 from geossl.downstream.monitor import FOREST, LookTask, evergreen, fit_look
 from geossl.downstream.task import load_task
 from geossl.errors import LabelError, SettingsError, StoreError
 from geossl.legend import NO_LABEL, Legend
 from geossl.maps.alerts.looks import LookFolder, SceneLook, find_looks, score_looks
-from geossl.maps.alerts.publish import AlertRelease, publish_alerts
-from geossl.maps.alerts.rule import Rule, to_day
+from geossl.maps.alerts.publish import AlertRelease, publish_alerts, published
+from geossl.maps.alerts.review import read_review
+from geossl.maps.alerts.rule import EPOCH, NEVER, Rule, to_day
 from geossl.maps.alerts.settings import AlertSettings, ForestSettings
-from geossl.maps.alerts.tiles import AlertTiles, update_tiles
+from geossl.maps.alerts.tiles import AlertTiles, Judged, update_tiles
 from geossl.maps.predict import predict_map
 from geossl.maps.tiles import TileFolder
 from geossl.nets.weights import load_encoder
@@ -202,6 +206,9 @@ def _update(project: Project, name: str, progress: Progress) -> list[str]:
     settings = project.settings.alerts[name]
     images, scenes = project.task_images(), project.scenes()
     champion = None if settings.forest is None else project.registry.find(settings.forest.task, "champion")
+    view = project.cube().view()
+    layer = verdict_layer(name)
+    said = said_of(view, layer)
     key = fingerprint(
         settings=settings,
         images=content(images),
@@ -209,6 +216,7 @@ def _update(project: Project, name: str, progress: Progress) -> list[str]:
         encoder=project.encoder_folder().name,
         champion=None if champion is None else champion.folder,
         map=project.settings.map,
+        verdicts=verdict_key(view, layer),
     )
     done = project.state.fresh(f"alerts.{name}", key)
     folder = folder_of(project, name)
@@ -230,15 +238,77 @@ def _update(project: Project, name: str, progress: Progress) -> list[str]:
             monitor.look_folder,
             monitor.rule,
             forest_key=monitor.cover_key,
+            judged=functools.partial(_judged, view, layer),
             progress=progress,
         )
-        release = _publish(project, monitor, looks)
+        release = _publish(project, monitor, looks, said)
         project.cube().tag(f"alerts-{name}-{release.id}", scenes.snapshot)
         result.update(release=str(release.folder.relative_to(folder)), scored=scored, tiles=again)
     return list(_lines(project, release, scored, mute, len(again), len(monitor.tiles)))
 
 
-def _publish(project: Project, monitor: Monitor, looks: Sequence[SceneLook]) -> AlertRelease:
+def _judged(view: View, layer: str, tile_id: str) -> Judged | None:
+    """What people said of a tile."""
+    found = read_verdicts(view, layer, tile_id)
+    if found is None:
+        return None
+    until = np.where(found.label == NO_LABEL, np.int16(NEVER), found.until)
+    return Judged(found.label == CONFIRMED, found.first, until, found.key)
+
+
+def review(project: Project, file: Path, progress: Progress) -> StageResult:
+    """Read the verdicts of a file of alerts into the cube; the next update respects them."""
+    name = _monitor_of(project, file)
+    monitor = open_monitor(project, name, progress)
+    found = read_review(file, monitor.scenes.grid, monitor.tiles, monitor.alert_tiles, published(monitor.folder))
+    cube = project.cube()
+    before = cube.snapshot()
+    after = add_verdicts(
+        cube,
+        verdict_layer(name),
+        monitor.scenes.grid,
+        found.tiles,
+        found.said,
+        epoch=EPOCH,
+        dates=(monitor.settings.since, found.until),
+        source=file.name,
+    )
+    if before == after:
+        return StageResult("alerts review", skipped=True)
+    return StageResult(
+        "alerts review",
+        [
+            f"{name}: {found.count('confirmed')} alerts confirmed, {found.count('rejected')} rejected,"
+            f" kept as labels {verdict_layer(name)!r} of snapshot {after}",
+            "the next `geossl alerts` respects them",
+        ],
+    )
+
+
+def verdict_layer(name: str) -> str:
+    """Name of the label layer with the verdicts on a monitor's alerts."""
+    return f"{name}-verdicts"
+
+
+def _monitor_of(project: Project, file: Path) -> str:
+    """The monitor whose alerts a file holds: the only one, or the one that published its release."""
+    names = list(project.settings.alerts)
+    if not names:
+        raise SettingsError("the project file names no alerts", "add a monitor under `alerts`")
+    if len(names) == 1:
+        return names[0]
+    releases = {name: published(folder_of(project, name)).releases for name in names}
+    rows = read_vector(file, None, "EPSG:4326")
+    of_file = set(rows["release"].dropna()) if "release" in rows.columns else set()
+    found = [name for name in names if of_file & releases[name].keys()]
+    if len(found) != 1:
+        raise LabelError(f"{file} holds alerts of none of the monitors {', '.join(names)}, or of several")
+    return found[0]
+
+
+def _publish(
+    project: Project, monitor: Monitor, looks: Sequence[SceneLook], said: Mapping[str, tuple[str, str, str]]
+) -> AlertRelease:
     return publish_alerts(
         monitor.alert_tiles,
         monitor.scenes.grid,
@@ -248,6 +318,7 @@ def _publish(project: Project, monitor: Monitor, looks: Sequence[SceneLook]) -> 
         until=max((look.day for look in looks), default=monitor.rule.since),
         minimum_ha=monitor.settings.minimum_ha,
         keep=project.settings.map.keep,
+        verdicts=said,
         about={
             "encoder": project.encoder_folder().name,
             "snapshot": monitor.scenes.snapshot,
