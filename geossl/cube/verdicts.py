@@ -43,8 +43,8 @@ class TileVerdicts:
     def key(self) -> str:
         """Other verdicts, another key."""
         digest = hashlib.blake2b(digest_size=8)
-        for array in (self.label, self.first, self.until):
-            digest.update(np.ascontiguousarray(array))
+        for array, dtype in ((self.label, np.uint8), (self.first, np.int16), (self.until, np.int16)):
+            digest.update(np.ascontiguousarray(array, dtype))
         return digest.hexdigest()
 
     def over(self, older: TileVerdicts | None) -> TileVerdicts:

@@ -1,12 +1,16 @@
 """What one scene says of forest: the probability of each pixel that none stands there.
 
-A scene is told apart by itself. A discriminant (shrinkage LDA on encoder hypercolumns and multi-scale
-statistics) learns from the scene's own pixels what forest and other land look like *in it*, with the cover
-before monitoring began as its labels. So season, haze and light, which a model trained on other dates would
-take for change, are the same for both sides; it is the normalisation by the forest around a pixel of
-Hamunyela et al. (2016, Remote Sensing 8, 267), carried from one index to all features, and its densities of
-forest and non-forest are those that Reiche et al. (2018) update with. Ground cleared meanwhile is a few wrong
-labels among many; held-out blocks of the scene say how sure it may be (Guo et al. 2017).
+A scene is told apart by itself. A discriminant (shrinkage LDA on the bands and their statistics over
+:data:`SCALES` pixels) learns from the scene's own pixels what forest and other land look like *in it*, with the
+cover before monitoring began as its labels. So season, haze and light, which a model trained on other dates
+would take for change, are the same for both sides; it is the normalisation by the forest around a pixel of
+Hamunyela et al. (2016, Remote Sensing 8, 267), carried from one index to all bands, and its densities of forest
+and non-forest are those that Reiche et al. (2018) update with. Ground cleared meanwhile is a few wrong labels
+among many; held-out blocks of the scene say how sure it may be (Guo et al. 2017).
+
+Its features are local on purpose. Land that is no forest lies in large pieces, so whatever looks further around
+(deep features of an encoder, wide windows) learns that forest is what lies amid forest, and passes over a
+clearing of a hectare.
 
 Without labels, forest before monitoring is what stayed green: the least normalised burn ratio of its earlier
 images, parted in two by Otsu's threshold.
@@ -14,9 +18,8 @@ images, parted in two by Otsu's threshold.
 
 from __future__ import annotations
 
-import copy
-import datetime as dt
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,21 +27,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import geossl
 from geossl import probe
-from geossl.bands import Sensor, Statistics, require_same_radiometry
+from geossl.bands import Sensor, Statistics
 from geossl.cube.collection import Collection
 from geossl.downstream.data import CONTEXT, CORE, quotas, windows
-from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.finetune import temperature
-from geossl.downstream.networks import LinearNetwork, vegetation_bands
-from geossl.downstream.task import TaskCard, TrainedTask
+from geossl.downstream.neighbourhood import multi_scale
+from geossl.downstream.networks import vegetation_bands
 from geossl.downstream.unlabelled import otsu
 from geossl.errors import LabelError
 from geossl.imagery.clouds import is_clear
 from geossl.legend import NO_LABEL, LandClass, Legend
-from geossl.nets.card import Card
-from geossl.nets.encoder import Encoder
 
 FOREST = Legend((LandClass(0, "forest", "#1f6b3a"), LandClass(1, "no forest", "#d9d9d9")), title="Forest")
 """What a look tells apart, and the cover that is found without labels."""
@@ -52,6 +51,12 @@ PIXELS = 4_000
 ENOUGH = 100
 """Fewer pixels of forest, or of anything else, teach nothing."""
 
+SCALES = (3, 5)
+"""Window sides in pixels of the statistics that are looked at."""
+
+BLOCK = 32
+"""Side in pixels of the blocks that are held out together to tell how sure a discriminant may be."""
+
 _SHRINKAGE = 0.1
 
 Cover = Callable[[str], NDArray[np.uint8]]
@@ -62,47 +67,50 @@ Cover = Callable[[str], NDArray[np.uint8]]
 class LookTask:
     """A scene's discriminant, as the map room uses models: two classes, forest and no forest."""
 
-    task: TrainedTask
-    """Tells all classes of the cover apart, which are held equally likely."""
+    sensor: Sensor
+    statistics: Statistics
+    weight: NDArray[np.float32]
+    """(K, features) of all classes of the cover, which are held equally likely."""
+    bias: NDArray[np.float32]
+    """(K,)"""
+    temperature: float
+    """What logits are divided by."""
     forest: tuple[int, ...]
-    """Positions of those that are forest."""
+    """Positions of the classes that are forest."""
+    window: int = 512
+    margin: int = max(SCALES) // 2
+    dates: int = 1
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
-        return self.task.id
+        content = self.weight.tobytes() + self.bias.tobytes() + repr((self.temperature, self.forest)).encode()
+        return f"look-{hashlib.blake2b(content, digest_size=4).hexdigest()}"
 
     @property
     def legend(self) -> Legend:
         return FOREST
 
-    @property
-    def sensor(self) -> Sensor:
-        return self.task.sensor
-
-    @property
-    def statistics(self) -> Statistics:
-        return self.task.statistics
-
-    @property
-    def window(self) -> int:
-        return self.task.window
-
-    @property
-    def margin(self) -> int:
-        return self.task.margin
-
-    @property
-    def dates(self) -> int:
-        return 1
-
     def predict(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(B, 2, H, W): forest or not, both equally likely beforehand; 0 where not valid."""
-        found = self.task.predict(image, valid)
-        forest = found[:, list(self.forest)].sum(axis=1) / len(self.forest)
-        other = (found.sum(axis=1) - forest * len(self.forest)) / (found.shape[1] - len(self.forest))
-        both = np.stack([forest, other.clip(min=0)], axis=1)
-        total = both.sum(axis=1, keepdims=True)
-        return np.divide(both, total, out=np.zeros_like(both), where=total > 0)
+        return np.stack([self._predict(*pair) for pair in zip(image, valid, strict=True)])
+
+    def _predict(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        features = describe(image, valid, self.statistics)
+        logits = np.tensordot(self.weight, features, axes=1) + self.bias[:, None, None]
+        found = probe.softmax(logits / self.temperature, axis=0)
+        of_forest = np.zeros(len(found), bool)
+        of_forest[list(self.forest)] = True
+        # of a class never seen the probability is 0; the others share their side of the odds evenly
+        known = np.isfinite(self.bias)
+        sides = [found[side].sum(axis=0) / np.count_nonzero(known & side) for side in (of_forest, ~of_forest)]
+        return (np.stack(sides) / sum(sides) * valid).astype(np.float32)
+
+
+def describe(image: NDArray[Any], valid: NDArray[np.bool_], statistics: Statistics) -> NDArray[np.float32]:
+    """Stored numbers (C, H, W) → the features (F, H, W) that a look is told by."""
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (statistics.mean, statistics.std))
+    normal = np.where(valid, (image.astype(np.float32) - mean) / np.maximum(std, 1e-6), np.float32(0))
+    return multi_scale(normal, valid, SCALES)
 
 
 def fit_look(
@@ -111,8 +119,7 @@ def fit_look(
     cover: Cover,
     legend: Legend,
     forest: Sequence[str],
-    encoder: Encoder,
-    card: Card,
+    statistics: Statistics,
     *,
     seed: int = 0,
 ) -> LookTask | None:
@@ -126,45 +133,23 @@ def fit_look(
         What was there before, and the meaning of its codes.
     forest:
         Names of the classes that are forest.
+    statistics:
+        Of the bands, to bring them to one scale.
 
     Returns
     -------
     None where the image shows too little of forest, or of anything else.
     """
-    require_same_radiometry(
-        card.sensor, collection.sensor, us=f"the encoder {card.id}", them=f"the collection {collection.name}"
-    )
     positions = tuple(legend.names.index(name) for name in forest)
-    features, label, block = _sample(collection, steps, cover, legend, encoder, card, seed)
+    features, label, block = _sample(collection, steps, cover, legend, statistics, seed)
     is_forest = np.isin(label, positions)
     if min(is_forest.sum(), (~is_forest).sum()) < ENOUGH:
         return None
     make = functools.partial(probe.ShrinkageLDA, len(legend), _SHRINKAGE)
     held_out = probe.out_of_fold(make, features, label, block, lambda lda, x: lda.logits(x), seed=seed)
     lda = make().fit(features, label)
-    network = LinearNetwork(copy.deepcopy(encoder), len(legend), bands=len(collection.sensor.bands), statistics=True)
-    network.set_head(lda.weight, lda.bias)
-    task = TrainedTask.create(
-        TaskCard(
-            task="landcover",
-            legend=legend,
-            sensor=collection.sensor,
-            statistics=card.statistics,
-            architecture=card.architecture,
-            head="lda",
-            features="encoder + statistics",
-            encoder=card.id,
-            labels=dict(zip(legend.names, np.bincount(label, minlength=len(legend)).tolist(), strict=True)),
-            snapshot="",  # another commit is no other model
-            settings={"seed": seed},
-            validation=None,
-            temperature=1.0 if held_out is None else max(1.0, temperature(held_out, label)),
-            code_version=geossl.__version__,
-            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        ),
-        network.eval(),
-    )
-    return LookTask(task, positions)
+    sure = 1.0 if held_out is None else max(1.0, temperature(held_out, label))
+    return LookTask(collection.sensor, statistics, lda.weight, lda.bias, sure, positions)
 
 
 def _sample(
@@ -172,16 +157,15 @@ def _sample(
     steps: Mapping[str, int],
     cover: Cover,
     legend: Legend,
-    encoder: Encoder,
-    card: Card,
+    statistics: Statistics,
     seed: int,
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32]]:
-    """Features (N, F), class positions (N,) and window numbers (N,) of clear pixels with a known cover."""
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
+    """Features (N, F), class positions (N,) and block numbers (N,) of clear pixels with a known cover."""
     rng = np.random.default_rng(seed)
-    describe = [by_encoder(encoder, card.statistics), by_statistics(card.statistics)]
     found: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.uint8]] = []
-    blocks: list[NDArray[np.int32]] = []
+    blocks: list[NDArray[np.int64]] = []
+    window_number = 0
     inside = np.s_[..., CONTEXT : CONTEXT + CORE, CONTEXT : CONTEXT + CORE]
     for tile_id, step in steps.items():
         clear = is_clear(np.asarray(collection.quality(tile_id)[step]))
@@ -201,12 +185,13 @@ def _sample(
                 [rng.choice(np.flatnonzero(of_window == k), n, replace=False) for k, n in enumerate(wanted) if n]
             )
             row, col = np.divmod(at, of_window.shape[1])
-            features = np.concatenate([by(window.image, window.valid)[inside][:, row, col] for by in describe])
-            found.append(features.T.copy())
+            features = describe(window.image[0], window.valid[0], statistics)[inside]
+            found.append(features[:, row, col].T)
             labels.append(of_window[row, col])
-            blocks.append(np.full(at.size, len(blocks), np.int32))
+            blocks.append(window_number * (CORE // BLOCK) ** 2 + row // BLOCK * (CORE // BLOCK) + col // BLOCK)
+            window_number += 1
     if not found:
-        return np.empty((0, 1), np.float32), np.empty(0, np.uint8), np.empty(0, np.int32)
+        return np.empty((0, 1), np.float32), np.empty(0, np.uint8), np.empty(0, np.int64)
     label, block, features = np.concatenate(labels), np.concatenate(blocks), np.concatenate(found)
     counts = np.bincount(label, minlength=len(legend))
     few = np.concatenate(

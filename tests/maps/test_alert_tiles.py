@@ -21,11 +21,9 @@ from geossl.maps.alerts import tiles as alert_tiles
 from geossl.maps.alerts.looks import LookFolder, find_looks, score_looks
 from geossl.maps.alerts.rule import CONFIRMED, DETECTED, NEVER, NONE, OUTSIDE, Rule, to_day
 from geossl.maps.alerts.tiles import BANDS, REVIEWED, AlertTiles, Judged, update_tiles
-from geossl.maps.settings import MapSettings
 
 FOREST = Legend((LandClass(0, "forest", "#1f6b3a"), LandClass(1, "no forest", "#d9d9d9")))
 RULE = Rule(to_day(np.datetime64("2021-01-01").item()), expire=4000)
-SETTINGS = MapSettings(window=64, overlap=8)
 CLEARED = np.s_[60:120, 100:200]
 GREEN, BARE = 1000, 9000
 
@@ -62,7 +60,7 @@ class Monitor:
             for look in find_looks(self.world, self.world.tile_ids, RULE.since - 400, "toy")
             if int(look.scene[-1]) in self.only
         ]
-        scored, mute = score_looks(self.world, found, self.looks, self.fit, SETTINGS)
+        scored, mute = score_looks(self.world, found, self.looks, self.fit, self.forest)
         assert not mute
         self.looks.forget(found)
         tiles = update_tiles(
@@ -78,7 +76,7 @@ class Monitor:
         )
         return scored, tiles
 
-    def forest(self, tile_id: str) -> NDArray[np.bool_]:
+    def forest(self, _: str) -> NDArray[np.bool_]:
         where = np.ones((256, 256), bool)
         where[:, :10] = False
         return where
@@ -200,7 +198,9 @@ def test_kill_between_tiles_leaves_what_was_good_and_the_next_run_goes_on(
     whole, killed = Monitor(tmp_path / "a", world, new_task), Monitor(tmp_path / "b", world, new_task, steps=2)
     whole.update()
     killed.update()
-    process = multiprocessing.get_context("fork").Process(target=_update_and_die, args=(tmp_path / "b", world, new_task))
+    process = multiprocessing.get_context("fork").Process(
+        target=_update_and_die, args=(tmp_path / "b", world, new_task)
+    )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

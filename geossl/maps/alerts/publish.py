@@ -293,7 +293,7 @@ def _describe(raster: Any, kind: str) -> None:
         raster.set_band_description(1, "alert status")
     elif kind == "date":
         raster.set_band_description(1, f"first detection, days since {EPOCH.isoformat()}")
-        raster.update_tags(1, units=f"days since {EPOCH.isoformat()}")
+        raster.units = (f"days since {EPOCH.isoformat()}",)
     else:
         raster.scales = (0.01,)
         raster.set_band_description(1, "probability of clearing")

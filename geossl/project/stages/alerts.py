@@ -27,7 +27,6 @@ from geossl.maps.alerts.settings import AlertSettings, ForestSettings
 from geossl.maps.alerts.tiles import AlertTiles, Judged, update_tiles
 from geossl.maps.predict import predict_map
 from geossl.maps.tiles import TileFolder
-from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 from geossl.project.settings import LandcoverTask
@@ -112,7 +111,7 @@ def open_monitor(project: Project, name: str, progress: Progress) -> Monitor:
     monitor.tiles.extend(tile_id for tile_id in wanted if monitor.is_forest(tile_id).any())
     if not monitor.tiles:
         raise LabelError(f"alerts {name!r}: no forest was found before {settings.since}")
-    about = fingerprint(cover=key, forest=list(forest), encoder=project.encoder_folder().name)
+    about = fingerprint(cover=key, forest=list(forest))
     begin = to_day(settings.since) - HISTORY_DAYS
     monitor.looks.extend(find_looks(scenes, monitor.tiles, begin, about))
     return monitor
@@ -186,11 +185,12 @@ def _evergreen(
 
 def _fit(project: Project, monitor: Monitor) -> Callable[[Mapping[str, int]], LookTask | None]:
     """Learns what forest looks like in a scene; where that shows too little, by the image before monitoring."""
-    encoder, card = load_encoder(project.encoder_folder())
-    images = project.task_images()
+    images, statistics = project.task_images(), monitor.scenes.statistics
+    if statistics is None:
+        raise StoreError(f"{monitor.scenes.name} has no statistics yet", "run `geossl stats` first")
 
     def learn(collection: Collection, steps: Mapping[str, int]) -> LookTask | None:
-        return fit_look(collection, steps, monitor.cover, monitor.legend, monitor.forest, encoder, card)
+        return fit_look(collection, steps, monitor.cover, monitor.legend, monitor.forest, statistics)
 
     @functools.cache
     def usual() -> LookTask | None:
@@ -213,7 +213,6 @@ def _update(project: Project, name: str, progress: Progress) -> list[str]:
         settings=settings,
         images=content(images),
         scenes=content(scenes),
-        encoder=project.encoder_folder().name,
         champion=None if champion is None else champion.folder,
         map=project.settings.map,
         verdicts=verdict_key(view, layer),
@@ -225,7 +224,7 @@ def _update(project: Project, name: str, progress: Progress) -> list[str]:
     with project.state.recording(f"alerts.{name}", key) as result:
         monitor = open_monitor(project, name, progress)
         scored, mute = score_looks(
-            scenes, monitor.looks, monitor.look_folder, _fit(project, monitor), project.settings.map, progress
+            scenes, monitor.looks, monitor.look_folder, _fit(project, monitor), monitor.is_forest, progress
         )
         monitor.look_folder.forget(monitor.looks)
         looks = [look for look in monitor.looks if look.scene not in mute]
@@ -320,7 +319,6 @@ def _publish(
         keep=project.settings.map.keep,
         verdicts=said,
         about={
-            "encoder": project.encoder_folder().name,
             "snapshot": monitor.scenes.snapshot,
             "forest": list(monitor.forest),
             "cover": monitor.cover_key,
