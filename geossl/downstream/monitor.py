@@ -51,7 +51,7 @@ PIXELS = 4_000
 ENOUGH = 100
 """Fewer pixels of forest, or of anything else, teach nothing."""
 
-SCALES = (3, 5)
+SCALES = (3,)
 """Window sides in pixels of the statistics that are looked at."""
 
 BLOCK = 32

@@ -125,7 +125,7 @@ def _before(project: Project, images: Collection, since: dt.date) -> dict[str, l
         clear, ends = images.clear_fraction(tile_id), images.times(tile_id).astype("M8[D]")
         if composite is not None:  # of composites, that is the middle; their ids name the first day
             starts = np.array([scene.partition("/")[0] for scene in images.scene_ids(tile_id)], "M8[M]")
-            ends = (starts + composite.months).astype("M8[D]") - 1
+            ends = (starts + np.timedelta64(composite.months, "M")).astype("M8[D]") - np.timedelta64(1, "D")
         usable = np.flatnonzero((ends < np.datetime64(since)) & (clear > 0))
         usable = usable[clear[usable] >= 0.5 * clear[usable].max(initial=0)]
         if usable.size:
