@@ -18,8 +18,9 @@ from geossl.bands import Sensor
 from geossl.downstream import neighbourhood
 from geossl.errors import LabelError
 from geossl.features import hypercolumns
-from geossl.nets.decoders import ChangeHead, HeadKind, dense_head
+from geossl.nets.decoders import ChangeHead, dense_head
 from geossl.nets.encoder import Encoder
+from geossl.nets.settings import HeadName
 
 STEEPNESS = 4.0
 """Logit of a pixel whose unlabelled score is twice the threshold."""
@@ -28,7 +29,7 @@ STEEPNESS = 4.0
 class LandcoverNetwork(nn.Module):
     """An encoder and a dense head on the image of one date."""
 
-    def __init__(self, encoder: Encoder, classes: int, head: HeadKind = "fpn") -> None:
+    def __init__(self, encoder: Encoder, classes: int, head: HeadName = "fpn") -> None:
         super().__init__()
         self.encoder = encoder
         self.head = dense_head(head, encoder.dims, classes)
@@ -40,7 +41,7 @@ class LandcoverNetwork(nn.Module):
 class ChangeNetwork(nn.Module):
     """One encoder on both dates, and a head on the two sets of features."""
 
-    def __init__(self, encoder: Encoder, classes: int, head: HeadKind = "fpn") -> None:
+    def __init__(self, encoder: Encoder, classes: int, head: HeadName = "fpn") -> None:
         super().__init__()
         self.encoder = encoder
         self.head = ChangeHead(encoder.dims, classes, kind=head)

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from geossl.nets.settings import HeadName
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-HeadName = Literal["linear", "fpn"]
 LossName = Literal["balanced", "focal", "dice"]
 
 

@@ -31,9 +31,8 @@ from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNe
 from geossl.errors import GeosslError, StoreError
 from geossl.files import write_bytes
 from geossl.legend import Legend
-from geossl.nets.decoders import HeadKind
 from geossl.nets.encoder import build_encoder
-from geossl.nets.settings import EncoderSettings
+from geossl.nets.settings import EncoderSettings, HeadName
 
 FORMAT = 2
 """Of the card. 2 knows heads that 1 does not (linear, forest); a card of format 1 is read as it is."""
@@ -43,7 +42,7 @@ WEIGHTS, CARD = "model.safetensors", "card.json"
 Head = Literal["dense", "linear", "lda", "logistic", "forest", "unlabelled"]
 FeatureSet = Literal["encoder", "statistics", "encoder + statistics"]
 
-TRAINED: Mapping[HeadKind, Head] = {"fpn": "dense", "linear": "linear"}
+TRAINED: Mapping[HeadName, Head] = {"fpn": "dense", "linear": "linear"}
 """The heads that are trained on windows, by the name that settings give them."""
 
 
@@ -200,7 +199,7 @@ def build_network(card: TaskCard, state: Mapping[str, Tensor]) -> nn.Module:
     if card.head == "unlabelled":
         network = UnlabelledNetwork(encoder, card.sensor)
     elif card.head in TRAINED.values():
-        kind: HeadKind = "linear" if card.head == "linear" else "fpn"
+        kind: HeadName = "linear" if card.head == "linear" else "fpn"
         of_task = ChangeNetwork if card.task == "change" else LandcoverNetwork
         network = of_task(encoder, classes, kind)
     else:

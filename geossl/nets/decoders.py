@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geossl.nets.encoder import Features, convolution
+from geossl.nets.settings import HeadName
 
 
 class DenseHead(nn.Module):
@@ -63,10 +63,7 @@ class LinearHead(nn.Module):
         return torch.stack(logits).sum(dim=0) + self.bias[:, None, None]
 
 
-HeadKind = Literal["linear", "fpn"]
-
-
-def dense_head(kind: HeadKind, dims: Sequence[int], classes: int, *, width: int = 64) -> DenseHead | LinearHead:
+def dense_head(kind: HeadName, dims: Sequence[int], classes: int, *, width: int = 64) -> DenseHead | LinearHead:
     """A head by its name."""
     return LinearHead(dims, classes) if kind == "linear" else DenseHead(dims, classes, width=width)
 
@@ -77,7 +74,7 @@ class ChangeHead(nn.Module):
     Both dates stay beside the difference, in order: forest → field is another change than field → forest.
     """
 
-    def __init__(self, dims: Sequence[int], classes: int, *, width: int = 64, kind: HeadKind = "fpn") -> None:
+    def __init__(self, dims: Sequence[int], classes: int, *, width: int = 64, kind: HeadName = "fpn") -> None:
         super().__init__()
         self.head = dense_head(kind, [3 * dim for dim in dims], classes, width=width)
 

@@ -22,12 +22,12 @@ from geossl.downstream.finetune import (
 )
 from geossl.downstream.landcover import score
 from geossl.downstream.networks import LandcoverNetwork
-from geossl.downstream.settings import FinetuneSettings, HeadName
+from geossl.downstream.settings import FinetuneSettings
 from geossl.errors import SettingsError
 from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
-from geossl.nets.settings import EncoderSettings
+from geossl.nets.settings import EncoderSettings, HeadName
 
 from .landscape import QUICK
 

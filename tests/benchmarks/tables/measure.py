@@ -54,8 +54,6 @@ NETWORKS: Mapping[str, tuple[bool, dict[str, Any]]] = {
     SCRATCH: (False, FROM_NOTHING),
     "linear, frozen, pretrained": (True, {"head": "linear", "encoder": "frozen"}),
     "linear, frozen, random encoder": (False, {"head": "linear", "encoder": "frozen"}),
-    "fpn, full, pretrained, focal": (True, {"loss": "focal"}),
-    "fpn, full, pretrained, dice": (True, {"loss": "dice"}),
 }
 """Networks trained on windows: whether their encoder is the pretrained one, and what else is set."""
 
