@@ -165,12 +165,12 @@ def _start(project: Any, name: str, seed: int, learnt: bool) -> tuple[Encoder, C
     """The pretrained encoder (of training blocks alone), or one as it begins."""
     scenes = project.scenes()
     assert scenes.statistics is not None
-    chip = sets.SETS[name].chip
+    chip, min_clear = sets.SETS[name].chip, sets.SETS[name].min_clear
     if not learnt:
         return pretraining.untrained(ENCODER, scenes.sensor, scenes.statistics, seed, chip=chip)
     length = Length(epochs=1)
     chosen = pretraining.settings(METHOD, ENCODER, length, seed, chip=chip, batch_size=BATCH)
-    chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "train"})
+    chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "train", "min_clear": min_clear})
     loader = pool.loader(project, chosen, [scenes])
     epochs = -(-STEPS // len(loader))
     chosen = PretrainSettings.model_validate(chosen.model_dump() | {"epochs": epochs})

@@ -140,6 +140,8 @@ class Set:
     """Every so-many-th test pixel in both directions judges."""
     chip: int
     """Side of a chip of the pretraining, so that some lie wholly in a block."""
+    min_clear: float = 0.5
+    """Share of a chunk of 256 pixels, and of a chip, that must be clear: small scenes fill no chunk."""
     make: Callable[[Path, Path], Path] | None = None
     """What has to be made of the source first: (source, folder) → the new source."""
 
@@ -201,10 +203,10 @@ def broad(corine: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 SETS = {
     "zion": Set(ZION, "zion-landsat8-nlcd", 4, 64),
-    "amazon-s2": Set(AMAZON_S2, "rstoolbox-amazon", 1, 32),
-    "amazon-l5": Set(AMAZON_L5, "rstoolbox-amazon", 1, 32),
-    "chiapas": Set(CHIAPAS, "chiapas-landsat7-pair", 1, 32, link),
-    "bigearthnet": Set(BIGEARTHNET, "bigearthnet-v2-patches", 4, 64, lay_out),
+    "amazon-s2": Set(AMAZON_S2, "rstoolbox-amazon", 1, 32, 0.1),
+    "amazon-l5": Set(AMAZON_L5, "rstoolbox-amazon", 1, 32, 0.1),
+    "chiapas": Set(CHIAPAS, "chiapas-landsat7-pair", 1, 32, make=link),
+    "bigearthnet": Set(BIGEARTHNET, "bigearthnet-v2-patches", 4, 64, make=lay_out),
 }
 
 
