@@ -21,10 +21,10 @@ from geossl.chips.split import TRAIN, VAL
 from geossl.downstream.data import Pixels, TaskData
 from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.finetune import finetune, labelled_chips, predict_chips, temperature
-from geossl.downstream.forest import Forest, ForestNetwork, log_probabilities
 from geossl.downstream.networks import LandcoverNetwork, LinearNetwork
 from geossl.downstream.settings import LandcoverSettings
 from geossl.downstream.task import TRAINED, FeatureSet, Head, TaskCard, TrainedTask
+from geossl.downstream.trees import Forest, ForestNetwork, log_probabilities
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent

@@ -26,8 +26,8 @@ from geossl.augment import Normalize
 from geossl.bands import Sensor, Statistics
 from geossl.downstream.data import CONTEXT
 from geossl.downstream.finetune import device
-from geossl.downstream.forest import Forest, ForestNetwork
 from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork, UnlabelledNetwork
+from geossl.downstream.trees import Forest, ForestNetwork
 from geossl.errors import GeosslError, StoreError
 from geossl.files import write_bytes
 from geossl.legend import Legend

@@ -14,9 +14,9 @@ from geossl import probe
 from geossl.downstream import landcover
 from geossl.downstream.data import TaskData
 from geossl.downstream.describe import by_statistics
-from geossl.downstream.forest import LEAST, Forest, ForestNetwork
 from geossl.downstream.settings import LandcoverSettings
 from geossl.downstream.task import load_task, save_task
+from geossl.downstream.trees import LEAST, Forest, ForestNetwork
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 
