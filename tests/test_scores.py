@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import softmax
 from sklearn import metrics as oracle
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from geossl import scores
 
@@ -119,3 +122,50 @@ def test_bootstrap_is_the_same_under_one_seed() -> None:
     assert scores.block_bootstrap(blocks, scores.macro_f1, seed=7) == scores.block_bootstrap(
         blocks, scores.macro_f1, seed=7
     )
+
+
+def sure_and_right(n: int, bias: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Truth drawn from probabilities of three classes, and probabilities that are surer by ``bias`` of logits."""
+    rng = np.random.default_rng(6)
+    logits = rng.normal(scale=1.5, size=(n, 3))
+    proba = softmax(logits, axis=1)
+    truth = (proba.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return truth, softmax(logits * np.exp(bias), axis=1)
+
+
+def test_calibration_error_is_torchmetrics() -> None:
+    truth, proba = sure_and_right(5_000, bias=0.7)
+    ours = scores.calibration_error(scores.reliability(truth, proba))
+    theirs = multiclass_calibration_error(
+        torch.from_numpy(proba), torch.from_numpy(truth), num_classes=3, n_bins=scores.CONFIDENCES
+    )
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
+    assert ours > 0.1
+
+
+def test_true_probabilities_are_calibrated_and_parts_add_up() -> None:
+    truth, proba = sure_and_right(60_000)
+    parts = np.stack([scores.reliability(truth[part], proba[part]) for part in np.array_split(np.arange(60_000), 20)])
+    assert parts.sum(axis=0) == pytest.approx(scores.reliability(truth, proba))
+    assert parts[..., 0].sum() == 60_000
+    found = scores.block_bootstrap(parts, scores.calibration_error)
+    assert found.mean < 0.01
+    assert found.low is not None
+    assert found.low <= found.mean <= found.high  # type: ignore[operator]
+    assert scores.block_bootstrap(parts[:11], scores.calibration_error).low is None
+
+
+def test_certainty_falls_into_the_last_step() -> None:
+    counts = scores.reliability([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]))
+    assert counts[-1].tolist() == [2, 2, 1]
+    assert scores.calibration_error(counts) == pytest.approx(0.5)
+    assert np.isnan(scores.calibration_error(np.zeros((scores.CONFIDENCES, 3))))
+
+
+def test_recall_and_precision_are_scikit_learns() -> None:
+    rng = np.random.default_rng(7)
+    truth, said = rng.integers(0, 3, (2, 500))
+    counts = scores.confusion(truth, said, 4)
+    assert scores.recall(counts)[:3] == pytest.approx(oracle.recall_score(truth, said, average=None))
+    assert scores.precision(counts)[:3] == pytest.approx(oracle.precision_score(truth, said, average=None))
+    assert np.isnan(scores.recall(counts)[3])

@@ -141,6 +141,10 @@ class Confusion:
     names: Sequence[str]
     matrix: NDArray[np.integer]
     """(K, K)."""
+    classes: Sequence[Mapping[str, Any]] = ()
+    """Of each class in that order: f1 and iou, each with mean, low and high, or None where not defined."""
+    reliability: Sequence[Sequence[float]] = ()
+    """Of each step of confidence: pixels, summed confidence, pixels that are right."""
 
 
 @dataclass(frozen=True)

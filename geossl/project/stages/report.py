@@ -210,7 +210,14 @@ def _confusions(project: Project) -> Iterator[Confusion]:
         for found in record.result.get("confusions", []):
             if found["model"] in (PRETRAINED, WITHOUT_ENCODER):
                 names = view.labels(found["task"]).legend.names
-                yield Confusion(found["task"], found["model"], names, np.array(found["matrix"]))
+                yield Confusion(
+                    found["task"],
+                    found["model"],
+                    names,
+                    np.array(found["matrix"]),
+                    found.get("classes", ()),
+                    found.get("reliability", ()),
+                )
 
 
 def _published(project: Project) -> Iterator[tuple[str, Record, Path]]:
