@@ -59,7 +59,7 @@ def ingest(project_file: Path, overrides: list[str] | None = None) -> bool:
 
 @flow(name="geossl-renew", flow_run_name="renew {project_file}")
 def renew(project_file: Path, overrides: list[str] | None = None) -> list[StageResult]:
-    """Bring everything up to date with the imagery: statistics, encoder, tasks, maps, report.
+    """Bring everything up to date with the imagery: statistics, encoder, tasks, maps, alerts, report.
 
     Each stage compares what exists with what is wanted and does only what is missing.
 

@@ -58,6 +58,16 @@ def f1(counts: Counts) -> NDArray[np.float64]:
     return _divide(2 * hit, counts.sum(-1) + counts.sum(-2))
 
 
+def recall(counts: Counts) -> NDArray[np.float64]:
+    """Share of each true class that is found, its producer's accuracy: (..., K, K) → (..., K)."""
+    return _divide(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
+
+
+def precision(counts: Counts) -> NDArray[np.float64]:
+    """Share of what is called a class that is it, its user's accuracy: (..., K, K) → (..., K)."""
+    return _divide(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-2))
+
+
 def macro(per_class: NDArray[np.float64], counts: Counts) -> NDArray[np.float64]:
     """Mean over the classes that the *truth* has: (..., K) → (...), NaN where it has none."""
     present = counts.sum(-1) > 0
@@ -132,8 +142,46 @@ def best_threshold(truth: ArrayLike, score: ArrayLike) -> float:
     return float(falling[best] if best + 1 == len(s) else (falling[best] + falling[best + 1]) / 2)
 
 
+CONFIDENCES = 15
+"""Equal steps of confidence that calibration is judged by, as in Guo et al. 2017."""
+
+
+def reliability(truth: ArrayLike, proba: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Pixels, summed confidence and pixels that are right, by how sure the map is: counts that add up.
+
+    Parameters
+    ----------
+    truth:
+        (N,) positions.
+    proba:
+        (N, K) probabilities. The likeliest class's is the confidence.
+
+    Returns
+    -------
+    (CONFIDENCES, 3), the least sure first.
+    """
+    sure = proba.max(axis=1).astype(np.float64)
+    right = proba.argmax(axis=1) == np.asarray(truth)
+    step = np.clip(np.ceil(sure * CONFIDENCES).astype(np.int64) - 1, 0, CONFIDENCES - 1)
+    columns = (None, sure, right.astype(np.float64))
+    return np.stack([np.bincount(step, weights, CONFIDENCES) for weights in columns], axis=1).astype(np.float64)
+
+
+def calibration_error(counts: Counts) -> NDArray[np.float64]:
+    """Expected calibration error: how far confidence is from the share that is right: (..., CONFIDENCES, 3) → (...).
+
+    Guo et al. 2017, "On calibration of modern neural networks", equation 5: the difference in each step of
+    confidence, weighted by its pixels. NaN without a pixel.
+    """
+    pixels, sure, right = np.moveaxis(counts, -1, 0)
+    return _divide(np.abs(sure - right).sum(-1), pixels.sum(-1))
+
+
 METRICS: dict[str, Metric] = {"macro_f1": macro_f1, "macro_iou": macro_iou, "accuracy": accuracy}
 """What is reported of a confusion matrix."""
+
+ERRORS = ("calibration_error",)
+"""Names of scores of which less is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +212,8 @@ def _interval(point: float, draws: NDArray[np.float64] | None) -> Interval:
     if draws is None or np.isnan(draws).all():
         return Interval(point)
     low, high = np.nanpercentile(draws, (2.5, 97.5))
-    return Interval(point, float(low), float(high))
+    # errors of calibration grow when blocks are drawn again, so all draws may lie above the point
+    return Interval(point, min(float(low), point), max(float(high), point))
 
 
 def block_bootstrap(blocks: Counts, metric: Metric, *, n: int = 1000, seed: int = 0) -> Interval:
@@ -226,65 +275,3 @@ def score_row(*, task: str, split: str, labels: int, model: str, metric: str, in
         "low": interval.low,
         "high": interval.high,
     }
-
-
-@dataclass(frozen=True, slots=True)
-class AreaEstimate:
-    """Areas and accuracies from a stratified random sample; every array is (K,), every error a standard error."""
-
-    area: NDArray[np.float64]
-    """In the unit of the mapped areas."""
-    area_error: NDArray[np.float64]
-    users: NDArray[np.float64]
-    """User's accuracy: share of what is mapped as the class that is the class."""
-    users_error: NDArray[np.float64]
-    producers: NDArray[np.float64]
-    """Producer's accuracy: share of the class that is mapped as the class."""
-    producers_error: NDArray[np.float64]
-    overall: float
-    overall_error: float
-
-
-def stratified_area(counts: NDArray[np.int64], mapped: ArrayLike) -> AreaEstimate:
-    """Unbiased class areas from reference samples drawn at random within each map class.
-
-    Olofsson et al. 2014, "Good practices for estimating area and assessing accuracy of land
-    change", Remote Sensing of Environment 148, equations 2 and 5–11. Half of a 95 % interval is
-    1.96 standard errors.
-
-    Parameters
-    ----------
-    counts:
-        (K, K) sample counts, truth in rows and map in columns as everywhere here; at least two
-        samples in every map class.
-    mapped:
-        (K,) area of every map class, in any unit.
-    """
-    n = counts.T.astype(np.float64)  # the paper has the map in rows
-    areas = np.asarray(mapped, np.float64)
-    per_stratum = n.sum(axis=1)
-    if (per_stratum < 2).any():
-        raise ValueError(f"every map class needs at least two samples, but they have {per_stratum.astype(int)}")
-    total, weight = areas.sum(), areas / areas.sum()
-    within = n / per_stratum[:, None]
-    proportion = weight[:, None] * within
-    users = np.diagonal(within)
-    truth_share = proportion.sum(axis=0)
-    variance = within * (1 - within) / (per_stratum - 1)[:, None]
-    users_variance = np.diagonal(variance)
-    producers = _divide(np.diagonal(proportion), truth_share)
-    spread = areas[:, None] ** 2 * variance
-    elsewhere = spread.sum(axis=0) - np.diagonal(spread)
-    producers_variance = _divide(
-        areas**2 * (1 - producers) ** 2 * users_variance + producers**2 * elsewhere, (total * truth_share) ** 2
-    )
-    return AreaEstimate(
-        area=total * truth_share,
-        area_error=total * np.sqrt((weight[:, None] ** 2 * variance).sum(axis=0)),
-        users=users,
-        users_error=np.sqrt(users_variance),
-        producers=producers,
-        producers_error=np.sqrt(producers_variance),
-        overall=float(np.trace(proportion)),
-        overall_error=float(np.sqrt((weight**2 * users_variance).sum())),
-    )

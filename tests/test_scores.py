@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, intervals against known spread, areas against the paper's own example."""
+"""Scores against scikit-learn, intervals against known spread."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import softmax
 from sklearn import metrics as oracle
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from geossl import scores
 
@@ -121,37 +124,48 @@ def test_bootstrap_is_the_same_under_one_seed() -> None:
     )
 
 
-def test_areas_match_the_published_example() -> None:
-    """Olofsson et al. 2014, section 5: tables 8 and 9 and the figures of the text (30 m pixels, in hectares)."""
-    paper = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])  # map in rows
-    mapped = np.array([200_000, 150_000, 3_200_000, 6_450_000]) * 0.09
-    estimate = scores.stratified_area(paper.T, mapped)
-    assert estimate.area == pytest.approx([21_158, 11_686, 285_770, 581_386], abs=1)
-    assert 1.96 * estimate.area_error == pytest.approx([6_158, 3_756, 15_510, 16_282], abs=3)
-    assert estimate.users == pytest.approx([0.88, 0.73, 0.93, 0.96], abs=0.005)
-    assert 1.96 * estimate.users_error == pytest.approx([0.07, 0.10, 0.04, 0.02], abs=0.005)
-    assert estimate.producers == pytest.approx([0.75, 0.85, 0.93, 0.96], abs=0.005)
-    assert estimate.overall == pytest.approx(0.95, abs=0.005)
-    assert 1.96 * estimate.overall_error == pytest.approx(0.02, abs=0.005)
+def sure_and_right(n: int, bias: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Truth drawn from probabilities of three classes, and probabilities that are surer by ``bias`` of logits."""
+    rng = np.random.default_rng(6)
+    logits = rng.normal(scale=1.5, size=(n, 3))
+    proba = softmax(logits, axis=1)
+    truth = (proba.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return truth, softmax(logits * np.exp(bias), axis=1)
 
 
-def test_area_errors_are_the_spread_of_repeated_samples() -> None:
-    rng = np.random.default_rng(5)
-    truth_in_stratum = np.array([[0.8, 0.1, 0.1], [0.05, 0.9, 0.05], [0.02, 0.03, 0.95]])
-    mapped = np.array([10.0, 30.0, 60.0])
-    draws = [
-        scores.stratified_area(
-            np.stack([rng.multinomial(n, p) for n, p in zip((60, 80, 150), truth_in_stratum, strict=True)]).T, mapped
-        )
-        for _ in range(1000)
-    ]
-    for name in ("area", "users", "producers", "overall"):
-        spread = np.std([getattr(d, name) for d in draws], axis=0)
-        claimed = np.mean([getattr(d, f"{name}_error") for d in draws], axis=0)
-        assert claimed == pytest.approx(spread, rel=0.12), name
-    assert np.mean([d.area for d in draws], axis=0) == pytest.approx(truth_in_stratum.T @ mapped, rel=0.01)
+def test_calibration_error_is_torchmetrics() -> None:
+    truth, proba = sure_and_right(5_000, bias=0.7)
+    ours = scores.calibration_error(scores.reliability(truth, proba))
+    theirs = multiclass_calibration_error(
+        torch.from_numpy(proba), torch.from_numpy(truth), num_classes=3, n_bins=scores.CONFIDENCES
+    )
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
+    assert ours > 0.1
 
 
-def test_areas_refuse_a_stratum_without_samples() -> None:
-    with pytest.raises(ValueError, match="at least two samples"):
-        scores.stratified_area(np.array([[5, 0], [5, 1]]), [1.0, 2.0])
+def test_true_probabilities_are_calibrated_and_parts_add_up() -> None:
+    truth, proba = sure_and_right(60_000)
+    parts = np.stack([scores.reliability(truth[part], proba[part]) for part in np.array_split(np.arange(60_000), 20)])
+    assert parts.sum(axis=0) == pytest.approx(scores.reliability(truth, proba))
+    assert parts[..., 0].sum() == 60_000
+    found = scores.block_bootstrap(parts, scores.calibration_error)
+    assert found.mean < 0.01
+    assert found.low is not None
+    assert found.low <= found.mean <= found.high  # type: ignore[operator]
+    assert scores.block_bootstrap(parts[:11], scores.calibration_error).low is None
+
+
+def test_certainty_falls_into_the_last_step() -> None:
+    counts = scores.reliability([0, 1], np.array([[1.0, 0.0], [1.0, 0.0]]))
+    assert counts[-1].tolist() == [2, 2, 1]
+    assert scores.calibration_error(counts) == pytest.approx(0.5)
+    assert np.isnan(scores.calibration_error(np.zeros((scores.CONFIDENCES, 3))))
+
+
+def test_recall_and_precision_are_scikit_learns() -> None:
+    rng = np.random.default_rng(7)
+    truth, said = rng.integers(0, 3, (2, 500))
+    counts = scores.confusion(truth, said, 4)
+    assert scores.recall(counts)[:3] == pytest.approx(oracle.recall_score(truth, said, average=None))
+    assert scores.precision(counts)[:3] == pytest.approx(oracle.precision_score(truth, said, average=None))
+    assert np.isnan(scores.recall(counts)[3])

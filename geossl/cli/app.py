@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from geossl import __version__
+from geossl.cli.alerts import alerts
+from geossl.cli.areas import area, release, sample
 from geossl.cli.cube import cube
 from geossl.cli.export import export
 from geossl.cli.options import HERE, Overrides, ProjectFile
@@ -35,7 +37,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _start = Group("Start here", sort_key=1)
 _stages = Group("Stages, in order", sort_key=2)
 _look = Group("Look", sort_key=3)
-_operate = Group("Operate", sort_key=4)
+_publish = Group("Publish figures", sort_key=4)
+_operate = Group("Operate", sort_key=5)
 
 app = App(
     name="geossl",
@@ -47,10 +50,14 @@ edit geossl.yaml, then `geossl run`, or one stage at a time. Every stage may be 
 only what is not done yet.""",
     help_format="markdown",
 )
+app.command(alerts)
 app.command(cube)
 app.command(export)
 app.command(search, group=_look)
 add_registry(app)
+app.command(sample, group=_publish)
+app.command(area, group=_publish)
+app.command(release, group=_publish)
 
 
 @app.command(group=_start)

@@ -140,7 +140,8 @@ def _arrays(view: View, tiles: dict[str, list[str]]) -> Iterator[tuple[str, str,
     names: Sequence[str]
     for layer, ids in tiles.items():
         if layer.startswith(layout.LABELS):
-            names = layout.LABEL_ARRAYS
+            more: Any = view.root[layer].attrs.get("arrays", ())
+            names = [*layout.LABEL_ARRAYS, *more]
         else:
             collection = view.collection(layer)
             names = [

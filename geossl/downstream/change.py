@@ -17,7 +17,7 @@ from geossl.downstream.data import TaskData
 from geossl.downstream.finetune import finetune, labelled_chips, temperature
 from geossl.downstream.networks import ChangeNetwork
 from geossl.downstream.settings import ChangeSettings
-from geossl.downstream.task import TaskCard, TrainedTask
+from geossl.downstream.task import TRAINED, TaskCard, TrainedTask
 from geossl.errors import LabelError
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
@@ -52,7 +52,7 @@ def fit(
     data.require_labels(TRAIN)
     data.require_labels(VAL)
     torch.manual_seed(settings.seed)
-    network = ChangeNetwork(copy.deepcopy(encoder), 2)
+    network = ChangeNetwork(copy.deepcopy(encoder), 2, settings.finetune.head)
     train, judges = labelled_chips(data, settings.finetune, labels=settings.labels, seed=settings.seed)
     trained = finetune(
         network,
@@ -75,7 +75,7 @@ def fit(
             sensor=data.sensor,
             statistics=card.statistics,
             architecture=card.architecture,
-            head="dense",
+            head=TRAINED[settings.finetune.head],
             features="encoder",
             encoder=card.id,
             labels=dict(zip(data.legend.names, map(int, taught), strict=True)),

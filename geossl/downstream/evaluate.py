@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,16 @@ from geossl.chips.split import TRAIN
 from geossl.downstream.data import Pixels, TaskData
 from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.floors import change_floors, contender, landcover_floors, random_encoder
-from geossl.downstream.heldout import MEASURES, Contender, Counts, Decide, count, difference_rows, score_rows
+from geossl.downstream.heldout import (
+    MEASURES,
+    Contender,
+    Counts,
+    Decide,
+    class_rows,
+    count,
+    difference_rows,
+    score_rows,
+)
 from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
 from geossl.downstream.task import TrainedTask
 from geossl.nets.card import Card
@@ -39,6 +48,10 @@ class Evaluation:
     """The same, with against and verdict: how much better ``model`` is than ``against``."""
     confusions: dict[str, NDArray[np.int64]]
     """Model → (K, K) over all test blocks, truth in rows."""
+    reliability: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Model → (steps of confidence, 3): pixels, summed confidence, pixels that are right."""
+    classes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The model under test → rows of every class, with intervals."""
 
 
 def evaluate_task(
@@ -67,7 +80,7 @@ def evaluate_task(
     elif settings.floors and isinstance(fitted_with, LandcoverSettings):
         contenders += landcover_floors(data, task, card, fitted_with, progress=progress)
     counts = count(data, contenders, every=settings.every, progress=progress)
-    return _evaluation(
+    found = _evaluation(
         task.card.task,
         {model: [c] for model, c in counts.items()},
         {ours: [other.name for other in contenders[1:]]},
@@ -75,6 +88,7 @@ def evaluate_task(
         split=split_name(data),
         labels=sum(task.card.labels.values()),
     )
+    return replace(found, classes={ours: class_rows(data.legend.names, [counts[ours]])})
 
 
 def evaluate_encoder(
@@ -152,7 +166,10 @@ def _evaluation(kind: str, results: dict[str, list[Counts]], against: dict[str, 
     confusions = {
         model: np.sum([draw.confusion.sum(axis=0) for draw in draws], axis=0) for model, draws in results.items()
     }
-    return Evaluation(score_rows(measures, results, **about), differences, confusions)
+    reliability = {
+        model: np.sum([draw.reliability.sum(axis=0) for draw in draws], axis=0) for model, draws in results.items()
+    }
+    return Evaluation(score_rows(measures, results, **about), differences, confusions, reliability)
 
 
 def _draw(model: str, labels: int, seed: int) -> str:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,12 @@ from torch import Tensor, nn
 from geossl.augment import Normalize
 from geossl.chips.split import TRAIN, VAL
 from geossl.downstream.data import Chips, TaskData
+from geossl.downstream.losses import LOSSES
 from geossl.downstream.settings import FinetuneSettings
 from geossl.legend import NO_LABEL
+from geossl.nets.encoder import Encoder
+from geossl.nets.layers import rates
+from geossl.nets.lora import add_adapters, merge
 from geossl.progress import Progress, silent
 from geossl.train.launch import fast_bf16
 
@@ -53,25 +58,6 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def balanced_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy averaged first over the pixels of each class, then over the classes present.
-
-    A plain mean over pixels lets one common class rule a batch of clustered labels.
-
-    Parameters
-    ----------
-    logits:
-        (B, K, H, W).
-    label:
-        (B, H, W) positions; :data:`~geossl.legend.NO_LABEL` teaches nothing.
-    """
-    known = label != NO_LABEL
-    target = label[known].long()
-    loss = nn.functional.cross_entropy(logits.float().movedim(1, -1)[known], target, reduction="none")
-    count = torch.zeros(logits.shape[1], device=logits.device).index_add_(0, target, torch.ones_like(loss))
-    return (loss / count[target]).sum() / (count > 0).sum().clamp(min=1)
-
-
 def labelled_chips(data: TaskData, settings: FinetuneSettings, *, labels: int | None, seed: int) -> tuple[Chips, Chips]:
     """Training and validation windows, with all their labels or ``labels`` and half as many of them."""
     both = []
@@ -84,7 +70,7 @@ def labelled_chips(data: TaskData, settings: FinetuneSettings, *, labels: int | 
 
 def finetune(
     network: nn.Module,
-    encoder: nn.Module,
+    encoder: Encoder,
     normalize: Normalize,
     train: Chips,
     validation: Chips,
@@ -99,20 +85,26 @@ def finetune(
     Parameters
     ----------
     encoder:
-        The part of the network that takes the encoder's learning rate.
+        The part of the network that learns, or does not, as ``settings.encoder`` says.
+
+    Raises
+    ------
+    SettingsError
+        ``encoder: lora`` where it is no transformer.
     """
     where = device()
+    frozen = settings.encoder == "frozen"
+    if frozen:
+        encoder.requires_grad_(False)  # no step backwards through it
+    if settings.encoder == "lora":
+        add_adapters(encoder, settings.lora_rank, setting="finetune.encoder: lora")
     network.to(where).to(memory_format=torch.channels_last)  # with bf16, half the time of a step on a CPU
     normalize.to(where)
     bf16 = fast_bf16()
-    inside = {id(p) for p in encoder.parameters()}
-    frozen = settings.encoder_rate == 0
-    rest = [p for p in network.parameters() if id(p) not in inside]
-    groups = [(rest, settings.learning_rate)]
-    if not frozen:
-        taken = [p for p in encoder.parameters() if p.requires_grad]
-        groups.append((taken, settings.learning_rate * settings.encoder_rate))
-    optimizer = torch.optim.AdamW([{"params": each} for each, _ in groups], weight_decay=settings.weight_decay)
+    groups = parameter_groups(network, encoder, settings)
+    peaks = [group["lr"] for group in groups]
+    optimizer = torch.optim.AdamW(groups)
+    loss = LOSSES[settings.loss]
     start = time.monotonic()
     best, best_step = -np.inf, 0
     weights = copy.deepcopy(network.state_dict())
@@ -125,13 +117,13 @@ def finetune(
         done = (step - 1) / settings.steps
         if settings.minutes:
             done = max(done, (time.monotonic() - start) / 60 / settings.minutes)
-        for group, (_, rate) in zip(optimizer.param_groups, groups, strict=True):
-            group["lr"] = rate * schedule(done)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * schedule(done)
         image, valid, label = (part.to(where) for part in next(batches))
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
             logits = network(normalize(image, valid), valid)
-        balanced_loss(logits, label).backward()
+        loss(logits, label).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         progress("fine-tune", step, settings.steps)
@@ -146,9 +138,39 @@ def finetune(
             if waited >= settings.patience or out_of_time:
                 break
     network.load_state_dict(weights)
+    merge(encoder)
     network.eval().cpu().to(memory_format=torch.contiguous_format)
     truth, logits_there = predict_chips(network, normalize, validation)  # as exactly as it will be applied
     return Trained(score(truth, logits_there), best_step, truth, logits_there)
+
+
+def parameter_groups(network: nn.Module, encoder: Encoder, settings: FinetuneSettings) -> list[dict[str, Any]]:
+    """What learns, with its peak learning rate and weight decay: the head, and each layer of the encoder at its own.
+
+    Biases, norms and other parameters of one dimension are not decayed, as in BEiT and MAE.
+    """
+    own = {id(p): settings.encoder_rate * rate for p, rate in _encoder_rates(encoder, settings)}
+    inside = {id(p) for p in encoder.parameters()}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        share = own.get(id(parameter), 0.0) if id(parameter) in inside else 1.0
+        if share and parameter.requires_grad:
+            groups.setdefault((share, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": each,
+            "lr": settings.learning_rate * share,
+            "weight_decay": settings.weight_decay if decayed else 0.0,
+        }
+        for (share, decayed), each in groups.items()
+    ]
+
+
+def _encoder_rates(encoder: Encoder, settings: FinetuneSettings) -> list[tuple[nn.Parameter, float]]:
+    if settings.encoder == "frozen":
+        return []
+    found = rates(encoder, settings.layer_decay)
+    return [(parameter, found[name]) for name, parameter in encoder.named_parameters()]
 
 
 def schedule(done: float) -> float:

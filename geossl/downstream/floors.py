@@ -22,7 +22,7 @@ from geossl.downstream.describe import by_statistics, normalized
 from geossl.downstream.finetune import labelled_chips
 from geossl.downstream.heldout import Contender, Decide
 from geossl.downstream.settings import ChangeSettings, LandcoverSettings
-from geossl.downstream.task import TrainedTask
+from geossl.downstream.task import TRAINED, TrainedTask
 from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
@@ -31,6 +31,9 @@ from geossl.scores import best_threshold
 
 SCRATCH = "same network from scratch"
 RANDOM = "random encoder, same head"
+
+FROM_NOTHING = {"encoder": "full", "encoder_rate": 1.0, "layer_decay": 1.0}
+"""How a network that knows nothing is trained: every layer alike."""
 
 
 def contender(name: str, task: TrainedTask) -> Contender:
@@ -67,8 +70,8 @@ def landcover_floors(
     floors.append(Contender("LDA, multi-scale statistics", describe, lda.predict_proba))
     encoder, unlearnt = random_encoder(card, settings.seed)
     progress("floors", len(columns), len(columns) + 2)
-    if task.card.head == "dense":
-        head_only = settings.finetune.model_copy(update={"encoder_rate": 0.0})
+    if task.card.head in TRAINED.values():
+        head_only = settings.finetune.model_copy(update={"encoder": "frozen"})
         same = settings.model_copy(update={"mode": "finetune", "finetune": head_only})
         frozen = landcover.fit(data, encoder, unlearnt, same, progress=progress)
     else:
@@ -80,7 +83,7 @@ def landcover_floors(
         )
     floors.append(contender(RANDOM, frozen))
     progress("floors", len(columns) + 1, len(columns) + 2)
-    whole = settings.finetune.model_copy(update={"encoder_rate": 1.0})
+    whole = settings.finetune.model_copy(update=FROM_NOTHING)
     scratch = settings.model_copy(update={"mode": "finetune", "finetune": whole})
     if (data.counts(VAL) > 0).sum() >= 2:  # without them no network can be trained
         floors.append(contender(SCRATCH, landcover.fit(data, encoder, unlearnt, scratch, progress=progress)))
@@ -104,7 +107,7 @@ def change_floors(
         floors.append(Contender(name, describe, _from_threshold(threshold)))
     progress("floors", 2, 3)
     encoder, unlearnt = random_encoder(card, settings.seed)
-    whole = settings.finetune.model_copy(update={"encoder_rate": 1.0})
+    whole = settings.finetune.model_copy(update=FROM_NOTHING)
     scratch = change.fit(data, encoder, unlearnt, settings.model_copy(update={"finetune": whole}), progress=progress)
     return [_majority(data, floors[0].describe), *floors, contender(SCRATCH, scratch)]
 

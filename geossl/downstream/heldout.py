@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ class Counts:
     """(blocks, K, K), truth in rows."""
     histogram: NDArray[np.int64]
     """(blocks, 2, bins) of the second class's probability, row 1 where it is the truth; no bins but for two classes."""
+    reliability: NDArray[np.float64]
+    """(blocks, steps of confidence, 3): pixels, summed confidence, pixels that are right."""
 
     @classmethod
     def of(cls, truth: NDArray[np.uint8], proba: NDArray[np.float32]) -> Counts:
@@ -47,10 +50,17 @@ class Counts:
         classes = proba.shape[1]
         confusion = scores.confusion(truth, proba.argmax(axis=1), classes)
         histogram = scores.histogram(truth == 1, proba[:, 1]) if classes == 2 else np.zeros((2, 0), np.int64)
-        return cls(confusion[None], histogram[None])
+        return cls(confusion[None], histogram[None], scores.reliability(truth, proba)[None])
+
+    @classmethod
+    def join(cls, parts: Sequence[Counts]) -> Counts:
+        """Counts of several blocks, one after the other."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.confusion + other.confusion, self.histogram + other.histogram)
+        names = [field.name for field in dataclasses.fields(self)]
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 def count(
@@ -105,13 +115,7 @@ def count(
             "label more ground, or use smaller blocks under `split`",
         )
     in_order = [found[number] for number in sorted(found)]
-    return {
-        each.name: Counts(
-            np.concatenate([blocks[each.name].confusion for blocks in in_order]),
-            np.concatenate([blocks[each.name].histogram for blocks in in_order]),
-        )
-        for each in contenders
-    }
+    return {each.name: Counts.join([blocks[each.name] for blocks in in_order]) for each in contenders}
 
 
 @dataclass(frozen=True)
@@ -119,19 +123,25 @@ class Measure:
     """A score, and of which counts."""
 
     name: str
-    counts: Callable[[Counts], NDArray[np.int64]]
+    counts: Callable[[Counts], NDArray[Any]]
     metric: scores.Metric
 
-    def total(self, draws: Sequence[Counts]) -> NDArray[np.int64]:
+    def total(self, draws: Sequence[Counts]) -> NDArray[Any]:
         """The counts (blocks, ...) of all draws together."""
         return np.sum([self.counts(draw) for draw in draws], axis=0)
 
 
+CALIBRATION = Measure("calibration_error", lambda c: c.reliability, scores.calibration_error)
+
 MEASURES: dict[str, tuple[Measure, ...]] = {
-    "landcover": tuple(Measure(name, lambda c: c.confusion, metric) for name, metric in scores.METRICS.items()),
+    "landcover": (
+        *(Measure(name, lambda c: c.confusion, metric) for name, metric in scores.METRICS.items()),
+        CALIBRATION,
+    ),
     "change": (
         Measure("average_precision", lambda c: c.histogram, scores.average_precision_of),
         Measure("f1", lambda c: c.confusion, lambda counts: scores.f1(counts)[..., 1]),
+        CALIBRATION,
     ),
 }
 """What is reported of each kind of task."""
@@ -156,6 +166,33 @@ def score_rows(
     ]
 
 
+CLASS_MEASURES: dict[str, scores.Metric] = {
+    "f1": scores.f1,
+    "iou": scores.iou,
+    "recall": scores.recall,
+    "precision": scores.precision,
+}
+"""What is reported of every class."""
+
+
+def class_rows(names: Sequence[str], draws: Sequence[Counts]) -> list[dict[str, Any]]:
+    """For every class: its name, and for each measure mean, low and high over blocks; None where it is not defined."""
+    blocks = np.sum([draw.confusion for draw in draws], axis=0)
+    rows = []
+    for k, name in enumerate(names):
+        row: dict[str, Any] = {"name": name}
+        for measure, metric in CLASS_MEASURES.items():
+            found = scores.block_bootstrap(blocks, _of_class(metric, k))
+            row[measure] = None if np.isnan(found.mean) else {"mean": found.mean, "low": found.low, "high": found.high}
+        rows.append(row)
+    return rows
+
+
+def _of_class(metric: scores.Metric, k: int) -> scores.Metric:
+    """A score of every class as that of one: (..., K, K) → (...)."""
+    return lambda counts: metric(counts)[..., k]
+
+
 def difference_rows(
     measures: Sequence[Measure],
     results: Mapping[str, Sequence[Counts]],
@@ -165,6 +202,8 @@ def difference_rows(
 ) -> list[dict[str, Any]]:
     """How much better a model is than others on the same blocks, and whether that may be called a gain.
 
+    Of errors no difference is taken: a gain is always upwards.
+
     Returns
     -------
     Rows of task, split, labels, model, against, metric, mean, low, high, verdict.
@@ -172,6 +211,8 @@ def difference_rows(
     rows = []
     for other in others:
         for m in measures:
+            if m.name in scores.ERRORS:
+                continue
             interval = scores.paired_bootstrap(m.total(results[model]), m.total(results[other]), m.metric)
             by_draw = [
                 float(m.metric(m.total([a]).sum(axis=0)) - m.metric(m.total([b]).sum(axis=0)))

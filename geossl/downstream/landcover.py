@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import datetime as dt
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,8 @@ from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.finetune import finetune, labelled_chips, predict_chips, temperature
 from geossl.downstream.networks import LandcoverNetwork, LinearNetwork
 from geossl.downstream.settings import LandcoverSettings
-from geossl.downstream.task import FeatureSet, Head, TaskCard, TrainedTask
+from geossl.downstream.task import TRAINED, FeatureSet, Head, TaskCard, TrainedTask
+from geossl.downstream.trees import Forest, ForestNetwork, log_probabilities
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
@@ -38,13 +39,32 @@ CANDIDATES: tuple[tuple[FeatureSet, Head], ...] = (
     ("encoder", "lda"),
     ("encoder + statistics", "logistic"),
     ("statistics", "logistic"),
+    ("encoder + statistics", "forest"),
+    ("statistics", "forest"),
 )
 """What the few-label mode chooses from; the first where there is nothing to choose by."""
 
+TREES = 100
+"""Of a random forest: its maps cost time in proportion."""
 
-def heads(head: Head, classes: int) -> Sequence[Callable[[], probe.Linear]]:
-    """The probes that a kind of closed-form head is chosen from."""
-    return probe.ldas(classes) if head == "lda" else [functools.partial(probe.Logistic, classes)]
+FewHead = probe.Linear | probe.RandomForest
+
+
+def heads(head: Head, classes: int, seed: int) -> Sequence[Callable[[], FewHead]]:
+    """The probes that a kind of few-label head is chosen from."""
+    if head == "lda":
+        return probe.ldas(classes)
+    if head == "forest":
+        return [functools.partial(probe.RandomForest, classes, seed, TREES)]
+    return [functools.partial(probe.Logistic, classes)]
+
+
+def logits(head: FewHead, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What its softmax is taken of, (N, K)."""
+    if isinstance(head, probe.Linear):
+        return head.logits(x)
+    share = torch.from_numpy(np.isin(np.arange(head.classes), head.model.classes_)[None].astype(np.float32))
+    return log_probabilities(torch.from_numpy(head.predict_proba(x).T), share).T.numpy()
 
 
 def fit(
@@ -86,6 +106,13 @@ def fit(
         notes.append("validation blocks hold no two labelled classes: the network was not fine-tuned")
     if mode == "finetune":
         data.require_labels(VAL)
+    if mode != "few":
+        unjudged = (counts > 0) & (data.counts(VAL) == 0)
+        notes += [
+            f"no validation label is {n!r}: neither the end of the training nor the temperature heeds it"
+            for n, missing in zip(names, unjudged, strict=True)
+            if missing
+        ]
 
     torch.manual_seed(settings.seed)
     results = []
@@ -132,13 +159,56 @@ def score(truth: NDArray[np.uint8], logits: NDArray[np.float32]) -> float:
 
 @dataclass(frozen=True)
 class _Result:
-    network: LinearNetwork | LandcoverNetwork
+    network: LinearNetwork | ForestNetwork | LandcoverNetwork
     head: Head
     features: FeatureSet
     validation: float
     temperature: float
     taught: NDArray[np.int64]
     """(K,) labelled pixels that were learnt from."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The few-label head that cross-validation over training blocks liked best."""
+
+    features: FeatureSet
+    head: Head
+    probe: FewHead
+    score: float
+    """Macro F1 of its out-of-fold predictions; NaN where all labels lie in one block."""
+    temperature: float
+
+
+def choose(
+    table: Mapping[FeatureSet, NDArray[np.float32]],
+    pixels: Pixels,
+    classes: int,
+    candidates: Sequence[tuple[FeatureSet, Head]] = CANDIDATES,
+    *,
+    seed: int,
+    progress: Progress = silent,
+) -> Chosen:
+    """Fit every candidate to labelled pixels and keep the best.
+
+    Parameters
+    ----------
+    table:
+        Features (N, F) of the pixels for every set that a candidate looks at.
+    """
+    tuned: dict[tuple[FeatureSet, Head], probe.Tuned[FewHead]] = {}
+    for done, (features, head) in enumerate(candidates):
+        progress("choose a head", done, len(candidates))
+        tuned[features, head] = probe.tuned(
+            heads(head, classes, seed), table[features], pixels.label, pixels.block, seed=seed
+        )
+    progress("choose a head", len(candidates), len(candidates))
+    features, head = max(candidates, key=lambda c: np.nan_to_num(tuned[c].score, nan=-1.0))
+    best = tuned[features, head]
+    make = heads(head, classes, seed)[best.number]
+    held_out = probe.out_of_fold(make, table[features], pixels.label, pixels.block, logits, seed=seed)
+    sure = 1.0 if held_out is None else temperature(held_out, pixels.label)
+    return Chosen(features, head, best.probe, best.score, sure)
 
 
 def _few(
@@ -149,40 +219,25 @@ def _few(
     candidates: tuple[tuple[FeatureSet, Head], ...],
     progress: Progress,
 ) -> _Result:
-    """The best closed-form head, chosen by cross-validation over training blocks."""
+    """The best few-label head as a network."""
     classes = len(data.legend)
     pixels = data.sample(min(settings.labels or HEAD_PIXELS, HEAD_PIXELS), seed=settings.seed)
     table = feature_table(data, pixels, encoder, card, {features for features, _ in candidates})
-    tuned: dict[tuple[FeatureSet, Head], probe.Tuned[probe.Linear]] = {}
-    for done, (features, head) in enumerate(candidates):
-        progress("choose a head", done, len(candidates))
-        tuned[features, head] = probe.tuned(
-            heads(head, classes), table[features], pixels.label, pixels.block, seed=settings.seed
-        )
-    progress("choose a head", len(candidates), len(candidates))
-    features, head = max(candidates, key=lambda c: np.nan_to_num(tuned[c].score, nan=-1.0))
-    best = tuned[features, head]
-    held_out = probe.out_of_fold(
-        heads(head, classes)[best.number],
-        table[features],
-        pixels.label,
-        pixels.block,
-        lambda p, x: p.logits(x),
-        seed=settings.seed,
-    )
-    network = LinearNetwork(
-        None if features == "statistics" else copy.deepcopy(encoder),
-        classes,
-        bands=len(data.sensor.bands),
-        statistics=features != "encoder",
-    )
-    network.set_head(best.probe.weight, best.probe.bias)
+    chosen = choose(table, pixels, classes, candidates, seed=settings.seed, progress=progress)
+    seen = None if chosen.features == "statistics" else copy.deepcopy(encoder)
+    statistics = chosen.features != "encoder"
+    network: LinearNetwork | ForestNetwork
+    if isinstance(chosen.probe, probe.Linear):
+        network = LinearNetwork(seen, classes, bands=len(data.sensor.bands), statistics=statistics)
+        network.set_head(chosen.probe.weight, chosen.probe.bias)
+    else:
+        network = ForestNetwork(seen, Forest.of(chosen.probe.model, classes), statistics=statistics)
     return _Result(
         network=network.eval(),
-        head=head,
-        features=features,
-        validation=best.score,
-        temperature=1.0 if held_out is None else temperature(held_out, pixels.label),
+        head=chosen.head,
+        features=chosen.features,
+        validation=chosen.score,
+        temperature=chosen.temperature,
         taught=np.bincount(pixels.label, minlength=classes),
     )
 
@@ -204,7 +259,7 @@ def feature_table(
 def _dense(data: TaskData, encoder: Encoder, card: Card, settings: LandcoverSettings, progress: Progress) -> _Result:
     """The whole network, trained on windows."""
     classes = len(data.legend)
-    network = LandcoverNetwork(copy.deepcopy(encoder), classes)
+    network = LandcoverNetwork(copy.deepcopy(encoder), classes, settings.finetune.head)
     train, judges = labelled_chips(data, settings.finetune, labels=settings.labels, seed=settings.seed)
     trained = finetune(
         network,
@@ -219,7 +274,7 @@ def _dense(data: TaskData, encoder: Encoder, card: Card, settings: LandcoverSett
     )
     return _Result(
         network=network,
-        head="dense",
+        head=TRAINED[settings.finetune.head],
         features="encoder",
         validation=trained.score,
         temperature=temperature(trained.logits, trained.truth),

@@ -18,8 +18,9 @@ from geossl.bands import Sensor
 from geossl.downstream import neighbourhood
 from geossl.errors import LabelError
 from geossl.features import hypercolumns
-from geossl.nets.decoders import ChangeHead, DenseHead
+from geossl.nets.decoders import ChangeHead, dense_head
 from geossl.nets.encoder import Encoder
+from geossl.nets.settings import HeadName
 
 STEEPNESS = 4.0
 """Logit of a pixel whose unlabelled score is twice the threshold."""
@@ -28,10 +29,10 @@ STEEPNESS = 4.0
 class LandcoverNetwork(nn.Module):
     """An encoder and a dense head on the image of one date."""
 
-    def __init__(self, encoder: Encoder, classes: int) -> None:
+    def __init__(self, encoder: Encoder, classes: int, head: HeadName = "fpn") -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = DenseHead(encoder.dims, classes)
+        self.head = dense_head(head, encoder.dims, classes)
 
     def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
         return self.head(self.encoder(image[:, 0]), image.shape[-2:])
@@ -40,10 +41,10 @@ class LandcoverNetwork(nn.Module):
 class ChangeNetwork(nn.Module):
     """One encoder on both dates, and a head on the two sets of features."""
 
-    def __init__(self, encoder: Encoder, classes: int) -> None:
+    def __init__(self, encoder: Encoder, classes: int, head: HeadName = "fpn") -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = ChangeHead(encoder.dims, classes)
+        self.head = ChangeHead(encoder.dims, classes, kind=head)
 
     def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
         before, after = image.unbind(1)
@@ -92,6 +93,14 @@ class LinearNetwork(nn.Module):
             described = statistics_of(image[:, 0], valid[:, 0])
             logits = logits + F.conv2d(described, self.weight[:, start:, None, None])
         return logits
+
+
+def described(encoder: Encoder | None, image: Tensor, valid: Tensor, *, statistics: bool) -> Tensor:
+    """What closed-form heads look at: hypercolumns, then multi-scale statistics, of the first date (B, F, H, W)."""
+    parts = [hypercolumns(encoder, image[:, 0])] if encoder else []
+    if statistics:
+        parts.append(statistics_of(image[:, 0], valid[:, 0]))
+    return torch.cat(parts, dim=1)
 
 
 def statistics_of(image: Tensor, valid: Tensor) -> Tensor:

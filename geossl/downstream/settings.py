@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from geossl.nets.settings import HeadName
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+LossName = Literal["balanced", "focal", "dice"]
 
 
 class FinetuneSettings(_Settings):
@@ -21,12 +26,43 @@ class FinetuneSettings(_Settings):
     windows: int = Field(
         512, gt=0, description="Most training windows kept in memory; those with rare classes come first."
     )
+    head: HeadName = Field(
+        "fpn",
+        description="What stands on the encoder's maps: fpn, a light feature pyramid; linear, one weight a feature "
+        "and class, which needs the fewest labels.",
+    )
+    encoder: Literal["frozen", "full", "lora"] = Field(
+        "full",
+        description="full: the encoder learns too, at encoder_rate; frozen: it stays as it is, which is quick and "
+        "needs few labels; lora: the layers of a transformer (vit-*) learn low-rank additions of lora_rank.",
+    )
+    loss: LossName = Field(
+        "balanced",
+        description="balanced: cross-entropy in which every class counts the same; focal: pixels already told well "
+        "count little; dice: the overlap of each class.",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of the head.")
     encoder_rate: float = Field(
-        0.3, ge=0, description="The encoder's learning rate as a share of the head's; 0 keeps the encoder as it is."
+        0.3, gt=0, description="Learning rate of the encoder's last layer as a share of the head's."
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Each layer of the encoder learns at this share of the rate of the layer after it, so that early "
+        "layers keep what pretraining taught (0.65 to 0.9 for transformers; 1: all alike).",
+    )
+    lora_rank: int = Field(8, gt=0, description="Rank of the additions of encoder: lora.")
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
     patience: int = Field(5, gt=0, description="Stop after this many validations (25 steps each) without a new best.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_old(cls, values: Any) -> Any:
+        """`encoder_rate: 0` was how an encoder was frozen before `encoder: frozen`."""
+        if isinstance(values, dict) and values.get("encoder_rate") == 0:
+            values = {k: v for k, v in values.items() if k != "encoder_rate"} | {"encoder": "frozen"}
+        return values
 
 
 class LandcoverSettings(_Settings):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geossl.augment import Normalize
@@ -27,17 +27,23 @@ from geossl.bands import Sensor, Statistics
 from geossl.downstream.data import CONTEXT
 from geossl.downstream.finetune import device
 from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork, UnlabelledNetwork
+from geossl.downstream.trees import Forest, ForestNetwork
 from geossl.errors import GeosslError, StoreError
 from geossl.files import write_bytes
 from geossl.legend import Legend
 from geossl.nets.encoder import build_encoder
-from geossl.nets.settings import EncoderSettings
+from geossl.nets.settings import EncoderSettings, HeadName
 
-FORMAT = 1
+FORMAT = 2
+"""Of the card. 2 knows heads that 1 does not (linear, forest); a card of format 1 is read as it is."""
+
 WEIGHTS, CARD = "model.safetensors", "card.json"
 
-Head = Literal["dense", "lda", "logistic", "unlabelled"]
+Head = Literal["dense", "linear", "lda", "logistic", "forest", "unlabelled"]
 FeatureSet = Literal["encoder", "statistics", "encoder + statistics"]
+
+TRAINED: Mapping[HeadName, Head] = {"fpn": "dense", "linear": "linear"}
+"""The heads that are trained on windows, by the name that settings give them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class TaskCard:
     architecture: EncoderSettings
     head: Head
     features: FeatureSet
-    """What the head looks at; a dense head looks at the encoder."""
+    """What the head looks at; a head trained on windows looks at the encoder."""
     encoder: str
     """Id of the pretrained encoder; empty for a random start."""
     labels: Mapping[str, int]
@@ -185,18 +191,27 @@ class TrainedTask:
         return self.predict(image[None], valid[None])[0]
 
 
-def build_network(card: TaskCard) -> nn.Module:
-    """The network that a card describes, with weights still to be loaded."""
+def build_network(card: TaskCard, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network that a card describes, with its weights."""
     classes, bands = len(card.legend), len(card.sensor.bands)
     encoder = build_encoder(card.architecture, card.sensor.bands)
+    network: nn.Module
     if card.head == "unlabelled":
-        return UnlabelledNetwork(encoder, card.sensor)
-    if card.head != "dense":
-        with_statistics = card.features != "encoder"
-        return LinearNetwork(
-            None if card.features == "statistics" else encoder, classes, bands=bands, statistics=with_statistics
-        )
-    return ChangeNetwork(encoder, classes) if card.task == "change" else LandcoverNetwork(encoder, classes)
+        network = UnlabelledNetwork(encoder, card.sensor)
+    elif card.head in TRAINED.values():
+        kind: HeadName = "linear" if card.head == "linear" else "fpn"
+        of_task = ChangeNetwork if card.task == "change" else LandcoverNetwork
+        network = of_task(encoder, classes, kind)
+    else:
+        seen = None if card.features == "statistics" else encoder
+        statistics = card.features != "encoder"
+        if card.head == "forest":
+            forest = Forest(len(state["forest.root"]), len(state["forest.feature"]), classes)
+            network = ForestNetwork(seen, forest, statistics=statistics)
+        else:
+            network = LinearNetwork(seen, classes, bands=bands, statistics=statistics)
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def save_task(folder: Path, task: TrainedTask) -> None:
@@ -228,15 +243,14 @@ def load_task(folder: Path) -> TrainedTask:
         weights = (folder / WEIGHTS).read_bytes()
         if _digest(weights) != card.weights:
             raise StoreError(f"{folder / WEIGHTS} is damaged: it is not the file that {CARD} describes", again)
-        network = build_network(card)
-        network.load_state_dict(load(weights))
+        network = build_network(card, load(weights))
     except FileNotFoundError as error:
         raise StoreError(f"no trained task at {folder}", "fine-tune one, or name another folder") from error
     except StoreError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, ValidationError, SafetensorError, GeosslError) as error:
         raise StoreError(f"the task at {folder} is damaged: {error}", again) from error
-    return TrainedTask(card, network.eval())
+    return TrainedTask(card, network)
 
 
 def _weights(network: nn.Module) -> bytes:

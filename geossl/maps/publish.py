@@ -83,6 +83,7 @@ def publish_map(
     encoder: str | None,
     settings: MapSettings,
     polygon_codes: Collection[int] | None = None,
+    pinned: Collection[str] = (),
     progress: Progress = silent,
 ) -> Release:
     """Publish what :func:`geossl.maps.predict.predict_map` left in :func:`tiles_folder`.
@@ -95,6 +96,8 @@ def publish_map(
         Id of the encoder that the model was made from; None where it has none.
     polygon_codes:
         Classes to make polygons of; None: all.
+    pinned:
+        Ids of releases that something refers to: they stay, however many there are.
 
     One process at a time publishes a map.
 
@@ -115,7 +118,7 @@ def publish_map(
         with aside(release.folder) as partial:
             partial.mkdir()
             _build(partial, release, report, extent, legend, encoder, settings, polygon_codes, progress)
-    _make_newest(release, root, legend.title or name, settings.keep)
+    _make_newest(release, root, legend.title or name, settings.keep, pinned)
     return release
 
 
@@ -175,11 +178,12 @@ def _build(
     write_item(folder / f"{release.id}.json", item, name)
 
 
-def _make_newest(release: Release, root: Path, title: str, keep: int) -> None:
-    """Let the catalogue and ``latest`` lead to a release, then delete the oldest beyond ``keep``."""
+def _make_newest(release: Release, root: Path, title: str, keep: int, pinned: Collection[str]) -> None:
+    """Let the catalogue and ``latest`` lead to a release, then delete the oldest beyond ``keep`` that nothing pins."""
     folder = root / release.name
     others = [path for path in _published(folder) if path != release.item]
-    kept = [*others, release.item][-keep:]
+    newest = [*others, release.item][-keep:]
+    kept = [path for path in [*others, release.item] if path in newest or path.parent.name in pinned]
     with aside(folder / "latest") as link:
         link.symlink_to(release.folder.relative_to(folder), target_is_directory=True)
     write_collection(folder, release.name, title, kept)

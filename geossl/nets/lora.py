@@ -47,7 +47,12 @@ class Free(nn.Module):
 
 
 def add_adapters(
-    encoder: Encoder, rank: int, *, new: Mapping[str, tuple[int, Sequence[int]]], whole: Iterable[str] = ()
+    encoder: Encoder,
+    rank: int,
+    *,
+    new: Mapping[str, tuple[int, Sequence[int]]] | None = None,
+    whole: Iterable[str] = (),
+    setting: str = "init.lora",
 ) -> None:
     """Let an encoder learn by adapters alone, and by what is new in it.
 
@@ -57,6 +62,8 @@ def add_adapters(
         Tensors that are new in part, by name: the dimension, and which slices along it.
     whole:
         Parameters that are new as a whole.
+    setting:
+        What asked for it, as the project file calls it.
 
     Raises
     ------
@@ -65,15 +72,15 @@ def add_adapters(
     """
     if not isinstance(encoder, VitEncoder):
         raise SettingsError(
-            f"init.lora adapts the blocks of a transformer; the encoder {encoder.settings.name} has none",
-            "leave init.lora out, or choose an encoder vit-*",
+            f"{setting} adapts the blocks of a transformer; the encoder {encoder.settings.name} has none",
+            f"leave {setting} out, or choose an encoder vit-*",
         )
     encoder.requires_grad_(False)
     for name in whole:
         encoder.get_parameter(name).requires_grad_(True)
     for layer in [layer for layer in encoder.backbone.blocks.modules() if isinstance(layer, nn.Linear)]:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
-    for name, (dim, index) in new.items():
+    for name, (dim, index) in (new or {}).items():
         path, _, tensor = name.rpartition(".")
         owner = encoder.get_submodule(path)
         parametrize.register_parametrization(owner, tensor, Free(getattr(owner, tensor), dim, index))
@@ -88,3 +95,13 @@ def merged(encoder: Encoder) -> dict[str, Tensor]:
             assert isinstance(adapted, nn.ModuleDict)
             state |= {f"{path}.{name}": getattr(layer, name).detach() for name in adapted}
     return state
+
+
+def merge(encoder: Encoder) -> None:
+    """Add adapters into the weights that they are of: a plain encoder again, which says the same."""
+    for layer in list(encoder.modules()):
+        if parametrize.is_parametrized(layer):
+            adapted = layer.parametrizations
+            assert isinstance(adapted, nn.ModuleDict)
+            for name in list(adapted):
+                parametrize.remove_parametrizations(layer, name)

@@ -20,6 +20,10 @@ EncoderName = Literal[
 ]
 
 
+HeadName = Literal["linear", "fpn"]
+"""What a dense head is: one weight a feature and class, or a light feature pyramid."""
+
+
 class EncoderSettings(BaseModel):
     """Which network, and its size."""
 

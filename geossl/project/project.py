@@ -18,6 +18,7 @@ from geossl.cube.repository import Cube
 from geossl.downstream.data import TaskData
 from geossl.downstream.images import DatedImages
 from geossl.errors import SceneError, SettingsError, StoreError
+from geossl.files import read_json
 from geossl.grid import Grid
 from geossl.imagery.scene import Scene
 from geossl.imagery.warp import scene_geobox
@@ -140,6 +141,21 @@ class Project:
     def quicklooks(self) -> Path:
         """Folder of a small picture of each scene."""
         return self.store / "quicklooks"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of all samples that were drawn from maps, by id."""
+        return self.store / "samples"
+
+    @property
+    def releases(self) -> Path:
+        """Folder of all reporting years that were released, by task."""
+        return self.store / "releases"
+
+    def pinned_releases(self, name: str) -> set[str]:
+        """Releases of a map that a sample was drawn from, and that stay for as long as the sample is there."""
+        drawn = [read_json(path) for path in self.samples.glob("*/sample.json")]
+        return {entry["release"] for entry in drawn if entry is not None and entry["map"] == name}
 
     @property
     def report_file(self) -> Path:

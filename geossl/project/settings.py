@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geossl import bands as shipped
+from geossl.areas.settings import ReleaseSettings
 from geossl.bands import Band, Radiometry, Sensor
 from geossl.chips.split import SplitSettings
 from geossl.cluster import ClusterSettings
@@ -16,6 +17,7 @@ from geossl.cube.settings import CompositeSettings, IngestSettings, LabelSetting
 from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
 from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
+from geossl.maps.alerts.settings import AlertSettings
 from geossl.maps.settings import MapSettings
 from geossl.search.settings import SearchSettings
 from geossl.train.settings import PretrainSettings
@@ -185,6 +187,8 @@ class ProjectSettings(_Settings):
         description="retraining by itself, with a gate before new models; null: whatever is out of date is learnt "
         "again and used at once",
     )
+    release: ReleaseSettings = Field(default_factory=ReleaseSettings)
+    alerts: dict[str, AlertSettings] = Field(default_factory=dict, description="named monitors of cleared forest")
     search: SearchSettings = Field(default_factory=SearchSettings)
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from geossl.files import write_text
 from geossl.report import charts, pictures
 from geossl.report.records import ClassMap, Confusion, Outline, ReportData, Score
 from geossl.report.verdict import metric_name, signed, verdict
+from geossl.scores import ERRORS
 
 _THUMBNAIL, _LARGE = 320, 960
 """Longest side in pixels of small and large pictures."""
@@ -70,6 +71,7 @@ def render(data: ReportData) -> str:
         "duration": duration,
         "signed": signed,
         "metric": metric_name,
+        "between": between,
         "points": points,
         "hex": lambda rgb: "#{:02x}{:02x}{:02x}".format(*rgb),
         "map": lambda m: pictures.map_uri(pictures.shrink(m.codes, _LARGE), m.legend),
@@ -101,7 +103,8 @@ def score_groups(scores: Sequence[Score]) -> Iterator[_ScoreGroup]:
                 return None
             return 100 * (value - low) / (high - low)
 
-        ranked = sorted(group, key=lambda s: -s.mean if math.isfinite(s.mean) else math.inf)
+        up = -1 if key[-1] not in ERRORS else 1
+        ranked = sorted(group, key=lambda s: up * s.mean if math.isfinite(s.mean) else math.inf)
         yield _ScoreGroup(*key, (low, high), [_Bar(s, place(s.mean), place(s.low), place(s.high)) for s in ranked])
 
 
@@ -128,6 +131,14 @@ def confusion_rows(confusion: Confusion) -> list[dict[str, Any]]:
         {"name": name, "count": int(total), "shares": row.tolist()}
         for name, total, row in zip(confusion.names, totals, shares, strict=True)
     ]
+
+
+def between(found: Mapping[str, float | None] | None) -> str:
+    """``0.41 (0.35 … 0.47)``, the mean alone without an interval, – where it is not defined."""
+    if found is None:
+        return "–"
+    bounds = "" if found["low"] is None else f" ({found['low']:.2f} … {found['high']:.2f})"
+    return f"{found['mean']:.2f}{bounds}"
 
 
 def duration(seconds: float) -> str:

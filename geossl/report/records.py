@@ -141,6 +141,10 @@ class Confusion:
     names: Sequence[str]
     matrix: NDArray[np.integer]
     """(K, K)."""
+    classes: Sequence[Mapping[str, Any]] = ()
+    """Of each class in that order: f1 and iou, each with mean, low and high, or None where not defined."""
+    reliability: Sequence[Sequence[float]] = ()
+    """Of each step of confidence: pixels, summed confidence, pixels that are right."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,16 @@ class ClassMap:
     pixel_area: float | None = None
     """Square metres per pixel of ``codes``; with it, hectares are shown for every class."""
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class AreaTable:
+    """What people saw at points drawn from a map: areas and accuracies with their 95 % intervals, as text."""
+
+    title: str
+    rows: Sequence[tuple[str, ...]]
+    """Class, hectares of counted pixels, area, user's accuracy, producer's accuracy."""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -209,6 +223,7 @@ class ReportData:
     scores: Sequence[Score] = ()
     confusions: Sequence[Confusion] = ()
     maps: Sequence[ClassMap] = ()
+    areas: Sequence[AreaTable] = ()
     changes: Sequence[ChangeExample] = ()
     times: Sequence[StageTime] = ()
     set_aside: Sequence[SetAside] = ()

@@ -75,6 +75,14 @@ def test_landcover_is_scored_beside_every_floor(landcover_data: TaskData, encode
         for other in ("majority class", SCRATCH)
     )
     assert over_majority["verdict"] == "gain"
+    assert {row["name"] for row in evaluation.classes[ours]} == set(landcover_data.legend.names)
+    for row in evaluation.classes[ours]:
+        assert all(row[m]["low"] <= row[m]["mean"] <= row[m]["high"] for m in ("f1", "iou", "recall", "precision"))
+    pixels = evaluation.reliability[ours]
+    assert pixels[:, 0].sum() == evaluation.confusions[ours].sum()
+    assert pixels[:, 2].sum() == np.trace(evaluation.confusions[ours])
+    assert score(evaluation, ours, "calibration_error")["mean"] < 0.1
+    assert not any(d["metric"] == "calibration_error" for d in evaluation.differences)
     expected = score(evaluation, ours, "macro_f1")["mean"] - score(evaluation, SCRATCH, "macro_f1")["mean"]
     assert over_scratch["mean"] == pytest.approx(expected)
     json.dumps([evaluation.rows, evaluation.differences])

@@ -1,4 +1,4 @@
-"""The loss, the calibration and the loop."""
+"""The calibration and the loop."""
 
 from __future__ import annotations
 
@@ -12,35 +12,24 @@ from scipy.special import softmax
 from geossl.augment import Normalize
 from geossl.chips.split import TRAIN, VAL
 from geossl.downstream.data import TaskData
-from geossl.downstream.finetune import balanced_loss, finetune, labelled_chips, predict_chips, schedule, temperature
+from geossl.downstream.finetune import (
+    finetune,
+    labelled_chips,
+    parameter_groups,
+    predict_chips,
+    schedule,
+    temperature,
+)
 from geossl.downstream.landcover import score
 from geossl.downstream.networks import LandcoverNetwork
+from geossl.downstream.settings import FinetuneSettings
+from geossl.errors import SettingsError
 from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
-from geossl.nets.encoder import Encoder
+from geossl.nets.encoder import Encoder, build_encoder
+from geossl.nets.settings import EncoderSettings, HeadName
 
 from .landscape import QUICK
-
-
-def test_loss_weighs_classes_not_pixels() -> None:
-    """Repeating the pixels of one class changes nothing; unlabelled pixels count for nothing."""
-    logits = torch.randn(1, 3, 1, 5, generator=torch.manual_seed(0))
-    label = torch.tensor([[[0, 1, 1, 2, NO_LABEL]]], dtype=torch.uint8)
-    losses = -logits.log_softmax(1)[0, :, 0]
-    expected = (losses[0, 0] + (losses[1, 1] + losses[1, 2]) / 2 + losses[2, 3]) / 3
-    assert balanced_loss(logits, label) == pytest.approx(expected.item())
-    again = torch.cat([logits, logits[..., :1].expand(-1, -1, -1, 5)], dim=-1)
-    more = torch.cat([label, torch.zeros_like(label)], dim=-1)
-    assert balanced_loss(again, more) == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_loss_of_no_label_is_zero() -> None:
-    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
-    loss = balanced_loss(logits, torch.full((1, 2, 2), NO_LABEL, dtype=torch.uint8))
-    loss.backward()
-    assert loss == 0
-    assert logits.grad is not None
-    assert not logits.grad.any()
 
 
 @pytest.mark.parametrize("sure", [0.5, 1.0, 4.0])
@@ -90,14 +79,68 @@ def test_a_time_limit_ends_the_training(landcover_data: TaskData, encoder: Encod
     assert finetune(network, network.encoder, normalize, train, judges, score, settings, seed=0).step <= 25
 
 
-def test_a_frozen_encoder_stays_bit_for_bit(landcover_data: TaskData, encoder: Encoder, card: Card) -> None:
-    network = LandcoverNetwork(copy.deepcopy(encoder), 3)
+@pytest.mark.parametrize("head", ["linear", "fpn"])
+def test_a_frozen_encoder_stays_bit_for_bit(
+    landcover_data: TaskData, encoder: Encoder, card: Card, head: HeadName
+) -> None:
+    network = LandcoverNetwork(copy.deepcopy(encoder), 3, head)
     train, judges = labelled_chips(landcover_data, QUICK, labels=90, seed=0)
-    settings = QUICK.model_copy(update={"encoder_rate": 0.0, "steps": 5})
+    settings = QUICK.model_copy(update={"encoder": "frozen", "head": head, "steps": 5})
     normalize = Normalize.from_statistics(card.statistics)
+    before = copy.deepcopy(network.head.state_dict())
     finetune(network, network.encoder, normalize, train, judges, score, settings, seed=0)
     for name, tensor in network.encoder.state_dict().items():
         assert torch.equal(tensor, encoder.state_dict()[name]), name
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in network.head.state_dict().items())
+
+
+def test_low_rank_additions_end_up_in_the_weights(landcover_data: TaskData, card: Card) -> None:
+    """LoRA leaves a plain encoder, in which the linear layers of the blocks moved by that rank, and nothing else."""
+    torch.manual_seed(0)
+    vit = build_encoder(EncoderSettings(name="vit-tiny", patch=8, image=64), 2).eval()
+    network = LandcoverNetwork(copy.deepcopy(vit), 3, "linear")
+    train, judges = labelled_chips(landcover_data, QUICK, labels=90, seed=0)
+    settings = QUICK.model_copy(update={"encoder": "lora", "lora_rank": 2, "steps": 3, "window": 64})
+    finetune(
+        network, network.encoder, Normalize.from_statistics(card.statistics), train, judges, score, settings, seed=0
+    )
+    after = network.encoder.state_dict()
+    assert after.keys() == vit.state_dict().keys()
+    moved = {name for name, tensor in vit.state_dict().items() if not torch.equal(tensor, after[name])}
+    blocks = dict(vit.backbone.blocks.named_modules())
+    assert moved == {f"backbone.blocks.{n}.weight" for n, layer in blocks.items() if isinstance(layer, torch.nn.Linear)}
+    change = after["backbone.blocks.0.attn.qkv.weight"] - vit.state_dict()["backbone.blocks.0.attn.qkv.weight"]
+    assert torch.linalg.matrix_rank(change.double(), rtol=1e-3) == 2
+
+
+def test_lora_says_what_it_needs(landcover_data: TaskData, encoder: Encoder, card: Card) -> None:
+    network = LandcoverNetwork(copy.deepcopy(encoder), 3)
+    train, judges = labelled_chips(landcover_data, QUICK, labels=90, seed=0)
+    settings = QUICK.model_copy(update={"encoder": "lora"})
+    normalize = Normalize.from_statistics(card.statistics)
+    with pytest.raises(SettingsError, match=r"finetune\.encoder: lora adapts .* unet-tiny has none"):
+        finetune(network, network.encoder, normalize, train, judges, score, settings, seed=0)
+
+
+def test_layers_learn_less_towards_the_image(encoder: Encoder) -> None:
+    network = LandcoverNetwork(copy.deepcopy(encoder), 3)
+    settings = FinetuneSettings(learning_rate=1e-2, encoder_rate=0.5, layer_decay=0.8, weight_decay=0.1)
+    names = {id(p): name for name, p in network.named_parameters()}
+    found = {names[id(p)]: g for g in parameter_groups(network, network.encoder, settings) for p in g["params"]}
+    assert found.keys() == set(names.values())
+    for name, group in found.items():
+        if name.startswith("head."):
+            assert group["lr"] == 1e-2, name
+        else:
+            stage = int(name.removeprefix("encoder.backbone.stages.").split(".")[0])
+            assert group["lr"] == pytest.approx(0.5e-2 * 0.8 ** (3 - stage)), name
+        assert group["weight_decay"] == (0.1 if network.get_parameter(name).ndim > 1 else 0), name
+
+
+def test_an_encoder_rate_of_0_still_freezes() -> None:
+    settings = FinetuneSettings.model_validate({"encoder_rate": 0})
+    assert settings.encoder == "frozen"
+    assert FinetuneSettings.model_validate(settings.model_dump()) == settings
 
 
 def test_validation_uses_half_as_many_labels(landcover_data: TaskData) -> None:

@@ -132,7 +132,33 @@ def test_without_validation_labels_auto_does_with_few_and_finetune_refuses(
         landcover.fit(data, encoder, card, FINETUNE)
 
 
+def test_one_class_alone_is_refused(tmp_path: Path, encoder: Encoder, card: Card) -> None:
+    def only_water(ix: int, seed: int) -> tuple[list[NDArray[Any]], NDArray[np.uint8]]:
+        images, codes = landscape.landcover(ix, seed)
+        codes[codes != LEGEND.codes[0]] = NO_LABEL
+        return images, codes
+
+    with pytest.raises(LabelError, match="in the training blocks of 'truth' are 'water'") as refused:
+        landcover.fit(make_data(tmp_path, only_water), encoder, card, FEW)
+    assert "label at least two classes" in str(refused.value)
+
+
+def test_a_class_that_validation_lacks_is_named(tmp_path: Path, encoder: Encoder, card: Card) -> None:
+    def paint(ix: int, seed: int) -> tuple[list[NDArray[Any]], NDArray[np.uint8]]:
+        images, codes = landscape.landcover(ix, seed)
+        codes[(SPLIT.subset_mask(Tile(GRID, ix, 0)) == VAL) & (codes == LEGEND.codes[2])] = NO_LABEL
+        return images, codes
+
+    barely = FINETUNE.model_copy(update={"finetune": QUICK.model_copy(update={"steps": 1})})
+    task = landcover.fit(make_data(tmp_path, paint), encoder, card, barely)
+    assert [note for note in task.card.notes if "no validation label is 'forest'" in note]
+    assert task.card.labels["forest"] > 0
+
+
 def test_an_encoder_for_other_imagery_is_refused(landcover_data: TaskData, encoder: Encoder, card: Card) -> None:
     other = dataclasses.replace(card, sensor=card.sensor.subset(("nir", "red")))
     with pytest.raises(RadiometryError, match="bands: nir, red ≠ red, nir"):
         landcover.fit(landcover_data, encoder, other, FEW)
+    scaled = dataclasses.replace(card.sensor, radiometry=dataclasses.replace(card.sensor.radiometry, scale=1e-4))
+    with pytest.raises(RadiometryError, match="scale"):
+        landcover.fit(landcover_data, encoder, dataclasses.replace(card, sensor=scaled), FEW)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file as load
 
 from geossl.downstream import neighbourhood
 from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork
@@ -33,13 +34,19 @@ def a_card(card: Card, legend: Legend, **changes: Any) -> TaskCard:
     return TaskCard(**values | changes)
 
 
-@pytest.fixture(params=["dense", "linear", "statistics", "change"])
+@pytest.fixture(params=["dense", "dense linear", "linear", "statistics", "change", "change linear"])
 def task(request: pytest.FixtureRequest, encoder: Encoder, card: Card) -> TrainedTask:
     torch.manual_seed(1)
     if request.param == "dense":
         return TrainedTask.create(a_card(card, LEGEND), LandcoverNetwork(encoder, 3).eval())
     if request.param == "change":
         return TrainedTask.create(a_card(card, CHANGE, task="change", threshold=0.8), ChangeNetwork(encoder, 2))
+    if request.param == "dense linear":
+        return TrainedTask.create(a_card(card, LEGEND, head="linear"), LandcoverNetwork(encoder, 3, "linear"))
+    if request.param == "change linear":
+        return TrainedTask.create(
+            a_card(card, CHANGE, task="change", head="linear"), ChangeNetwork(encoder, 2, "linear")
+        )
     features = "encoder + statistics" if request.param == "linear" else "statistics"
     network = LinearNetwork(encoder if request.param == "linear" else None, 3, bands=2, statistics=True)
     rng = np.random.default_rng(0)
@@ -136,6 +143,21 @@ def test_damaged_folders_say_so(task: TrainedTask, tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text("{}")
     with pytest.raises(StoreError, match="is damaged"):
         load_task(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["dense", "lda"])
+def test_folders_of_the_first_format_are_read(encoder: Encoder, card: Card, tmp_path: Path, head: str) -> None:
+    """What they said and held is still said and held the same way, so all that differs is the number."""
+    network = LandcoverNetwork(encoder, 3) if head == "dense" else LinearNetwork(encoder, 3, bands=2, statistics=True)
+    task = TrainedTask.create(a_card(card, LEGEND, head=head, format=1, features="encoder + statistics"), network)
+    save_task(tmp_path, task)
+    assert json.loads((tmp_path / "card.json").read_text())["format"] == 1
+    names = set(load(tmp_path / "model.safetensors"))
+    first_conv = "encoder.backbone.stages.0.0.weight"
+    assert names >= ({first_conv, "head.laterals.0.weight", "head.classify.bias"} if head == "dense" else {"weight"})
+    loaded = load_task(tmp_path)
+    assert loaded.card.format == 1
+    assert (loaded.predict(*scene(task)) == task.predict(*scene(task))).all()
 
 
 def test_scores_can_be_added_to_a_card(task: TrainedTask, tmp_path: Path) -> None:

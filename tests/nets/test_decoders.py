@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from geossl.nets.decoders import ChangeHead, DenseHead
+from geossl.features import hypercolumns
+from geossl.nets.decoders import ChangeHead, DenseHead, LinearHead
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
 
@@ -33,6 +34,25 @@ def test_the_dense_head_draws_sharp_borders() -> None:
         optimizer.step()
     with torch.no_grad():
         assert (head(encoder(image), (32, 32)).argmax(1) == labels).float().mean() > 0.99
+
+
+def test_the_linear_head_is_linear_on_hypercolumns() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderSettings(name="unet-tiny"), 2).eval()
+    head = LinearHead(encoder.dims, 3).eval()
+    for norm in head.norms:
+        norm.running_mean.normal_()  # type: ignore[union-attr,operator]
+        norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr,operator]
+    image = torch.randn(1, 2, 32, 32)
+    with torch.inference_mode():
+        logits = head(encoder(image), (32, 32))
+        mean, variance = (
+            torch.cat([getattr(norm, name) for norm in head.norms]) for name in ("running_mean", "running_var")
+        )
+        columns = (hypercolumns(encoder, image) - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+        weight = torch.cat([each.weight for each in head.weights], dim=1)  # type: ignore[misc]
+        expected = F.conv2d(columns, weight, head.bias)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_change_has_a_direction() -> None:

@@ -52,7 +52,7 @@ def champions(project: Project) -> dict[str, int]:
 @pytest.mark.timeout(900)
 def test_the_loop_on_a_landscape_whose_scenes_arrive_one_by_one(folder: Path) -> None:
     project = Project.load(folder, LOOP)
-    assert order(project) == ("ingest", "drift", "stats", "retrain", "map", "report")
+    assert order(project) == ("ingest", "drift", "stats", "retrain", "map", "alerts", "report")
     run_all(project, silent)
     assert champions(project) == {"landcover": 1, "clearing": 1}
     assert all(result.skipped for result in run_all(project, silent))

@@ -9,6 +9,7 @@ import pytest
 
 from geossl.legend import CHANGE, LandClass, Legend
 from geossl.report.records import (
+    AreaTable,
     CaptionedPicture,
     ChangeExample,
     ClassMap,
@@ -69,8 +70,21 @@ def full() -> ReportData:
             Score("lc", "blocks", 500, EVIL, "macro_f1", 0.7, 0.6, 0.8),
             Score("lc", "blocks", 500, "floor forest", "macro_f1", 0.75, None, None, floor=True),
         ],
-        confusions=[Confusion(EVIL, EVIL, ["a", EVIL], np.array([[8, 2], [0, 0]]))],
+        confusions=[
+            Confusion(
+                EVIL,
+                EVIL,
+                ["a", EVIL],
+                np.array([[8, 2], [0, 0]]),
+                [
+                    {"f1": {"mean": 0.5, "low": 0.4, "high": 0.6}, "iou": {"mean": 0.5, "low": None, "high": None}},
+                    {"f1": None, "iou": None},
+                ],
+                [[0, 0, 0], [10, 9.0, 8]],
+            )
+        ],
         maps=[ClassMap(EVIL, codes, LEGEND, 100.0, EVIL), ClassMap("Clearings", np.zeros((5, 5), np.uint8), CHANGE)],
+        areas=[AreaTable(EVIL, [(EVIL, "1.0", "2.0 ha (1.0 … 3.0)", "0.9", "no point")], [EVIL])],
         changes=[
             ChangeExample(EVIL, picture(9), picture(10), date(2024, 1, 1), date(2025, 1, 1), [square], [square, square])
         ],

@@ -49,7 +49,16 @@ def run(project: Project, progress: Progress) -> StageResult:
 
 def keep(found: Evaluation, task: str) -> dict[str, list[dict[str, Any]]]:
     """An evaluation as JSON-ready lists of rows."""
-    confusions = [{"task": task, "model": model, "matrix": m.tolist()} for model, m in found.confusions.items()]
+    confusions = [
+        {
+            "task": task,
+            "model": model,
+            "matrix": m.tolist(),
+            "reliability": found.reliability[model].tolist() if model in found.reliability else [],
+            "classes": found.classes.get(model, []),
+        }
+        for model, m in found.confusions.items()
+    ]
     return {"scores": found.rows, "differences": found.differences, "confusions": confusions}
 
 

@@ -55,6 +55,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             encoder=task.card.encoder or None,
             settings=project.settings.map,
             polygon_codes=_polygon_codes(task),
+            pinned=project.pinned_releases(name),
             progress=progress,
         )
         project.cube().tag(f"map-{name}-{release.id}", images.snapshot)

@@ -24,9 +24,11 @@ from geossl.progress import Progress
 from geossl.project import pictures
 from geossl.project.project import Project, StageResult
 from geossl.project.settings import ChangeTask
+from geossl.project.stages import area
 from geossl.project.state import Record, fingerprint
 from geossl.report.page import build_report
 from geossl.report.records import (
+    AreaTable,
     ChangeExample,
     ClassMap,
     Comparison,
@@ -97,6 +99,7 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
         scores=_scores(project),
         confusions=list(_confusions(project)),
         maps=maps,
+        areas=list(_areas(project)),
         changes=changes,
         times=[StageTime(record.stage, record.seconds) for record in records],
         set_aside=[SetAside(i.source, i.reason, i.remedy) for i in quarantined(view, scenes.name)],
@@ -207,7 +210,14 @@ def _confusions(project: Project) -> Iterator[Confusion]:
         for found in record.result.get("confusions", []):
             if found["model"] in (PRETRAINED, WITHOUT_ENCODER):
                 names = view.labels(found["task"]).legend.names
-                yield Confusion(found["task"], found["model"], names, np.array(found["matrix"]))
+                yield Confusion(
+                    found["task"],
+                    found["model"],
+                    names,
+                    np.array(found["matrix"]),
+                    found.get("classes", ()),
+                    found.get("reliability", ()),
+                )
 
 
 def _published(project: Project) -> Iterator[tuple[str, Record, Path]]:
@@ -219,6 +229,14 @@ def _published(project: Project) -> Iterator[tuple[str, Record, Path]]:
 def _maps(project: Project) -> Iterator[ClassMap]:
     for name, record, folder in _published(project):
         yield pictures.class_map(folder / f"{name}.tif", name, Legend.from_dict(record.result["legend"]))
+
+
+def _areas(project: Project) -> Iterator[AreaTable]:
+    for record in project.state.records():
+        if record.stage.startswith("area."):
+            figures = record.result
+            title = f"{figures['map']}, {' and '.join(figures['dates'])}: {figures['answered']} points"
+            yield AreaTable(title, list(area.table_rows(figures)), list(area.lines(figures)))
 
 
 def _changes(project: Project) -> Iterator[ChangeExample]:

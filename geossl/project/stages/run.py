@@ -10,9 +10,9 @@ from geossl.project.project import Project, StageResult
 
 Stage = Callable[[Project, Progress], StageResult]
 
-ORDER = ("ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report")
+ORDER = ("ingest", "stats", "pretrain", "evaluate", "finetune", "map", "alerts", "report")
 
-ORDER_OF_THE_LOOP = ("ingest", "drift", "stats", "retrain", "map", "report")
+ORDER_OF_THE_LOOP = ("ingest", "drift", "stats", "retrain", "map", "alerts", "report")
 """Of a project with a `retrain` policy: what looks like a fault is held back, what is learnt anew has to pass the gate."""
 
 
