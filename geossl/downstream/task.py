@@ -26,7 +26,8 @@ from geossl.augment import Normalize
 from geossl.bands import Sensor, Statistics
 from geossl.downstream.data import CONTEXT
 from geossl.downstream.finetune import device
-from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork, UnlabelledNetwork
+from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork
+from geossl.downstream.relative import UnlabelledNetwork
 from geossl.downstream.trees import Forest, ForestNetwork
 from geossl.errors import GeosslError, StoreError
 from geossl.files import write_bytes
@@ -197,7 +198,8 @@ def build_network(card: TaskCard, state: Mapping[str, Tensor]) -> nn.Module:
     encoder = build_encoder(card.architecture, card.sensor.bands)
     network: nn.Module
     if card.head == "unlabelled":
-        network = UnlabelledNetwork(encoder, card.sensor)
+        method, of = card.settings.get("method", "embedding"), card.settings.get("of", "clearing")
+        network = UnlabelledNetwork(method, of, encoder, card.sensor)
     elif card.head in TRAINED.values():
         kind: HeadName = "linear" if card.head == "linear" else "fpn"
         of_task = ChangeNetwork if card.task == "change" else LandcoverNetwork
