@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geossl.downstream import neighbourhood
+from geossl.features import hypercolumns
 from geossl.nets.decoders import ChangeHead, dense_head
 from geossl.nets.encoder import Encoder
 from geossl.nets.settings import HeadName

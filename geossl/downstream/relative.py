@@ -102,6 +102,11 @@ class UnlabelledNetwork(nn.Module):
         return torch.stack([torch.zeros_like(logit), logit], dim=1)
 
 
+def sees_vegetation(sensor: Sensor) -> bool:
+    """Whether a loss of vegetation can be told."""
+    return None not in _vegetation(sensor)
+
+
 def vegetation_bands(sensor: Sensor) -> tuple[int, int]:
     """Positions of near infrared and of short-wave infrared, or of red where there is none.
 
@@ -110,13 +115,19 @@ def vegetation_bands(sensor: Sensor) -> tuple[int, int]:
     LabelError
         The sensor has no near infrared, or neither of the others.
     """
+    infrared, other = _vegetation(sensor)
+    if infrared is None or other is None:
+        names = ", ".join(band.common_name or "?" for band in sensor.bands)
+        raise LabelError(
+            "without labels, clearing is told by near infrared beside short-wave infrared or red, and"
+            f" {sensor.name} has {names}",
+            "give the bands their common names (nir, swir16, red), set `of: any`, or label some clearings",
+        )
+    return infrared, other
+
+
+def _vegetation(sensor: Sensor) -> tuple[int | None, int | None]:
     names = [band.common_name for band in sensor.bands]
     infrared = next((names.index(name) for name in ("nir", "nir08") if name in names), None)
     other = next((names.index(name) for name in ("swir16", "swir22", "red") if name in names), None)
-    if infrared is None or other is None:
-        raise LabelError(
-            "without labels, clearing is told by near infrared beside short-wave infrared or red, and"
-            f" {sensor.name} has {', '.join(name or '?' for name in names)}",
-            "give the bands their common names (nir, swir16, red), set `of: any`, or label some clearings",
-        )
     return infrared, other

@@ -73,7 +73,8 @@ class TaskCard:
     temperature: float = 1.0
     """What logits are divided by."""
     threshold: float = 0.0
-    """Change only: the logit of change from which a pixel is called changed; predictions cross 0.5 there."""
+    """Change only: the logit of change of any class from which a pixel is called changed; with two classes,
+    predictions cross 0.5 there."""
     notes: tuple[str, ...] = ()
     """What a reader of the scores should know."""
     scores: tuple[Mapping[str, Any], ...] = ()
@@ -181,7 +182,7 @@ class TrainedTask:
         with torch.inference_mode():
             x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), seen)
             logits = network(F.pad(x, pad), F.pad(seen, pad))[..., :height, :width]
-            logits[:, -1] -= self.card.threshold
+            logits[:, 1:] -= self.card.threshold
             proba = (logits / self.card.temperature).softmax(dim=1) * seen.all(dim=1, keepdim=True)
         return proba.cpu().numpy()
 

@@ -65,7 +65,7 @@ TASK = """\
 """
 
 POINTS, SEED = 100, 1
-SIDE, ZOOM = 41, 5
+SIDE, ZOOM = 25, 8
 """Pixels around a point that its crops show, and how often they are enlarged."""
 
 
@@ -160,8 +160,8 @@ def sheets(found: Project, points: list[tuple[float, float, str]], *, columns: i
                 place = left + 2 + side * (SIDE * ZOOM + 2), top + 20
                 pen.text((place[0] + 60, top + 2), str(year), fill="black", font_size=15)
                 sheet.paste(crop(year, x, y, crs), place)
-                middle = [p + SIDE * ZOOM // 2 for p in place]
-                pen.rectangle([middle[0] - 4, middle[1] - 4, middle[0] + 4, middle[1] + 4], outline="white", width=1)
+                x0, y0 = (p + SIDE // 2 * ZOOM for p in place)
+                pen.rectangle([x0 - 2, y0 - 2, x0 + ZOOM + 1, y0 + ZOOM + 1], outline="white", width=1)
         paths.append(OUT / f"points-{first // (columns * rows) + 1}.png")
         sheet.save(paths[-1])
     return paths

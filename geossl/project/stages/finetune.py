@@ -54,7 +54,14 @@ def _task(project: Project, name: str, progress: Progress) -> list[str]:
             else:
                 fitted = change.fit(data, encoder, card, task.settings, progress=progress)
             found = evaluate_task(
-                data, fitted, card, task.settings, project.settings.evaluate, name=name, progress=progress
+                data,
+                fitted,
+                card,
+                task.settings,
+                project.settings.evaluate,
+                name=name,
+                encoder=encoder,
+                progress=progress,
             )
             kept = keep(found, name)
         home = project.tasks / name / fitted.id
