@@ -138,7 +138,7 @@ def _forests(data: TaskData, card: Card, settings: ChangeSettings, progress: Pro
     pixels = data.sample(min(settings.labels or landcover.HEAD_PIXELS, landcover.HEAD_PIXELS), seed=settings.seed)
     describe = both_dates(card.statistics, 5)
     table = data.gather(pixels, describe)
-    floors = []
+    floors: list[Contender] = []
     for name, width in (("pixel", table.shape[1] // 2), ("5×5 means", table.shape[1])):
         progress("floors", len(floors), 2)
         forest = probe.RandomForest(len(data.legend), settings.seed).fit(table[:, :width], pixels.label)

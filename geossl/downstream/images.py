@@ -57,7 +57,7 @@ class DatedImages:
             return None
         chosen = []
         for date in self.dates:
-            wanted = times[usable].max() if date is None else np.datetime64(date, "ns")  # type: ignore[arg-type]
+            wanted = times[usable].max() if date is None else np.datetime64(date, "ns")
             away = np.abs(times[usable] - wanted)
             chosen.append(int(usable[np.lexsort((-clear[usable], away))[0]]))
         return tuple(chosen) if len(set(chosen)) == len(chosen) else None

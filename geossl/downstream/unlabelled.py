@@ -138,7 +138,7 @@ def _sample(images: DatedImages, seed: int) -> _Sample:
     """Up to :data:`SAMPLE` windows."""
     rng = np.random.default_rng(seed)
     tiles = images.require_dates()
-    found = []
+    found: list[tuple[NDArray[Any], ...]] = []
     for tile_id in tiles:
         image, valid = images.images(tile_id)
         asked = images.asked(tile_id)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geossl.cube.collection import Collection
 from geossl.cube.label_files import Raster
+from geossl.cube.settings import Value
 from geossl.downstream import forest
 from geossl.downstream.images import DatedImages, Forest
 from geossl.downstream.settings import ForestSettings, IndexForest, LandcoverForest, RasterForest
@@ -37,7 +38,7 @@ def forest_of(project: Project, settings: ForestSettings, images: Collection, be
         return forest.by_index(earlier, settings)
     if isinstance(settings, RasterForest):
         raster = Raster(project.root / settings.path)
-        table = dict.fromkeys(settings.values, 1)
+        table: dict[Value, int] = dict.fromkeys(settings.values, 1)
         return functools.lru_cache(maxsize=forest.TILES)(lambda tile_id: raster.codes(images.tile(tile_id), table) == 1)
     return _by_model(project, settings, earlier)
 

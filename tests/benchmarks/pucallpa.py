@@ -65,7 +65,7 @@ TASK = """\
 """
 
 POINTS, SEED = 100, 1
-SIDE, ZOOM = 25, 8
+SIDE, ZOOM = 25, 7
 """Pixels around a point that its crops show, and how often they are enlarged."""
 
 
@@ -145,7 +145,7 @@ def draw(found: Project, method: UnlabelledMethod) -> list[tuple[float, float, s
     return [points[i] for i in rng.permutation(len(points))]
 
 
-def sheets(found: Project, points: list[tuple[float, float, str]], *, columns: int = 5, rows: int = 5) -> list[Path]:
+def sheets(found: Project, points: list[tuple[float, float, str]], *, columns: int = 4, rows: int = 5) -> list[Path]:
     """Contact sheets: number, the image before, the image after, the point in the middle; not what the map says."""
     crs = found.grid().crs
     paths = []
