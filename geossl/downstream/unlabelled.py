@@ -35,8 +35,8 @@ from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
 
-SAMPLE = 64
-"""Most windows from which spreads and the threshold are estimated."""
+SAMPLE = 24
+"""Most windows from which spreads and the threshold are estimated: some 900,000 pixels."""
 
 PIXELS = 200_000
 """Most pixels from which MAD variates are estimated."""
@@ -137,7 +137,7 @@ class _Sample:
 def _sample(images: DatedImages, seed: int) -> _Sample:
     """Up to :data:`SAMPLE` windows."""
     rng = np.random.default_rng(seed)
-    tiles = images.require_dates()
+    tiles = rng.permutation(images.require_dates())[:SAMPLE].tolist()
     found: list[tuple[NDArray[Any], ...]] = []
     for tile_id in tiles:
         image, valid = images.images(tile_id)

@@ -36,7 +36,7 @@ from .recipes import pretraining, sets
 from .recipes.pretraining import Length
 
 METHODS: tuple[UnlabelledMethod, ...] = ("embedding", "irmad", "cva")
-LENGTH = Length(1.5)
+LENGTH = Length(epochs=12)
 DEMO = Path(__file__).parents[2] / "geossl" / "demo" / "geossl.yaml"
 SEEDS = (0, 1, 2)
 OUT = Path("out/unlabelled")
@@ -73,7 +73,7 @@ def landscapes() -> Iterator[tuple[str, TaskData, Encoder, Card]]:
         if not (folder / "imagery").exists():
             write_landscape(folder / "imagery", LandscapeSettings(seed=seed))
         (folder / "geossl.yaml").write_text(DEMO.read_text())
-        project = Project.load(folder)
+        project = Project.load(folder, ["pretrain.minutes=null", "pretrain.epochs=6"])
         for verb in ("ingest", "stats", "pretrain"):
             stage(verb)(project, silent)
         data = project.task_data("clearing")

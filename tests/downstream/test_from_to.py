@@ -36,7 +36,7 @@ FROM_TO = Legend(
         )
     )
 )
-SETTINGS = ChangeSettings(finetune=QUICK.model_copy(update={"steps": 60}))
+SETTINGS = ChangeSettings(finetune=QUICK)
 
 
 def _paint(ix: int, seed: int) -> tuple[list[NDArray[Any]], NDArray[np.uint8]]:
@@ -62,6 +62,7 @@ def task(data: TaskData, encoder: Encoder, card: Card) -> TrainedTask:
     return change.fit(data, encoder, card, SETTINGS)
 
 
+@pytest.mark.slow
 def test_both_directions_are_told_apart_and_scored(data: TaskData, task: TrainedTask, card: Card) -> None:
     quick = ChangeSettings(finetune=QUICK.model_copy(update={"steps": 5}), labels=300)
     found = evaluate_task(data, task, card, quick, EvaluateSettings(every=3), name="from-to")

@@ -44,7 +44,7 @@ from .pretraining import Length
 from .rows import FLOOR, SCRATCH, Ledger, Measured, table
 
 LABELS = 500
-ENCODER, METHOD, LENGTH = "unet-small", "simclr-season", Length(1.5)
+ENCODER, METHOD, LENGTH = "unet-small", "simclr-season", Length(epochs=12)
 TRAINING = FinetuneSettings(steps=200, encoder_rate=1, windows=256, patience=8)
 PEERS = {
     "FC-Siam-diff, torchgeo": {"model": "fcsiamdiff", "backbone": "resnet18"},
