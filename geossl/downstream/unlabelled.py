@@ -35,8 +35,11 @@ from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
 
-SAMPLE = 24
-"""Most windows from which spreads and the threshold are estimated: some 900,000 pixels."""
+SAMPLE = 16
+"""Most windows from which the threshold is estimated: some 600,000 pixels."""
+
+FEW = 8
+"""Most of these from which the spread of the movement is estimated."""
 
 PIXELS = 200_000
 """Most pixels from which MAD variates are estimated."""
@@ -84,20 +87,21 @@ def fit(
             network.spread[date] = pixels.std(dim=0).clamp(min=1e-6)
         if settings.method == "irmad":
             pairs = network.relative(x).movedim(2, -1).movedim(1, -2)[asked]  # (pixels, 2, C)
-            few = torch.from_numpy(np.random.default_rng(seed).permutation(len(pairs))[:PIXELS])
-            network.set_variates(irmad(*(date.numpy() for date in pairs[few].unbind(1))))
+            some = torch.from_numpy(np.random.default_rng(seed).permutation(len(pairs))[:PIXELS])
+            network.set_variates(irmad(*(date.numpy() for date in pairs[some].unbind(1))))
         squares, count = torch.zeros_like(network.feature_spread), 0
-        for i in range(len(x)):
+        few, steps = x[:FEW], min(FEW, len(x)) + len(x)
+        for i in range(len(few)):
             moved = network.movement(network.relative(x[i : i + 1]))[0].movedim(0, -1)[asked[i]]
             squares += moved.square().sum(dim=0)
             count += len(moved)
-            progress("change without labels", i + 1, 2 * len(x))
+            progress("change without labels", i + 1, steps)
         if settings.method != "irmad":  # whose variates have unit variance where nothing changed
             network.feature_spread.copy_((squares / max(count, 1)).sqrt().clamp(min=1e-6))
         scores = []
         for i in range(len(x)):
             scores.append(network.score(x[i : i + 1])[0][asked[i]].numpy())
-            progress("change without labels", len(x) + i + 1, 2 * len(x))
+            progress("change without labels", len(few) + i + 1, steps)
         network.threshold.fill_(_threshold(np.concatenate(scores)))
     looks = network.encoder is not None
     return TrainedTask.create(
@@ -145,6 +149,7 @@ def _sample(images: DatedImages, seed: int) -> _Sample:
         here = list(windows(image, np.concatenate([valid, asked[None]]), asked))
         few = rng.permutation(len(here))[: -(-SAMPLE // len(tiles))]
         found.extend((here[i].image.copy(), here[i].valid[:2].copy(), here[i].valid[2].copy()) for i in few)
+    found = [found[i] for i in rng.permutation(len(found))]  # the first ones from all over
     if not found:
         raise LabelError(
             f"no pixel of {images.collection.name!r} was seen at both dates"

@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from geossl import scores
-from geossl.chips.loader import ChipLoader
-from geossl.chips.pool import PoolLoader
 from geossl.demo.landscape import LandscapeSettings, write_landscape
 from geossl.downstream import unlabelled
 from geossl.downstream.data import TaskData
@@ -28,15 +26,13 @@ from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.nets.weights import load_encoder
 from geossl.progress import silent
-from geossl.project import pool
 from geossl.project.project import Project
 from geossl.project.stages.run import stage
 
-from .recipes import pretraining, sets
-from .recipes.pretraining import Length
+from .recipes import sets
+from .recipes.change_tasks import ENCODER, LENGTH, METHOD, of_unlabelled_cities
 
 METHODS: tuple[UnlabelledMethod, ...] = ("embedding", "irmad", "cva")
-LENGTH = Length(epochs=12)
 DEMO = Path(__file__).parents[2] / "geossl" / "demo" / "geossl.yaml"
 SEEDS = (0, 1, 2)
 OUT = Path("out/unlabelled")
@@ -47,19 +43,7 @@ Row = tuple[float, float, float]
 
 def cities() -> Iterator[tuple[str, TaskData, Encoder, Card]]:
     """The labelled cities of OSCD, and an encoder that saw the others."""
-    projects = [Project.load(sets.city(city)) for city in sets.UNLABELLED]
-    chosen = pretraining.settings("simclr-season", "unet-small", LENGTH, 0, chip=64, batch_size=12)
-    loaders = [pool.loader(project, chosen, [project.scenes()]) for project in projects]
-    filled = [each for each in loaders if isinstance(each, ChipLoader) and len(each)]
-    statistics = [project.scenes().statistics for project in projects]
-    encoder, card = pretraining.trained(
-        OUT / "oscd-encoder",
-        chosen,
-        PoolLoader(filled, [len(each) for each in filled], seed=0),
-        sensor=projects[0].sensor,
-        statistics=pretraining.pooled([each for each in statistics if each is not None]),
-        snapshot=None,
-    )
+    encoder, card = of_unlabelled_cities(METHOD, ENCODER, LENGTH)
     for city in sets.LABELLED:
         data = Project.load(sets.city(city)).task_data("change")
         assert isinstance(data, TaskData)

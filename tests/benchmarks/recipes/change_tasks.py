@@ -1,6 +1,6 @@
 """``python -m tests.benchmarks.recipes.change_tasks``: our change model on OSCD beside what the field uses instead.
 
-Cities are left out as in :mod:`.change`, and everything that learns sees the same 500 labelled pixels of the cities
+Cities are left out as in :mod:`.change`; our encoder is pretrained once, on the unlabelled cities alone. Everything that learns sees the same 500 labelled pixels of the cities
 that teach, in the same windows, for the same number of steps; whichever weights did best on the city that stops the
 training are kept. torchgeo's networks are trained by its own ``ChangeDetection`` task with its own optimiser and rate.
 What needs no label is fitted to each city left out by itself.
@@ -24,6 +24,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchgeo.tasks import ChangeDetection
 
 from geossl.augment import Normalize
+from geossl.bands import Statistics
+from geossl.chips.loader import ChipLoader
+from geossl.chips.pool import PoolLoader
 from geossl.chips.split import TRAIN, VAL
 from geossl.downstream import change, unlabelled
 from geossl.downstream.data import Chips, Describe
@@ -36,16 +39,18 @@ from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.nets.settings import EncoderSettings
+from geossl.project import pool
+from geossl.project.project import Project
 
 from . import pretraining, sets
-from .change import CHIP, EVERY, FOLDS, Fold, joined, pretrained
+from .change import BATCH, CHIP, EVERY, FOLDS, Fold, joined
 from .landcover import lattice
 from .pretraining import Length
 from .rows import FLOOR, SCRATCH, Ledger, Measured, table
 
 LABELS = 500
 ENCODER, METHOD, LENGTH = "unet-small", "simclr-season", Length(epochs=12)
-TRAINING = FinetuneSettings(steps=200, encoder_rate=1, windows=256, patience=8)
+TRAINING = FinetuneSettings(steps=100, encoder_rate=1, windows=256)
 PEERS = {
     "FC-Siam-diff, torchgeo": {"model": "fcsiamdiff", "backbone": "resnet18"},
     "FC-Siam-conc, torchgeo": {"model": "fcsiamconc", "backbone": "resnet18"},
@@ -85,16 +90,34 @@ def _row(fold: Fold, model: str, method: str) -> Iterator[Measured]:
     elif model in PEERS:
         network = _peer(fold, PEERS[model])
         about["encoder"] = PEERS[model]["backbone"]
-        yield from _scored(fold, dict.fromkeys(fold.judges, _logit(network, fold)), about)
+        yield from _scored(fold, dict.fromkeys(fold.judges, _logit(network, fold.statistics)), about)
     else:
         about["encoder"] = ENCODER
         if method == SCRATCH:
-            encoder, _ = pretraining.untrained(ENCODER, fold.taught[0].sensor, fold.statistics, fold.number, chip=CHIP)
+            sensor = fold.taught[0].sensor
+            encoder, card = pretraining.untrained(ENCODER, sensor, fold.statistics, fold.number, chip=CHIP)
         else:
-            encoder, _ = pretrained(fold, METHOD, ENCODER, LENGTH, transductive=False)
+            encoder, card = of_unlabelled_cities(METHOD, ENCODER, LENGTH)
             about |= {"protocol": "inductive", **dataclasses.asdict(LENGTH)}
-        network = _ours(fold, encoder)
-        yield from _scored(fold, dict.fromkeys(fold.judges, _logit(network, fold)), about)
+        network = _ours(fold, encoder, card.statistics)
+        yield from _scored(fold, dict.fromkeys(fold.judges, _logit(network, card.statistics)), about)
+
+
+def of_unlabelled_cities(method: str, encoder: str, length: Length) -> tuple[Encoder, Card]:
+    """An encoder that saw no city with labels."""
+    projects = [Project.load(sets.city(city)) for city in sets.UNLABELLED]
+    chosen = pretraining.settings(method, encoder, length, 0, chip=CHIP, batch_size=BATCH)
+    loaders = [pool.loader(project, chosen, [project.scenes()]) for project in projects]
+    filled = [each for each in loaders if isinstance(each, ChipLoader) and len(each)]
+    found = [project.scenes().statistics for project in projects]
+    return pretraining.trained(
+        sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{length}-unlabelled",
+        chosen,
+        PoolLoader(filled, [len(each) for each in filled], seed=0),
+        sensor=projects[0].sensor,
+        statistics=pretraining.pooled([s for s in found if s is not None]),
+        snapshot=None,
+    )
 
 
 def _scored(fold: Fold, describes: dict[str, Describe], about: dict[str, Any]) -> Iterator[Measured]:
@@ -120,11 +143,11 @@ def _windows(fold: Fold) -> tuple[Chips, Chips]:
     return joined(teach), fold.stops.chips(VAL, TRAINING.window, limit=32, seed=fold.number, only=few)
 
 
-def _ours(fold: Fold, encoder: Encoder) -> nn.Module:
+def _ours(fold: Fold, encoder: Encoder, statistics: Statistics) -> nn.Module:
     torch.manual_seed(fold.number)
     network = ChangeNetwork(copy.deepcopy(encoder), 2)
     teach, stops = _windows(fold)
-    normalize = Normalize.from_statistics(fold.statistics)
+    normalize = Normalize.from_statistics(statistics)
     finetune(network, network.encoder, normalize, teach, stops, change.score, TRAINING, seed=fold.number)
     return network
 
@@ -201,12 +224,12 @@ def _peer(fold: Fold, chosen: dict[str, str]) -> nn.Module:
     return _TwoLogits(task.model).eval()
 
 
-def _logit(network: nn.Module, fold: Fold) -> Describe:
+def _logit(network: nn.Module, statistics: Statistics) -> Describe:
     """(1, H, W) the logit of change."""
     network.eval()
 
     def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        x = torch.from_numpy(normalized(image, valid, fold.statistics))[None]
+        x = torch.from_numpy(normalized(image, valid, statistics))[None]
         with torch.inference_mode():
             found = network(x, torch.from_numpy(valid)[None])[0]
         return (found[1:] - found[:1]).numpy()
