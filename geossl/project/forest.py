@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geossl.cube.collection import Collection
 from geossl.cube.label_files import Raster
 from geossl.cube.settings import Value
 from geossl.downstream import forest
@@ -25,21 +23,27 @@ from geossl.project.settings import LandcoverTask
 from geossl.registry import Version
 
 
-def forest_of(project: Project, settings: ForestSettings, images: Collection, before: dt.date | str) -> Forest:
-    """From a tile's id to where forest stood at the earlier date; nothing is computed before it is asked for.
+def forest_of(project: Project, settings: ForestSettings, earlier: DatedImages) -> Forest:
+    """From a tile's id to where forest stood; nothing is computed before it is asked for.
+
+    Parameters
+    ----------
+    earlier:
+        The images of the earlier date.
 
     Raises
     ------
     LabelError, SettingsError, StoreError
         Bands, a file, a task or its model are missing.
     """
-    earlier = DatedImages(images, (before,))
     if isinstance(settings, IndexForest):
         return forest.by_index(earlier, settings)
     if isinstance(settings, RasterForest):
         raster = Raster(project.root / settings.path)
         table: dict[Value, int] = dict.fromkeys(settings.values, 1)
-        return functools.lru_cache(maxsize=forest.TILES)(lambda tile_id: raster.codes(images.tile(tile_id), table) == 1)
+        return functools.lru_cache(maxsize=forest.TILES)(
+            lambda tile_id: raster.codes(earlier.collection.tile(tile_id), table) == 1
+        )
     return _by_model(project, settings, earlier)
 
 

@@ -123,7 +123,7 @@ class Project:
         if isinstance(task, ChangeTask) and task.forest is not None:
             from geossl.project.forest import forest_of  # it may need torch
 
-            forest = forest_of(self, task.forest, images, task.before)
+            forest = forest_of(self, task.forest, DatedImages(images, (task.before,)))
         if task.labels is None:
             return DatedImages(images, dates, forest)
         return TaskData(images, self.cube().view(images.snapshot).labels(name), self.split, dates, forest)

@@ -75,7 +75,7 @@ def test_the_first_map_costs_neither_labels_nor_training(mapped: Project, imager
     assert found[sure].mean() > 0.7
     assert ever[found].mean() > 0.7
     lineage = json.loads((release / "loss-lineage.json").read_text())
-    assert lineage["forest"]["kind"] == "index"
+    assert lineage["forest"]["settings"]["kind"] == "index"
     assert lineage["smallest_pixels"] == 50
     assert [source["scene"] for source in lineage["tiles"][0]["sources"]] == ["2021-07-01/P4M", "2022-07-01/P4M"]
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from geossl.downstream.images import DatedImages
-from geossl.downstream.task import TrainedTask, load_task
+from geossl.downstream.task import load_task
 from geossl.errors import StoreError
-from geossl.maps.predict import MapReport, predict_map
+from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
-from geossl.maps.refine import refine_change
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
-from geossl.project.settings import ChangeTask
+from geossl.project.refined import refined
 from geossl.project.state import content, fingerprint
 
 
@@ -55,7 +51,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         report = predict_map(task, images, steps, tiles, settings=project.settings.map, progress=progress)
         about: Mapping[str, Any] = {}
         if task.dates == 2:
-            report, tiles, about = _refined(project, name, data, task, report, tiles, progress)
+            report, tiles, about = refined(project, name, data, task, report, tiles, progress)
         release = publish_map(
             report,
             project.maps,
@@ -83,33 +79,3 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         f"{name}: {release.classes.relative_to(project.root)}",
         f"{len(report.computed)} of {len(report.records)} tiles predicted{shown}",
     ]
-
-
-def _refined(
-    project: Project,
-    name: str,
-    data: DatedImages,
-    task: TrainedTask,
-    report: MapReport,
-    tiles: Path,
-    progress: Progress,
-) -> tuple[MapReport, Path, Mapping[str, Any]]:
-    """A change map within the forest, without patches under the minimum mapping unit; and what that follows from."""
-    settings, grid = project.settings.tasks[name], data.collection.grid
-    forest = settings.forest if isinstance(settings, ChangeTask) else None
-    smallest = max(1, math.ceil(project.settings.map.minimum_ha * 1e4 / grid.resolution**2))
-    if forest is None and smallest == 1:
-        return report, tiles, {}
-    target = tiles.with_name("refined")
-    report = refine_change(
-        report,
-        tiles,
-        target,
-        grid=grid,
-        legend=task.legend,
-        forest=data.forest,
-        smallest=smallest,
-        progress=progress,
-    )
-    where = None if forest is None else {**forest.model_dump(mode="json"), "key": project.forest_key(name)}
-    return report, target, {"forest": where, "smallest_pixels": smallest}
