@@ -6,6 +6,8 @@ what differs between dates everywhere (relative normalisation).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class UnlabelledNetwork(nn.Module):
         bands = len(sensor.bands)
         self.method, self.of = method, of
         self.encoder = encoder if method == "embedding" else None
-        self.vegetation = vegetation_bands(sensor) if of == "clearing" else None
+        self.vegetation = vegetation_bands(sensor, or_red=True) if of == "clearing" else None
         features = sum(self.encoder.dims) if self.encoder is not None else bands
         self.shift: Tensor
         self.spread: Tensor
@@ -104,30 +106,35 @@ class UnlabelledNetwork(nn.Module):
 
 def sees_vegetation(sensor: Sensor) -> bool:
     """Whether a loss of vegetation can be told."""
-    return None not in _vegetation(sensor)
+    return None not in _vegetation(sensor, ("swir16", "swir22", "red"))
 
 
-def vegetation_bands(sensor: Sensor) -> tuple[int, int]:
-    """Positions of near infrared and of short-wave infrared, or of red where there is none.
+def vegetation_bands(sensor: Sensor, *, or_red: bool = False) -> tuple[int, int]:
+    """Positions of near infrared and of short-wave infrared.
+
+    Parameters
+    ----------
+    or_red:
+        Take red where there is no short-wave infrared.
 
     Raises
     ------
     LabelError
-        The sensor has no near infrared, or neither of the others.
+        The sensor lacks one of them.
     """
-    infrared, other = _vegetation(sensor)
+    infrared, other = _vegetation(sensor, ("swir16", "swir22", *(["red"] if or_red else [])))
     if infrared is None or other is None:
         names = ", ".join(band.common_name or "?" for band in sensor.bands)
         raise LabelError(
-            "without labels, clearing is told by near infrared beside short-wave infrared or red, and"
-            f" {sensor.name} has {names}",
+            f"without labels, clearing is told by near infrared beside short-wave infrared{' or red' if or_red else ''}"
+            f", and {sensor.name} has {names}",
             "give the bands their common names (nir, swir16, red), set `of: any`, or label some clearings",
         )
     return infrared, other
 
 
-def _vegetation(sensor: Sensor) -> tuple[int | None, int | None]:
+def _vegetation(sensor: Sensor, others: Sequence[str]) -> tuple[int | None, int | None]:
     names = [band.common_name for band in sensor.bands]
-    infrared = next((names.index(name) for name in ("nir", "nir08") if name in names), None)
-    other = next((names.index(name) for name in ("swir16", "swir22", "red") if name in names), None)
+    found = (next((names.index(name) for name in side if name in names), None) for side in (("nir", "nir08"), others))
+    infrared, other = found
     return infrared, other
