@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import pickle
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ import zarr
 from numpy.typing import NDArray
 
 from geossl.cube import layout
+from geossl.cube import periods as spans
 from geossl.cube.arrays import column, subgroup
 from geossl.cube.collection import Collection
 from geossl.cube.reduce import RULES, score
@@ -57,10 +59,10 @@ class _Job:
     revision: int
 
 
-def composite_name(collection: str, settings: CompositeSettings) -> str:
-    """Name of the collection that holds the composites."""
+def composite_name(collection: str, settings: CompositeSettings, *, named: bool = False) -> str:
+    """Name of the collection that holds the composites of equal periods, or of periods that somebody named."""
     rule = "" if settings.rule == "median" else f"-{settings.rule}"
-    return f"{collection}-P{settings.months}M{rule}"
+    return f"{collection}-{'periods' if named else f'P{settings.months}M'}{rule}"
 
 
 def composite(
@@ -69,18 +71,26 @@ def composite(
     settings: CompositeSettings,
     client: Client | None = None,
     progress: Progress = silent,
+    *,
+    named: Sequence[str] | None = None,
 ) -> str:
     """Bring the composites of a collection up to date; returns the name of their collection.
 
     A composite is made again, with the next revision, where other scenes (or other revisions of them)
     belong to it now; any other is left alone.
 
+    Parameters
+    ----------
+    named:
+        Make these periods, such as ``2020-06-01/P4M``, in a collection of their own, where they may overlap;
+        None: equal periods of ``settings.months`` wherever there are scenes.
+
     Raises
     ------
     StoreError
         There is no such collection, or it holds composites itself.
     """
-    name = composite_name(collection, settings)
+    name = composite_name(collection, settings, named=named is not None)
     source = cube.view().collection(collection)
     if source.kind != "scenes":
         raise StoreError(f"collection {collection!r} holds composites itself", "name a collection of scenes")
@@ -88,7 +98,13 @@ def composite(
     for tile_ids in itertools.batched(source.tile_ids, _TILES_A_COMMIT):
         cube.transact(
             functools.partial(
-                _update, cube=cube, collection=collection, tile_ids=tile_ids, settings=settings, client=client
+                _update,
+                cube=cube,
+                collection=collection,
+                tile_ids=tile_ids,
+                settings=settings,
+                client=client,
+                named=named,
             )
         )
         done += len(tile_ids)
@@ -103,12 +119,13 @@ def _update(
     tile_ids: tuple[str, ...],
     settings: CompositeSettings,
     client: Client | None,
+    named: Sequence[str] | None,
 ) -> str | None:
     # the scenes as this session shows them: what is committed fits to what it was made from
     source = cube.view(session.snapshot_id).collection(collection)
-    name = composite_name(collection, settings)
+    name = composite_name(collection, settings, named=named is not None)
     root = zarr.open_group(session.store, mode="r+")
-    jobs = [job for tile_id in tile_ids for job in _plan(source, root, name, tile_id, settings)]
+    jobs = [job for tile_id in tile_ids for job in _plan(source, root, name, tile_id, settings, named)]
     if not jobs:
         return None
     grid = source.grid.plain
@@ -134,7 +151,14 @@ def _update(
     return f"{len(jobs)} composite(s) of {source.name}"
 
 
-def _plan(source: Collection, root: zarr.Group, name: str, tile_id: str, settings: CompositeSettings) -> list[_Job]:
+def _plan(
+    source: Collection,
+    root: zarr.Group,
+    name: str,
+    tile_id: str,
+    settings: CompositeSettings,
+    named: Sequence[str] | None,
+) -> list[_Job]:
     """The composites of one tile that are missing or made from other steps than there are now."""
     made: dict[str, tuple[int, str, int]] = {}
     if f"{name}/{tile_id}" in root:
@@ -145,13 +169,19 @@ def _plan(source: Collection, root: zarr.Group, name: str, tile_id: str, setting
             period: (step, checksum, revision)
             for step, (period, checksum, revision) in enumerate(zip(*columns, strict=True))
         }
-    members: dict[str, list[int]] = {period: [] for period in made}
-    starts = periods(source.times(tile_id), settings.months)
-    for step, (start, clear) in enumerate(zip(starts, source.clear_fraction(tile_id), strict=True)):
-        if clear > 0:
-            members.setdefault(f"{start}-01/P{settings.months}M", []).append(step)
+    times, clear = source.times(tile_id), source.clear_fraction(tile_id)
+    members: dict[str, list[int]] = {period: [] for period in made if named is None or period in named}
+    if named is None:
+        for step, start in enumerate(periods(times, settings.months)):
+            if clear[step] > 0:
+                members.setdefault(f"{start}-01/P{settings.months}M", []).append(step)
+    else:
+        months = times.astype("datetime64[M]")
+        for period in dict.fromkeys(named):
+            first, end = spans.bounds(period)
+            if steps := np.flatnonzero((months >= first) & (months < end) & (clear > 0)).tolist():
+                members[period] = steps
     ids, sums, revisions = source.scene_ids(tile_id), source.checksums(tile_id), source.revisions(tile_id)
-    times = source.times(tile_id)
     jobs = []
     following = len(made)
     for period, steps in sorted(members.items()):
@@ -161,7 +191,7 @@ def _plan(source: Collection, root: zarr.Group, name: str, tile_id: str, setting
         step, old, revision = made.get(period, (following, None, -1))
         if checksum == old:
             continue
-        jobs.append(_Job(tile_id, period, _middle(period, settings), tuple(steps), checksum, step, revision + 1))
+        jobs.append(_Job(tile_id, period, spans.middle(period), tuple(steps), checksum, step, revision + 1))
         following += period not in made
     return jobs
 
@@ -171,14 +201,6 @@ def periods(times: NDArray[np.datetime64], months: int) -> NDArray[np.datetime64
     epoch = np.datetime64("0000-01", "M")
     since = (times.astype("datetime64[M]") - epoch).astype(np.int64)
     return epoch + since // months * months
-
-
-def _middle(period: str, settings: CompositeSettings) -> np.datetime64:
-    """The time that a composite is given: so the nearest composite to a date is the one that contains it."""
-    first = np.datetime64(period.partition("/")[0], "M")
-    months = (first, first + np.timedelta64(settings.months, "M"))
-    start, end = (month.astype("datetime64[ns]") for month in months)
-    return np.datetime64(start + (end - start) // 2, "ns")
 
 
 def _make(
@@ -192,7 +214,7 @@ def _make(
     image = np.full((len(source.sensor.bands), *tile.shape), nodata, radiometry.dtype)
     count = np.zeros(tile.shape, np.uint16)
     seen = source.chunk_clear(job.tile_id)
-    best = _best(job, source, settings) if settings.rule == "best-pixel" else None
+    best = _best(job, source) if settings.rule == "best-pixel" else None
     for row, col in np.ndindex(seen.shape[1:]):
         window = np.s_[row * CHUNK : (row + 1) * CHUNK, col * CHUNK : (col + 1) * CHUNK]
         steps = np.array([step for step in job.sources if seen[step, row, col] > 0])
@@ -212,11 +234,12 @@ def _make(
     return pickle.dumps(session), layout.chunk_fractions(count > 0)
 
 
-def _best(job: _Job, source: Collection, settings: CompositeSettings) -> NDArray[np.int32]:
+def _best(job: _Job, source: Collection) -> NDArray[np.int32]:
     """(H, W) step with the best score, of equals the earliest; one plane at a time, for the whole tile, since
     clouds beyond a window's border count too."""
     times, qualities = source.times(job.tile_id), source.quality(job.tile_id)
-    spread = settings.months * _DAYS_A_MONTH / 4
+    first, end = spans.bounds(job.period)
+    spread = float((end - first).astype(int)) * _DAYS_A_MONTH / 4
     best = np.full(source.tile(job.tile_id).shape, -1, np.int32)
     highest = np.full(best.shape, -np.inf, np.float32)
     for step in job.sources:

@@ -1,4 +1,7 @@
-"""Change between two dates: one encoder on both images, and a head on the two sets of features."""
+"""Change between two dates: one encoder on both images, and a head on the two sets of features.
+
+The first class of the legend is no change, every other one a change: simply change, or from what to what.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import datetime as dt
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 import geossl
 from geossl.augment import Normalize
@@ -22,7 +26,7 @@ from geossl.errors import LabelError
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
-from geossl.scores import average_precision, best_threshold
+from geossl.scores import average_precision, best_threshold, confusion, macro_f1
 
 
 def fit(
@@ -30,8 +34,8 @@ def fit(
 ) -> TrainedTask:
     """Learn a two-date change model from the labels in training blocks.
 
-    Validation blocks stop the training and set the threshold; test blocks are never read. The second
-    class of the legend is change.
+    Validation blocks stop the training and set the threshold between no change and change of any class; test
+    blocks are never read.
 
     Parameters
     ----------
@@ -41,7 +45,7 @@ def fit(
     Raises
     ------
     LabelError
-        The labels in training or validation blocks lack one of the two classes.
+        The labels in training or validation blocks are all of one class.
     RadiometryError
         The encoder was made for other imagery than the collection's.
     """
@@ -49,10 +53,13 @@ def fit(
         card.sensor, data.sensor, us=f"the encoder {card.id}", them=f"the collection {data.collection.name}"
     )
     require_change(data)
-    data.require_labels(TRAIN)
+    counts = data.require_labels(TRAIN)
     data.require_labels(VAL)
+    names = data.legend.names
+    notes = [f"no training label is {n!r}: it is not learnt" for n, c in zip(names, counts, strict=True) if not c]
     torch.manual_seed(settings.seed)
-    network = ChangeNetwork(copy.deepcopy(encoder), 2, settings.finetune.head)
+    classes = len(data.legend)
+    network = ChangeNetwork(copy.deepcopy(encoder), classes, settings.finetune.head)
     train, judges = labelled_chips(data, settings.finetune, labels=settings.labels, seed=settings.seed)
     trained = finetune(
         network,
@@ -65,9 +72,9 @@ def fit(
         seed=settings.seed,
         progress=progress,
     )
-    threshold = best_threshold(trained.truth, _logit(trained.logits))
-    shifted = trained.logits - np.array([0, threshold], np.float32)
-    taught = np.bincount(train.label.ravel(), minlength=256)[:2]
+    threshold = best_threshold(trained.truth > 0, of_change(trained.logits)) if (trained.truth > 0).any() else 0.0
+    shifted = trained.logits - np.array([0, *[threshold] * (classes - 1)], np.float32)
+    taught = np.bincount(train.label.ravel(), minlength=256)[:classes]
     return TrainedTask.create(
         TaskCard(
             task="change",
@@ -78,12 +85,13 @@ def fit(
             head=TRAINED[settings.finetune.head],
             features="encoder",
             encoder=card.id,
-            labels=dict(zip(data.legend.names, map(int, taught), strict=True)),
+            labels=dict(zip(names, map(int, taught), strict=True)),
             snapshot=data.collection.snapshot,
             settings=settings.model_dump(mode="json"),
             validation=trained.score,
             temperature=temperature(shifted, trained.truth),
             threshold=threshold,
+            notes=tuple(notes),
             code_version=geossl.__version__,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         ),
@@ -92,18 +100,22 @@ def fit(
 
 
 def require_change(data: TaskData) -> None:
-    """Refuse data that are not two dates with two classes."""
-    if len(data.dates) != 2 or None in data.dates or len(data.legend) != 2:
+    """Refuse data that are not two dates with labels of change."""
+    if len(data.dates) != 2 or None in data.dates or data.labels.task != "change":
         raise LabelError(
-            f"labels {data.labels.name!r} have {len(data.dates)} dates and {len(data.legend)} classes; "
-            "change needs a date before, a date after, and the classes no change and change"
+            f"labels {data.labels.name!r} have {len(data.dates)} date(s) and are of {data.labels.task}; change needs a"
+            " date before and a date after",
+            "let the task's `kind` be change, with `before` and `after`",
         )
 
 
 def score(truth: NDArray[np.uint8], logits: NDArray[np.float32]) -> float:
-    """Average precision of change: (N,) and (N, 2)."""
-    return average_precision(truth == 1, _logit(logits))
+    """What stops a training, of (N,) and (N, K): average precision of change, or macro F1 of more classes than two."""
+    if logits.shape[1] == 2:
+        return average_precision(truth == 1, of_change(logits))
+    return float(macro_f1(confusion(truth, logits.argmax(axis=1), logits.shape[1])))
 
 
-def _logit(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    return logits[:, 1] - logits[:, 0]
+def of_change(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, K) → (N,) the logit of change of any class against no change."""
+    return logsumexp(logits[:, 1:], axis=1) - logits[:, 0]

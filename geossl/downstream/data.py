@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geossl.chips.split import TRAIN, VAL, Split
 from geossl.cube.collection import Collection, Labels
-from geossl.downstream.images import DatedImages
+from geossl.downstream.images import DatedImages, Forest
 from geossl.errors import LabelError
 from geossl.legend import NO_LABEL, Legend
 
@@ -39,7 +39,7 @@ class Ground:
 
     tile_id: str
     label: NDArray[np.uint8]
-    """Class position, NO_LABEL where unlabelled or not seen at every date."""
+    """Class position, NO_LABEL where unlabelled, not seen at every date, or not asked for."""
     subset: NDArray[np.uint8]
     block: NDArray[np.int32]
 
@@ -99,12 +99,19 @@ class TaskData(DatedImages):
     Parameters
     ----------
     dates:
-        The wanted date of each image; None: the newest. By default one image for land cover, and the
+        The wanted date of each image, see :class:`DatedImages`. By default one image for land cover, and the
         labels' own two dates for change.
+    forest:
+        Labels elsewhere neither teach nor judge.
     """
 
     def __init__(
-        self, collection: Collection, labels: Labels, split: Split, dates: Sequence[dt.date | None] | None = None
+        self,
+        collection: Collection,
+        labels: Labels,
+        split: Split,
+        dates: Sequence[dt.date | str | None] | None = None,
+        forest: Forest | None = None,
     ) -> None:
         if labels.grid != collection.grid.plain:
             raise LabelError(
@@ -112,7 +119,7 @@ class TaskData(DatedImages):
             )
         if dates is None:
             dates = (labels.before, labels.after) if labels.task == "change" else (None,)
-        super().__init__(collection, dates)
+        super().__init__(collection, dates, forest)
         self.labels = labels
         self.split = split
         with_labels = set(labels.tile_ids)
@@ -124,11 +131,11 @@ class TaskData(DatedImages):
 
     def ground(self, tile_id: str) -> Ground | None:
         """Labels and subsets of a tile; None where its images are missing."""
-        if (steps := self.steps(tile_id)) is None:
+        if self.steps(tile_id) is None:
             return None
         tile = self.collection.tile(tile_id)
         label = self.legend.to_index(self.labels.read(tile_id))
-        label[~self.valid(tile_id, steps).all(axis=0)] = NO_LABEL
+        label[~self.asked(tile_id)] = NO_LABEL
         return Ground(tile_id, label, self.split.subset_mask(tile), self.split.block_id(tile))
 
     def grounds(self) -> Iterator[tuple[int, Ground]]:

@@ -62,6 +62,7 @@ def evaluate_task(
     settings: EvaluateSettings,
     *,
     name: str,
+    encoder: Encoder | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Score a trained task and its floors on test blocks.
@@ -72,16 +73,18 @@ def evaluate_task(
         The card of the encoder that the task started from, and the settings that it was fitted with.
     name:
         What the task is called in the rows.
+    encoder:
+        The one that the task started from; with it a change map by its distance alone is among the floors.
     """
     ours = PRETRAINED if task.card.encoder else WITHOUT_ENCODER
     contenders = [contender(ours, task)]
     if settings.floors and isinstance(fitted_with, ChangeSettings):
-        contenders += change_floors(data, card, fitted_with, progress=progress)
+        contenders += change_floors(data, encoder, card, fitted_with, progress=progress)
     elif settings.floors and isinstance(fitted_with, LandcoverSettings):
         contenders += landcover_floors(data, task, card, fitted_with, progress=progress)
     counts = count(data, contenders, every=settings.every, progress=progress)
     found = _evaluation(
-        task.card.task,
+        "from-to change" if task.dates == 2 and len(data.legend) > 2 else task.card.task,
         {model: [c] for model, c in counts.items()},
         {ours: [other.name for other in contenders[1:]]},
         task=name,

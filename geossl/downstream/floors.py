@@ -7,7 +7,7 @@ statistics more.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from geossl import probe
 from geossl.bands import Statistics
 from geossl.chips.split import TRAIN, VAL
-from geossl.downstream import change, landcover, neighbourhood
+from geossl.downstream import change, landcover, neighbourhood, unlabelled
 from geossl.downstream.data import Describe, TaskData
 from geossl.downstream.describe import by_statistics, normalized
 from geossl.downstream.finetune import labelled_chips
 from geossl.downstream.heldout import Contender, Decide
-from geossl.downstream.settings import ChangeSettings, LandcoverSettings
+from geossl.downstream.relative import UnlabelledNetwork, sees_vegetation
+from geossl.downstream.settings import ChangeSettings, LandcoverSettings, UnlabelledMethod
 from geossl.downstream.task import TRAINED, TrainedTask
 from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
@@ -91,25 +92,86 @@ def landcover_floors(
 
 
 def change_floors(
-    data: TaskData, card: Card, settings: ChangeSettings, *, progress: Progress = silent
+    data: TaskData, encoder: Encoder | None, card: Card, settings: ChangeSettings, *, progress: Progress = silent
 ) -> list[Contender]:
-    """Everything that a change model has to beat, with the same labels and thresholds from the same blocks."""
+    """Everything that a change model has to beat: with the same labels, and without any.
+
+    Parameters
+    ----------
+    encoder:
+        The pretrained one, whose distance is among the maps without labels; None: it is not.
+    """
+    lengths = _lengths if len(data.legend) == 2 else _forests  # of more classes than two, a length tells none
+    floors = lengths(data, card, settings, progress)
+    scratch, unlearnt = random_encoder(card, settings.seed)
+    whole = settings.finetune.model_copy(update=FROM_NOTHING)
+    same = settings.model_copy(update={"finetune": whole})
+    floors.append(contender(SCRATCH, change.fit(data, scratch, unlearnt, same, progress=progress)))
+    if len(data.legend) == 2:
+        floors += _without_labels(data, encoder, card, settings, progress)
+    return [_majority(data, floors[0].describe), *floors]
+
+
+def _lengths(data: TaskData, card: Card, settings: ChangeSettings, progress: Progress) -> list[Contender]:
+    """Lengths of change vectors, with thresholds from the labels in validation blocks."""
     _, judges = labelled_chips(data, settings.finetune, labels=settings.labels, seed=settings.seed)
     known = judges.label != NO_LABEL
+    variates = unlabelled.fit(data, None, card, ChangeSettings(method="irmad", of="any"), progress=progress)
+    describes = {
+        "CVA": change_vector(card.statistics, 1),
+        "CVA, 5×5 means": change_vector(card.statistics, 5),
+        "IR-MAD": _distance(variates),
+    }
     floors = []
-    for done, (name, side) in enumerate((("CVA", 1), ("CVA, 5×5 means", 5))):
-        progress("floors", done, 3)
-        describe = change_vector(card.statistics, side)
+    for done, (name, describe) in enumerate(describes.items()):
+        progress("floors", done, len(describes))
         magnitude = np.stack(
             [describe(image, valid)[0] for image, valid in zip(judges.image, judges.valid, strict=True)]
         )
         threshold = best_threshold(judges.label[known] == 1, magnitude[known])
         floors.append(Contender(name, describe, _from_threshold(threshold)))
-    progress("floors", 2, 3)
-    encoder, unlearnt = random_encoder(card, settings.seed)
-    whole = settings.finetune.model_copy(update=FROM_NOTHING)
-    scratch = change.fit(data, encoder, unlearnt, settings.model_copy(update={"finetune": whole}), progress=progress)
-    return [_majority(data, floors[0].describe), *floors, contender(SCRATCH, scratch)]
+    return floors
+
+
+def _forests(data: TaskData, card: Card, settings: ChangeSettings, progress: Progress) -> list[Contender]:
+    """Random forests on the bands of both dates, and on their means of 5 × 5 pixels as well."""
+    pixels = data.sample(min(settings.labels or landcover.HEAD_PIXELS, landcover.HEAD_PIXELS), seed=settings.seed)
+    describe = both_dates(card.statistics, 5)
+    table = data.gather(pixels, describe)
+    floors: list[Contender] = []
+    for name, width in (("pixel", table.shape[1] // 2), ("5×5 means", table.shape[1])):
+        progress("floors", len(floors), 2)
+        forest = probe.RandomForest(len(data.legend), settings.seed).fit(table[:, :width], pixels.label)
+        floors.append(Contender(f"random forest, {name}", describe, _on_first(width, forest)))
+    return floors
+
+
+def _without_labels(
+    data: TaskData, encoder: Encoder | None, card: Card, settings: ChangeSettings, progress: Progress
+) -> list[Contender]:
+    """The maps that nobody labelled anything for, as they would be published."""
+    of = settings.of if sees_vegetation(data.sensor) else "any"
+    found = []
+    for method in get_args(UnlabelledMethod):
+        if method != "embedding" or encoder is not None:
+            chosen = ChangeSettings(method=method, of=of)
+            found.append(
+                contender(f"no labels, {method}", unlabelled.fit(data, encoder, card, chosen, progress=progress))
+            )
+    return found
+
+
+def _distance(task: TrainedTask) -> Describe:
+    """(1, H, W) how far each pixel moved, as a task without labels tells it."""
+    network = task.network
+    assert isinstance(network, UnlabelledNetwork)
+
+    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            relative = network.relative(torch.from_numpy(normalized(image, valid, task.statistics))[None])
+            return np.where(valid.all(axis=0), network.distance(relative)[0].numpy(), np.float32(0))[None]
+
+    return describe
 
 
 def random_encoder(card: Card, seed: int) -> tuple[Encoder, Card]:
@@ -127,6 +189,17 @@ def change_vector(statistics: Statistics, side: int) -> Describe:
         before, after = normalized(image, valid, statistics)
         difference = neighbourhood.window_mean(after - before, valid.all(axis=0), side)
         return np.sqrt((difference**2).sum(axis=0, keepdims=True))
+
+    return describe
+
+
+def both_dates(statistics: Statistics, side: int) -> Describe:
+    """The normalised bands of both dates, then their means over side × side pixels."""
+
+    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        dates = normalized(image, valid, statistics)
+        means = [neighbourhood.window_mean(date, seen, side) for date, seen in zip(dates, valid, strict=True)]
+        return np.concatenate([*dates, *means])
 
     return describe
 

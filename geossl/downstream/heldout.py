@@ -133,6 +133,13 @@ class Measure:
 
 CALIBRATION = Measure("calibration_error", lambda c: c.reliability, scores.calibration_error)
 
+
+def _of_any_change(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(..., K, K) → (..., 2, 2): no change, and change of any class."""
+    rows = np.stack([counts[..., :1, :].sum(-2), counts[..., 1:, :].sum(-2)], axis=-2)
+    return np.stack([rows[..., :1].sum(-1), rows[..., 1:].sum(-1)], axis=-1)
+
+
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "landcover": (
         *(Measure(name, lambda c: c.confusion, metric) for name, metric in scores.METRICS.items()),
@@ -143,8 +150,13 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
         Measure("f1", lambda c: c.confusion, lambda counts: scores.f1(counts)[..., 1]),
         CALIBRATION,
     ),
+    "from-to change": (
+        *(Measure(name, lambda c: c.confusion, metric) for name, metric in scores.METRICS.items()),
+        Measure("f1_of_change", lambda c: c.confusion, lambda counts: scores.f1(_of_any_change(counts))[..., 1]),
+        CALIBRATION,
+    ),
 }
-"""What is reported of each kind of task."""
+"""What is reported of each kind of task; change of more classes than two is from-to change."""
 
 
 def score_rows(

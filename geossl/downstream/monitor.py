@@ -33,7 +33,7 @@ from geossl.cube.collection import Collection
 from geossl.downstream.data import CONTEXT, CORE, quotas, windows
 from geossl.downstream.finetune import temperature
 from geossl.downstream.neighbourhood import multi_scale
-from geossl.downstream.networks import vegetation_bands
+from geossl.downstream.relative import vegetation_bands
 from geossl.downstream.unlabelled import otsu
 from geossl.errors import LabelError
 from geossl.imagery.clouds import is_clear

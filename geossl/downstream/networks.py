@@ -14,16 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geossl.bands import Sensor
 from geossl.downstream import neighbourhood
-from geossl.errors import LabelError
 from geossl.features import hypercolumns
 from geossl.nets.decoders import ChangeHead, dense_head
 from geossl.nets.encoder import Encoder
 from geossl.nets.settings import HeadName
-
-STEEPNESS = 4.0
-"""Logit of a pixel whose unlabelled score is twice the threshold."""
 
 
 class LandcoverNetwork(nn.Module):
@@ -108,63 +103,3 @@ def statistics_of(image: Tensor, valid: Tensor) -> Tensor:
     pairs = zip(image.cpu().numpy(), valid.cpu().numpy(), strict=True)
     parts: Sequence[Tensor] = [torch.from_numpy(neighbourhood.multi_scale(*pair)) for pair in pairs]
     return torch.stack(list(parts)).to(image.device)
-
-
-class UnlabelledNetwork(nn.Module):
-    """(B, 2, C, H, W) normalised images → logits (B, 2, H, W) of no change and clearing."""
-
-    def __init__(self, encoder: Encoder, sensor: Sensor) -> None:
-        super().__init__()
-        bands = len(sensor.bands)
-        self.encoder = encoder
-        self.vegetation = vegetation_bands(sensor)
-        self.shift: Tensor
-        self.spread: Tensor
-        self.feature_spread: Tensor
-        self.threshold: Tensor
-        self.register_buffer("shift", torch.zeros(2, bands))
-        self.register_buffer("spread", torch.ones(2, bands))
-        self.register_buffer("feature_spread", torch.ones(sum(encoder.dims)))
-        self.register_buffer("threshold", torch.ones(()))
-
-    def relative(self, image: Tensor) -> Tensor:
-        """Each date with zero mean and unit spread per band over the area."""
-        return (image - self.shift[None, :, :, None, None]) / self.spread[None, :, :, None, None]
-
-    def movement(self, image: Tensor) -> Tensor:
-        """(B, 2, C, H, W) relative images → (B, ΣD, H, W), after minus before."""
-        before, after = (hypercolumns(self.encoder, image[:, date]) for date in (0, 1))
-        return after - before
-
-    def score(self, image: Tensor) -> Tensor:
-        """(B, 2, C, H, W) normalised images → (B, H, W), 0 where no vegetation was lost."""
-        image = self.relative(image)
-        moved = (self.movement(image) / self.feature_spread[None, :, None, None]).square().mean(dim=1).sqrt()
-        infrared, shortwave = (image[:, :, band] for band in self.vegetation)
-        drop = (infrared - shortwave)[:, 0] - (infrared - shortwave)[:, 1]
-        rise = shortwave[:, 1] - shortwave[:, 0]
-        return (moved * torch.minimum(drop, rise).clamp(min=0)).sqrt()
-
-    def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
-        logit = STEEPNESS * (self.score(image) / self.threshold - 1)
-        return torch.stack([torch.zeros_like(logit), logit], dim=1)
-
-
-def vegetation_bands(sensor: Sensor) -> tuple[int, int]:
-    """Positions of near infrared and short-wave infrared.
-
-    Raises
-    ------
-    LabelError
-        The sensor lacks one of them.
-    """
-    names = [band.common_name for band in sensor.bands]
-    infrared = next((names.index(name) for name in ("nir", "nir08") if name in names), None)
-    shortwave = next((names.index(name) for name in ("swir16", "swir22") if name in names), None)
-    if infrared is None or shortwave is None:
-        raise LabelError(
-            f"without labels, clearing is told by near and short-wave infrared, and {sensor.name} has"
-            f" {', '.join(name or '?' for name in names)}",
-            "give the bands their common names (nir, swir16), or label some clearings",
-        )
-    return infrared, shortwave

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -83,9 +84,25 @@ class LandcoverSettings(_Settings):
     finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)
 
 
-class ChangeSettings(_Settings):
-    """How a two-date change model is learnt."""
+UnlabelledMethod = Literal["embedding", "irmad", "cva"]
+"""How far a pixel moved between two dates is told without labels."""
 
+Of = Literal["clearing", "any"]
+"""What a change map without labels is of."""
+
+
+class ChangeSettings(_Settings):
+    """How a two-date change model is learnt; without labels, only the first two count."""
+
+    method: UnlabelledMethod = Field(
+        "irmad",
+        description="without labels: embedding (distance of the encoder's features), irmad (Nielsen 2007) or cva "
+        "(length of the change vector); the last two need no pretraining",
+    )
+    of: Of = Field(
+        "clearing",
+        description="without labels: clearing counts what moved and lost vegetation, any whatever moved",
+    )
     labels: int | None = Field(
         None,
         gt=1,
@@ -94,6 +111,42 @@ class ChangeSettings(_Settings):
     )
     seed: int = Field(0, ge=0, description="Draws the labelled pixels, initial weights and order of windows.")
     finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)
+
+
+class IndexForest(_Settings):
+    """Forest by vegetation indices of the earlier image; at least one of them."""
+
+    kind: Literal["index"]
+    ndvi: float | None = Field(None, ge=-1, le=1, description="least (nir - red) / (nir + red)")
+    ndmi: float | None = Field(
+        None, ge=-1, le=1, description="least (nir - swir) / (nir + swir); water has much of it, so set ndvi as well"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> IndexForest:
+        if self.ndvi is None and self.ndmi is None:
+            raise ValueError("forest by index needs ndvi, ndmi or both")
+        return self
+
+
+class RasterForest(_Settings):
+    """Forest by a raster on any grid."""
+
+    kind: Literal["raster"]
+    path: Path = Field(description="GeoTIFF of whole numbers; relative to the project file")
+    values: tuple[int, ...] = Field((1,), min_length=1, description="its numbers that mean forest")
+
+
+class LandcoverForest(_Settings):
+    """Forest by the model of a land-cover task, applied to the earlier image."""
+
+    kind: Literal["landcover"]
+    task: str = Field(description="name of the land-cover task")
+    classes: tuple[str, ...] = Field(("forest",), min_length=1, description="its classes that are forest")
+
+
+ForestSettings = Annotated[IndexForest | RasterForest | LandcoverForest, Field(discriminator="kind")]
+"""Where change is looked for: what was forest before."""
 
 
 class EvaluateSettings(_Settings):

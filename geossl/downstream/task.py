@@ -26,7 +26,8 @@ from geossl.augment import Normalize
 from geossl.bands import Sensor, Statistics
 from geossl.downstream.data import CONTEXT
 from geossl.downstream.finetune import device
-from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork, UnlabelledNetwork
+from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork
+from geossl.downstream.relative import UnlabelledNetwork
 from geossl.downstream.trees import Forest, ForestNetwork
 from geossl.errors import GeosslError, StoreError
 from geossl.files import write_bytes
@@ -72,7 +73,8 @@ class TaskCard:
     temperature: float = 1.0
     """What logits are divided by."""
     threshold: float = 0.0
-    """Change only: the logit of change from which a pixel is called changed; predictions cross 0.5 there."""
+    """Change only: the logit of change of any class from which a pixel is called changed; with two classes,
+    predictions cross 0.5 there."""
     notes: tuple[str, ...] = ()
     """What a reader of the scores should know."""
     scores: tuple[Mapping[str, Any], ...] = ()
@@ -180,7 +182,7 @@ class TrainedTask:
         with torch.inference_mode():
             x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), seen)
             logits = network(F.pad(x, pad), F.pad(seen, pad))[..., :height, :width]
-            logits[:, -1] -= self.card.threshold
+            logits[:, 1:] -= self.card.threshold
             proba = (logits / self.card.temperature).softmax(dim=1) * seen.all(dim=1, keepdim=True)
         return proba.cpu().numpy()
 
@@ -197,7 +199,8 @@ def build_network(card: TaskCard, state: Mapping[str, Tensor]) -> nn.Module:
     encoder = build_encoder(card.architecture, card.sensor.bands)
     network: nn.Module
     if card.head == "unlabelled":
-        network = UnlabelledNetwork(encoder, card.sensor)
+        method, of = card.settings.get("method", "embedding"), card.settings.get("of", "clearing")
+        network = UnlabelledNetwork(method, of, encoder, card.sensor)
     elif card.head in TRAINED.values():
         kind: HeadName = "linear" if card.head == "linear" else "fpn"
         of_task = ChangeNetwork if card.task == "change" else LandcoverNetwork

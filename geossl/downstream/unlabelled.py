@@ -1,20 +1,19 @@
-"""A first clearing map that costs no label: where the encoder sees change and vegetation was lost.
+"""A first change map that costs no label: how far each pixel moved between two dates, and what it lost.
 
-Each date is first brought to zero mean and unit spread per band over the area, which takes out what
-differs between dates everywhere (relative normalisation, as for change vector analysis; Malila 1980).
-A pixel's score is the geometric mean of
+Three ways to tell how far (:class:`~geossl.downstream.settings.ChangeSettings` chooses):
 
-- how far its hypercolumns moved, in units of their spread, and
-- how much vegetation it lost: the drop of near infrared against short-wave infrared (Key & Benson 2006),
-  or the rise of the latter, whichever is less, so that new water and new crops do not count.
+- ``embedding``: the root mean square difference of the encoder's hypercolumns, in units of their spread;
+- ``cva``: the length of the change vector of the bands (Malila 1980);
+- ``irmad``: that of the MAD variates, whose square follows a χ² distribution where nothing changed (Nielsen 2007).
 
-The threshold is Otsu's (1979) between the two groups of scores.
+A map of clearings takes its geometric mean with the vegetation that was lost, a map of any change takes it as
+it is. The threshold is Otsu's (1979) between the two groups of scores.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,74 +25,98 @@ from geossl.augment import Normalize
 from geossl.bands import require_same_radiometry
 from geossl.downstream.data import windows
 from geossl.downstream.images import DatedImages
-from geossl.downstream.networks import UnlabelledNetwork
+from geossl.downstream.irmad import irmad
+from geossl.downstream.relative import UnlabelledNetwork
+from geossl.downstream.settings import ChangeSettings
 from geossl.downstream.task import TaskCard, TrainedTask
 from geossl.errors import LabelError
-from geossl.legend import CHANGE
+from geossl.legend import CHANGE, LandClass, Legend
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
 
-SAMPLE = 64
-"""Most windows from which spreads and the threshold are estimated."""
+SAMPLE = 16
+"""Most windows from which the threshold is estimated: some 600,000 pixels."""
+
+FEW = 8
+"""Most of these from which the spread of the movement is estimated."""
+
+PIXELS = 200_000
+"""Most pixels from which MAD variates are estimated."""
+
+ANY = Legend((CHANGE.classes[0], LandClass(1, "change", "#d7191c")), title="Change")
+"""The legend of a map of any change."""
 
 
 def fit(
-    images: DatedImages, encoder: Encoder, card: Card, *, seed: int = 0, progress: Progress = silent
+    images: DatedImages,
+    encoder: Encoder | None,
+    card: Card,
+    settings: ChangeSettings,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> TrainedTask:
-    """Estimate spreads and the threshold from the two dates themselves.
+    """Estimate what is usual, and the threshold, from the two dates themselves.
 
     Parameters
     ----------
     images:
-        Two dates of a collection.
+        Two dates of a collection; where they know the forest, only that is looked at.
     encoder, card:
-        The pretrained encoder and its card, whose statistics normalise the images.
+        The pretrained encoder, which ``embedding`` alone needs, and its card, whose statistics normalise the
+        images.
 
     Raises
     ------
     LabelError
-        The sensor has no near and no short-wave infrared, or no pixel was seen at both dates.
+        A date has no image, or no pixel was seen at both; or clearings are wanted and the sensor lacks the bands.
     """
     require_same_radiometry(
         card.sensor, images.sensor, us=f"the encoder {card.id}", them=f"the collection {images.collection.name}"
     )
-    network = UnlabelledNetwork(encoder, images.sensor).eval()
+    network = UnlabelledNetwork(settings.method, settings.of, encoder, images.sensor).eval()
     normalize = Normalize.from_statistics(card.statistics)
-    pairs, seen = _sample(images, seed)
+    sample = _sample(images, seed)
     with torch.inference_mode():
-        valid = torch.from_numpy(seen)
-        x = normalize(torch.from_numpy(pairs), valid)  # (N, 2, C, S, S)
-        both = valid.all(dim=1)
+        x = normalize(torch.from_numpy(sample.image), torch.from_numpy(sample.valid))  # (N, 2, C, S, S)
+        asked = torch.from_numpy(sample.asked)
         for date in (0, 1):
-            pixels = x[:, date].movedim(1, -1)[both]
+            pixels = x[:, date].movedim(1, -1)[asked]
             network.shift[date] = pixels.mean(dim=0)
             network.spread[date] = pixels.std(dim=0).clamp(min=1e-6)
+        if settings.method == "irmad":
+            pairs = network.relative(x).movedim(2, -1).movedim(1, -2)[asked]  # (pixels, 2, C)
+            some = torch.from_numpy(np.random.default_rng(seed).permutation(len(pairs))[:PIXELS])
+            network.set_variates(irmad(*(date.numpy() for date in pairs[some].unbind(1))))
         squares, count = torch.zeros_like(network.feature_spread), 0
-        for i in range(len(x)):
-            moved = network.movement(network.relative(x[i : i + 1]))[0].movedim(0, -1)[both[i]]
+        few, steps = x[:FEW], min(FEW, len(x)) + len(x)
+        for i in range(len(few)):
+            moved = network.movement(network.relative(x[i : i + 1]))[0].movedim(0, -1)[asked[i]]
             squares += moved.square().sum(dim=0)
             count += len(moved)
-            progress("change without labels", i + 1, 2 * len(x))
-        network.feature_spread.copy_((squares / max(count, 1)).sqrt().clamp(min=1e-6))
+            progress("change without labels", i + 1, steps)
+        if settings.method != "irmad":  # whose variates have unit variance where nothing changed
+            network.feature_spread.copy_((squares / max(count, 1)).sqrt().clamp(min=1e-6))
         scores = []
         for i in range(len(x)):
-            scores.append(network.score(x[i : i + 1])[0][both[i]].numpy())
-            progress("change without labels", len(x) + i + 1, 2 * len(x))
+            scores.append(network.score(x[i : i + 1])[0][asked[i]].numpy())
+            progress("change without labels", len(few) + i + 1, steps)
         network.threshold.fill_(_threshold(np.concatenate(scores)))
+    looks = network.encoder is not None
     return TrainedTask.create(
         TaskCard(
             task="change",
-            legend=CHANGE,
+            legend=CHANGE if settings.of == "clearing" else ANY,
             sensor=images.sensor,
             statistics=card.statistics,
             architecture=card.architecture,
             head="unlabelled",
-            features="encoder",
-            encoder=card.id,
+            features="encoder" if looks else "statistics",
+            encoder=card.id if looks else "",
             labels={},
             snapshot=images.collection.snapshot,
-            settings={"seed": seed},
+            settings=settings.model_dump(mode="json"),
             validation=None,
             notes=("made without labels: look at it before you believe it",),
             code_version=geossl.__version__,
@@ -103,20 +126,37 @@ def fit(
     )
 
 
-def _sample(images: DatedImages, seed: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Up to :data:`SAMPLE` windows (N, 2, C, S, S) spread over the tiles, and where each date was seen."""
+@dataclass(frozen=True)
+class _Sample:
+    """N windows spread over the tiles."""
+
+    image: NDArray[Any]
+    """(N, 2, C, S, S) stored numbers."""
+    valid: NDArray[np.bool_]
+    """(N, 2, S, S) where each date was seen."""
+    asked: NDArray[np.bool_]
+    """(N, S, S) where both were, and where change is asked for."""
+
+
+def _sample(images: DatedImages, seed: int) -> _Sample:
+    """Up to :data:`SAMPLE` windows."""
     rng = np.random.default_rng(seed)
-    tiles: Sequence[str] = [tile_id for tile_id in images.collection.tile_ids if images.steps(tile_id) is not None]
-    found: list[tuple[NDArray[Any], NDArray[np.bool_]]] = []
+    tiles = rng.permutation(images.require_dates())[:SAMPLE].tolist()
+    found: list[tuple[NDArray[Any], ...]] = []
     for tile_id in tiles:
         image, valid = images.images(tile_id)
-        here = list(windows(image, valid, valid.all(axis=0)))
+        asked = images.asked(tile_id)
+        here = list(windows(image, np.concatenate([valid, asked[None]]), asked))
         few = rng.permutation(len(here))[: -(-SAMPLE // len(tiles))]
-        found.extend((here[i].image.copy(), here[i].valid.copy()) for i in few)
+        found.extend((here[i].image.copy(), here[i].valid[:2].copy(), here[i].valid[2].copy()) for i in few)
+    found = [found[i] for i in rng.permutation(len(found))]  # the first ones from all over
     if not found:
-        raise LabelError(f"no pixel of {images.collection.name!r} was seen at both dates", "choose other dates")
-    pairs, seen = zip(*found, strict=True)
-    return np.stack(pairs), np.stack(seen)
+        raise LabelError(
+            f"no pixel of {images.collection.name!r} was seen at both dates"
+            + (" and is forest before" if images.forest is not None else ""),
+            "choose other dates" + (", or another `forest`" if images.forest is not None else ""),
+        )
+    return _Sample(*(np.stack(part) for part in zip(*found, strict=True)))
 
 
 def otsu(values: NDArray[np.float32]) -> float:

@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ def publish_map(
     settings: MapSettings,
     polygon_codes: Collection[int] | None = None,
     pinned: Collection[str] = (),
+    tiles: Path | None = None,
+    about: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Release:
     """Publish what :func:`geossl.maps.predict.predict_map` left in :func:`tiles_folder`.
@@ -98,6 +100,10 @@ def publish_map(
         Classes to make polygons of; None: all.
     pinned:
         Ids of releases that something refers to: they stay, however many there are.
+    tiles:
+        Folder of the tiles where it is another one.
+    about:
+        What else the map follows from, for its lineage.
 
     One process at a time publishes a map.
 
@@ -108,7 +114,7 @@ def publish_map(
     """
     extent = Extent.of(grid, report.records)
     folder = root / name
-    release_id = _release_id(report, legend, settings, polygon_codes)
+    release_id = _release_id(report, legend, settings, polygon_codes, about)
     release = Release(release_id, name, folder / "releases" / release_id, fresh=True)
     if release.folder.is_dir():
         release = dataclasses.replace(release, fresh=False)
@@ -117,18 +123,26 @@ def publish_map(
             shutil.rmtree(abandoned)
         with aside(release.folder) as partial:
             partial.mkdir()
-            _build(partial, release, report, extent, legend, encoder, settings, polygon_codes, progress)
+            where = TileFolder(tiles or tiles_folder(root, name))
+            _build(partial, release, report, extent, legend, encoder, settings, polygon_codes, where, about, progress)
     _make_newest(release, root, legend.title or name, settings.keep, pinned)
     return release
 
 
-def _release_id(report: MapReport, legend: Legend, settings: MapSettings, polygon_codes: Collection[int] | None) -> str:
+def _release_id(
+    report: MapReport,
+    legend: Legend,
+    settings: MapSettings,
+    polygon_codes: Collection[int] | None,
+    about: Mapping[str, Any] | None,
+) -> str:
     """Last day of the map's imagery, and a hash of everything that it was made from."""
     content = [
         [record.to_dict() for record in report.records],
         legend.to_dict(),
         settings.minimum_ha,
         None if polygon_codes is None else sorted(polygon_codes),
+        *([dict(about)] if about else []),
     ]
     digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
     last = max(record.dates[1] for record in report.records if record.extent is not None)
@@ -144,10 +158,12 @@ def _build(
     encoder: str | None,
     settings: MapSettings,
     polygon_codes: Collection[int] | None,
+    tiles: TileFolder,
+    about: Mapping[str, Any] | None,
     progress: Progress,
 ) -> None:
     """Write all files of a release into ``folder``."""
-    tiles, records, name = TileFolder(release.folder.parents[1] / "tiles"), report.records, release.name
+    records, name = report.records, release.name
     classes, confidence = folder / f"{name}.tif", folder / f"{name}-confidence.tif"
     write_classes(classes, tiles, records, extent.grid, legend, progress)
     write_confidence(confidence, tiles, records, extent.grid, progress)
@@ -172,6 +188,7 @@ def _build(
         "seam": None if report.seam is None else dataclasses.asdict(report.seam),
         "minimum_ha": settings.minimum_ha,
         "polygons": count,
+        **(about or {}),
     }
     write_json(folder / f"{name}-lineage.json", {**lineage, "tiles": [record.to_dict() for record in records]})
     item = map_item(folder, name, release.id, legend=legend, extent=extent, records=records, lineage=lineage)

@@ -23,6 +23,7 @@ class MapSettings(BaseModel):
     minimum_ha: float = Field(
         default=0.5,
         ge=0,
-        description="minimum mapping unit of the polygons in hectares; smaller patches join their neighbours",
+        description="minimum mapping unit in hectares: of the polygons, where smaller patches join their neighbours, "
+        "and of the raster of change maps, where they become no change",
     )
     keep: int = Field(default=3, gt=0, description="how many releases of a map stay on disk; older ones are deleted")

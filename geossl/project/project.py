@@ -15,6 +15,7 @@ from geossl.chips.split import Split
 from geossl.cube.collection import Collection
 from geossl.cube.composite import composite_name
 from geossl.cube.repository import Cube
+from geossl.cube.settings import CompositeSettings
 from geossl.downstream.data import TaskData
 from geossl.downstream.images import DatedImages
 from geossl.errors import SceneError, SettingsError, StoreError
@@ -116,21 +117,36 @@ class Project:
     def task_data(self, name: str) -> TaskData | DatedImages:
         """The images of one task, with its labels and split where it has labels."""
         task = self.settings.tasks[name]
-        images = self.task_images()
+        images = self.task_images(name)
         dates = (task.before, task.after) if isinstance(task, ChangeTask) else (task.date,)
+        forest = None
+        if isinstance(task, ChangeTask) and task.forest is not None:
+            from geossl.project.forest import forest_of  # it may need torch
+
+            forest = forest_of(self, task.forest, DatedImages(images, (task.before,)))
         if task.labels is None:
-            return DatedImages(images, dates)
-        return TaskData(images, self.cube().view(images.snapshot).labels(name), self.split, dates)
+            return DatedImages(images, dates, forest)
+        return TaskData(images, self.cube().view(images.snapshot).labels(name), self.split, dates, forest)
 
     def task_key(self, name: str, *, images: bool = True) -> str:
         """Names everything that a task's model and scores follow from, but for the encoder; or but for images too."""
         labels = self.state.get(f"labels.{name}")
         return fingerprint(
-            images=content(self.task_images()) if images else None,
+            images=content(self.task_images(name)) if images else None,
             labels=labels.key if labels else None,
             task=self.settings.tasks[name],
             split=self.settings.split,
+            forest=self.forest_key(name),
         )
+
+    def forest_key(self, name: str) -> str | None:
+        """Names everything that a change task's forest follows from, but for the images; None where it asks for none."""
+        task = self.settings.tasks[name]
+        if not isinstance(task, ChangeTask) or task.forest is None:
+            return None
+        from geossl.project.forest import key_of
+
+        return key_of(self, task.forest)
 
     @property
     def embeddings(self) -> Path:
@@ -189,13 +205,31 @@ class Project:
         composite = self.settings.composite
         return None if composite is None else composite_name(self.sensor.name, composite)
 
-    def task_images(self) -> Collection:
-        """What tasks look at: the composites, or the single scenes where there are none."""
+    @property
+    def periods_name(self) -> str:
+        """Name of the collection of composites of the periods that tasks name."""
+        return composite_name(self.sensor.name, self.settings.composite or CompositeSettings(), named=True)
+
+    @property
+    def named_periods(self) -> list[str]:
+        """The periods that change tasks name, such as ``2020-06-01/P4M``."""
+        tasks = [task for task in self.settings.tasks.values() if isinstance(task, ChangeTask)]
+        return sorted({when for task in tasks for when in (task.before, task.after) if isinstance(when, str)})
+
+    def task_images(self, task: str | None = None) -> Collection:
+        """What a task looks at: the composites (of the periods that it names), or single scenes where there are none."""
         view = self.cube().view()
-        name = self.composite_name
+        settings = self.settings.tasks[task] if task else None
+        named = isinstance(settings, ChangeTask) and isinstance(settings.before, str)
+        name = self.periods_name if named else self.composite_name
         if name is None:
             return view.collection(self.sensor.name)
         if name not in view.collections():
+            if named and isinstance(settings, ChangeTask) and self.state.get("stats") is not None:
+                raise StoreError(
+                    f"task {task!r}: no scene has a clear pixel in {settings.before} or {settings.after}",
+                    "choose other periods, or ingest more scenes; then run `geossl stats` again",
+                )
             raise StoreError(f"the cube has no composites {name!r} yet", "run `geossl stats` first")
         return view.collection(name)
 

@@ -6,15 +6,16 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from geossl import bands as shipped
 from geossl.areas.settings import ReleaseSettings
 from geossl.bands import Band, Radiometry, Sensor
 from geossl.chips.split import SplitSettings
 from geossl.cluster import ClusterSettings
+from geossl.cube import periods
 from geossl.cube.settings import CompositeSettings, IngestSettings, LabelSettings
-from geossl.downstream.settings import ChangeSettings, EvaluateSettings, LandcoverSettings
+from geossl.downstream.settings import ChangeSettings, EvaluateSettings, ForestSettings, LandcoverSettings
 from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
 from geossl.maps.alerts.settings import AlertSettings
@@ -108,16 +109,34 @@ class LandcoverTask(_Settings):
     settings: LandcoverSettings = Field(default_factory=LandcoverSettings)
 
 
+When = Annotated[dt.date | str, BeforeValidator(periods.parse)]
+"""A day, or a period such as ``2020-06-01/P4M``."""
+
+
 class ChangeTask(_Settings):
     """A map of what changed between two dates."""
 
     kind: Literal["change"]
     labels: LabelSettings | None = Field(
-        None, description="null: clearings are told by the encoder and by loss of vegetation, without scores"
+        None, description="null: change is told as `settings.method` says, without scores"
     )
-    before: dt.date = Field(description="date of the earlier image (the nearest is taken)")
-    after: dt.date = Field(description="date of the later image")
+    before: When = Field(
+        description="day of the earlier image (the nearest is taken), or a period such as 2020, 2020-06 or "
+        "2020-06/2020-09, whose clear observations become one composite"
+    )
+    after: When = Field(description="day or period of the later image, as `before`")
+    forest: ForestSettings | None = Field(
+        None, description="ground to look at, which was forest before; elsewhere nothing changes. null: all"
+    )
     settings: ChangeSettings = Field(default_factory=ChangeSettings)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ChangeTask:
+        if isinstance(self.before, str) != isinstance(self.after, str):
+            raise ValueError("before and after are both days or both periods")
+        if periods.day(self.before) >= periods.day(self.after):
+            raise ValueError(f"before ({self.before}) is not before after ({self.after})")
+        return self
 
 
 class DriftSettings(_Settings):

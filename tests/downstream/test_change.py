@@ -72,7 +72,7 @@ def test_labels_without_change_are_refused(tmp_path: Path, encoder: Encoder, car
 def test_other_labels_are_refused(
     landcover_data: TaskData, change_data: TaskData, encoder: Encoder, card: Card
 ) -> None:
-    with pytest.raises(LabelError, match="1 dates and 3 classes"):
+    with pytest.raises(LabelError, match="1 date\\(s\\) and are of landcover"):
         change.fit(landcover_data, encoder, card, SETTINGS)
     once = TaskData(change_data.collection, change_data.labels, SPLIT, [dt.date(2020, 1, 1)])
     with pytest.raises(LabelError, match="change needs a date before"):

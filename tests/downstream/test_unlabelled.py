@@ -15,6 +15,7 @@ from geossl import bands
 from geossl.cube import layout
 from geossl.cube.repository import Cube
 from geossl.downstream.images import DatedImages
+from geossl.downstream.settings import ChangeSettings, UnlabelledMethod
 from geossl.downstream.task import load_task, save_task
 from geossl.downstream.unlabelled import fit, otsu
 from geossl.errors import LabelError
@@ -71,11 +72,14 @@ def _card(images: DatedImages) -> Card:
     return Card(EncoderSettings(name="unet-tiny"), images.sensor, statistics, "none", id="none")
 
 
-def test_lost_forest_is_found_and_water_new_growth_and_brightness_are_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["embedding", "irmad", "cva"])
+def test_lost_forest_is_found_and_water_new_growth_and_brightness_are_not(
+    method: UnlabelledMethod, tmp_path: Path
+) -> None:
     images = _world(tmp_path)
     card = _card(images)
     torch.manual_seed(0)
-    task = fit(images, build_encoder(card.architecture, 3).eval(), card)
+    task = fit(images, build_encoder(card.architecture, 3).eval(), card, ChangeSettings(method=method))
     image, valid = images.images("x0y0")
     found = task.predict(image[None], valid[None])[0, 1] > 0.5
     truth = np.zeros((SIZE, SIZE), bool)
@@ -89,11 +93,12 @@ def test_lost_forest_is_found_and_water_new_growth_and_brightness_are_not(tmp_pa
     np.testing.assert_array_equal(again, task.predict(image[None], valid[None]))
 
 
-def test_without_short_wave_infrared_it_says_what_is_missing(tmp_path: Path) -> None:
-    images = _world(tmp_path, ("B04", "B08"))
+def test_without_near_infrared_it_says_what_is_missing(tmp_path: Path) -> None:
+    images = _world(tmp_path, ("B04", "B03"))
     card = _card(images)
-    with pytest.raises(LabelError, match="short-wave infrared"):
-        fit(images, build_encoder(card.architecture, 2).eval(), card)
+    with pytest.raises(LabelError, match=r"near infrared beside .* has red, green"):
+        fit(images, None, card, ChangeSettings())
+    assert fit(images, None, card, ChangeSettings(of="any")).legend.names == ("no change", "change")
 
 
 def test_otsu_parts_two_groups_where_their_means_differ_most() -> None:

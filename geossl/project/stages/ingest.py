@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from geossl.cluster import dask_client
 from geossl.cube.ingest import ingest
 from geossl.cube.labels import add_labels
+from geossl.cube.periods import day
 from geossl.cube.plan import IngestPlan
 from geossl.cube.plan import plan as plan_ingest
 from geossl.cube.report import IngestReport
@@ -197,7 +198,7 @@ def _labels(project: Project, progress: Progress) -> list[str]:
         path = project.root / task.labels.path
         changed = path.stat().st_mtime_ns if path.exists() else None
         scenes = project.scenes()
-        dates = (task.before, task.after) if isinstance(task, ChangeTask) else (None, None)
+        dates = (day(task.before), day(task.after)) if isinstance(task, ChangeTask) else (None, None)
         key = fingerprint(
             labels=task.labels,
             dates=[str(date) for date in dates],

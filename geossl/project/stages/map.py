@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
-from geossl.downstream.images import DatedImages
-from geossl.downstream.task import TrainedTask, load_task
+from geossl.downstream.task import load_task
 from geossl.errors import StoreError
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
+from geossl.project.refined import refined
 from geossl.project.state import content, fingerprint
-
-CLEARING = 1
-"""The class of a change map that polygons are made of."""
 
 
 def run(project: Project, progress: Progress) -> StageResult:
@@ -35,17 +33,25 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             f"task {name!r} has no model yet", "run `geossl ingest`, `stats`, `pretrain` and `finetune` first"
         )
     folder = project.store / champion.folder
-    images = project.task_images()
-    key = fingerprint(model=folder.name, images=content(images), settings=project.settings.map)
+    images = project.task_images(name)
+    key = fingerprint(
+        model=folder.name,
+        images=content(images),
+        settings=project.settings.map,
+        forest=(project.settings.tasks[name], forest) if (forest := project.forest_key(name)) is not None else None,
+    )
     done = project.state.fresh(f"map.{name}", key)
     if done is not None and (project.maps / str(done.result["release"])).exists():
         return []
     task = load_task(folder)
     with project.state.recording(f"map.{name}", key) as result:
-        steps = _steps(project.task_data(name))
-        report = predict_map(
-            task, images, steps, tiles_folder(project.maps, name), settings=project.settings.map, progress=progress
-        )
+        data = project.task_data(name)
+        tiles = tiles_folder(project.maps, name)
+        steps = {tile_id: data.steps(tile_id) or () for tile_id in data.require_dates()}
+        report = predict_map(task, images, steps, tiles, settings=project.settings.map, progress=progress)
+        about: Mapping[str, Any] = {}
+        if task.dates == 2:
+            report, tiles, about = refined(project, name, data, task, report, tiles, progress)
         release = publish_map(
             report,
             project.maps,
@@ -54,7 +60,9 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             grid=images.grid,
             encoder=task.card.encoder or None,
             settings=project.settings.map,
-            polygon_codes=_polygon_codes(task),
+            polygon_codes=task.legend.codes[1:] if task.dates == 2 else None,
+            tiles=tiles,
+            about=about,
             pinned=project.pinned_releases(name),
             progress=progress,
         )
@@ -71,13 +79,3 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         f"{name}: {release.classes.relative_to(project.root)}",
         f"{len(report.computed)} of {len(report.records)} tiles predicted{shown}",
     ]
-
-
-def _steps(data: DatedImages) -> dict[str, Sequence[int]]:
-    """The steps to map of every tile that has one for each date."""
-    found = {tile_id: data.steps(tile_id) for tile_id in data.collection.tile_ids}
-    return {tile_id: steps for tile_id, steps in found.items() if steps is not None}
-
-
-def _polygon_codes(task: TrainedTask) -> list[int] | None:
-    return [CLEARING] if task.dates == 2 else None

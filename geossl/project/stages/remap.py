@@ -17,6 +17,7 @@ from geossl.maps.published import find_map
 from geossl.maps.tiles import TileFolder
 from geossl.progress import Progress
 from geossl.project.project import Project
+from geossl.project.refined import refined_as
 from geossl.project.stages.release import change_task
 
 
@@ -106,6 +107,9 @@ def _map(
     if not steps:
         raise StoreError(f"the images of {release.id} are no longer in the cube", "ingest them again")
     report = predict_map(model, images, steps, folder / "tiles", settings=project.settings.map, progress=progress)
+    report, tiles = refined_as(
+        published.folder, published.name, project, images, steps, model, report, folder / "tiles", progress
+    )
     classes = folder / f"{published.name}.tif"
-    write_classes(classes, TileFolder(folder / "tiles"), report.records, images.grid, model.legend, progress)
+    write_classes(classes, TileFolder(tiles), report.records, images.grid, model.legend, progress)
     return classes

@@ -6,6 +6,7 @@ from geossl.cluster import dask_client
 from geossl.cube import statistics
 from geossl.cube.collection import Collection
 from geossl.cube.composite import composite
+from geossl.cube.settings import CompositeSettings
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 from geossl.project.state import content, fingerprint
@@ -14,7 +15,11 @@ from geossl.project.state import content, fingerprint
 def run(project: Project, progress: Progress) -> StageResult:
     """Bring statistics and composites up to date with the scenes in the cube."""
     scenes = project.scenes()
-    key = fingerprint(scenes=content(scenes), composite=project.settings.composite)
+    named = project.named_periods
+    # without named periods it is the key of cubes that knew none
+    key = fingerprint(
+        scenes=content(scenes), composite=project.settings.composite, **({"periods": named} if named else {})
+    )
     if project.state.fresh("stats", key) is not None:
         return StageResult("stats", skipped=True)
     with project.state.recording("stats", key), dask_client(project.settings.cluster) as client:
@@ -22,6 +27,9 @@ def run(project: Project, progress: Progress) -> StageResult:
         statistics.store(cube, scenes.name, statistics.compute(scenes, client=client, progress=progress))
         if project.settings.composite is not None:
             composite(cube, scenes.name, project.settings.composite, client, progress)
+        if named:
+            rule = project.settings.composite or CompositeSettings()
+            composite(cube, scenes.name, rule, client, progress, named=named)
     return StageResult("stats", [*_bands(project.scenes()), *_composites(project)])
 
 
@@ -37,8 +45,10 @@ def _bands(scenes: Collection) -> list[str]:
 
 
 def _composites(project: Project) -> list[str]:
-    if project.settings.composite is None:
-        return []
-    images = project.task_images()
-    periods = sorted({name for tile_id in images.tile_ids for name in images.scene_ids(tile_id)})
-    return [f"composites: {', '.join(periods)}"]
+    view, found = project.cube().view(), []
+    for name in (project.composite_name, project.periods_name):
+        if name in view.collections():
+            images = view.collection(name)
+            periods = sorted({period for tile_id in images.tile_ids for period in images.scene_ids(tile_id)})
+            found.append(f"composites: {', '.join(periods)}")
+    return found
