@@ -12,6 +12,7 @@ from geossl.cli.options import HERE, Overrides, ProjectFile
 alerts = App(
     name="alerts",
     group="Stages, in order",
+    sort_key=8,
     help="""Raise, confirm and withdraw alerts of cleared forest, scene by scene.
 
 Each monitor of the project file (`alerts:`) follows every scene that it has not seen yet; a scene that comes

@@ -113,7 +113,7 @@ def init(
     return 0
 
 
-@app.command(group=_stages)
+@app.command(group=_stages, sort_key=1)
 def ingest(
     *,
     project: ProjectFile = HERE,
@@ -141,43 +141,43 @@ def ingest(
     return SET_ASIDE if found.set_aside else 0
 
 
-@app.command(group=_stages)
+@app.command(group=_stages, sort_key=2)
 def stats(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Compute band statistics over clear pixels, and cloud-free composites."""
     return _stage("stats", project, overrides)
 
 
-@app.command(group=_stages)
+@app.command(group=_stages, sort_key=3)
 def pretrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Train an encoder on the unlabelled imagery. Goes on where it was interrupted."""
     return _stage("pretrain", project, overrides)
 
 
-@app.command(group=_stages)
+@app.command(group=_stages, sort_key=4)
 def evaluate(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Score the frozen encoder on held-out blocks, beside the floors."""
     return _stage("evaluate", project, overrides)
 
 
-@app.command(group=_stages)
+@app.command(group=_stages, sort_key=5)
 def finetune(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Fit each task from its labels, and score it on held-out blocks beside the floors."""
     return _stage("finetune", project, overrides)
 
 
-@app.command(name="map", group=_stages)
+@app.command(name="map", group=_stages, sort_key=7)
 def map_(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Map the area: GeoTIFFs with palette, polygons, QGIS styles, STAC Items."""
     return _stage("map", project, overrides)
 
 
-@app.command(group=_stages)
+@app.command(group=_stages, sort_key=9)
 def report(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Write one page of pictures and figures that needs no network."""
     return _stage("report", project, overrides)
 
 
-@app.command(group=_stages)
+@app.command(group=_stages, sort_key=6)
 def retrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Learn again if it is due by `retrain:` in the project file; a new model makes maps only if it is provably not worse."""
     return _stage("retrain", project, overrides)
