@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Any, Self
 from xml.sax.saxutils import escape
 
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio.io import DatasetWriter
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
 from geossl.errors import GeosslError
@@ -106,7 +107,7 @@ def write_classes(
         raster.set_band_description(1, legend.title or "class")
 
     extent = Extent.of(grid, records)
-    _write(path, tiles, records, extent, 1, describe, "mode", progress)
+    gather(path, tiles, records, extent, _band(1), describe, "mode", progress)
     names = dict(zip(legend.codes, legend.names, strict=True))
     entries = "".join(f"<Category>{escape(names.get(code, ''))}</Category>" for code in range(max(names) + 1))
     with aside(path.with_name(f"{path.name}.aux.xml")) as partial:
@@ -128,31 +129,45 @@ def write_confidence(
         raster.set_band_description(1, "confidence")
 
     extent = Extent.of(grid, records)
-    _write(path, tiles, records, extent, 2, describe, "average", progress)
+    gather(path, tiles, records, extent, _band(2), describe, "average", progress)
     return extent
 
 
-def _write(
+def gather(
     path: Path,
     tiles: TileFolder,
     records: Sequence[TileRecord],
     extent: Extent,
-    band: int,
+    read: Callable[[DatasetReader, Window, TileRecord], NDArray[Any]],
     describe: Callable[[DatasetWriter], None],
     overviews: str,
     progress: Progress,
+    *,
+    count: int = 1,
+    dtype: str = "uint8",
+    nodata: int = NO_LABEL,
 ) -> None:
-    """Gather one band of all tiles in a working raster, then turn that into the COG at ``path``."""
+    """Write a COG at ``path`` of what ``read`` makes of every tile, with statistics; a working raster lies beside it.
+
+    Parameters
+    ----------
+    read:
+        From an opened tile, a window of it, and its record: (count, h, w).
+    describe:
+        Adds palette, scales and names.
+    overviews:
+        GDAL's name of how they are resampled.
+    """
     height, width = extent.shape
     profile = {
         "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 1,
+        "dtype": dtype,
+        "count": count,
         "height": height,
         "width": width,
         "crs": extent.grid.crs,
         "transform": extent.transform,
-        "nodata": NO_LABEL,
+        "nodata": nodata,
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
@@ -171,7 +186,7 @@ def _write(
                 if record.extent is not None and (place := extent.place(record.tile)) is not None:
                     target, source = place
                     with rasterio.open(tiles.raster(record.tile)) as tile:
-                        raster.write(tile.read(band, window=source), 1, window=target)
+                        raster.write(read(tile, source, record), window=target)
         rasterio.shutil.copy(
             gathered,
             partial,
@@ -179,6 +194,12 @@ def _write(
             compress="deflate",
             blocksize=BLOCK,
             overview_resampling=overviews,
+            statistics="yes",
             bigtiff="if_safer",
         )
     progress(path.stem, len(records), len(records))
+
+
+def _band(number: int) -> Callable[[DatasetReader, Window, TileRecord], NDArray[Any]]:
+    """Reads one band of a tile as it is."""
+    return lambda tile, window, _: tile.read([number], window=window)

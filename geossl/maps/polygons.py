@@ -83,6 +83,8 @@ def write_polygons(
                     geometry_type="Polygon",
                     append=gpkg_partial.exists(),
                     use_arrow=True,
+                    # what GDAL 3.6 and QGIS 3.22 read without a warning
+                    dataset_options={"VERSION": "1.2"},
                 )
                 rows.write(frame)
             written += len(frame)
