@@ -104,6 +104,8 @@ def describe_model(task: TrainedTask, weights: str) -> pystac.Item:
         weights, title="Weights", media_type="application/vnd.safetensors", roles=["mlm:model", "mlm:weights"]
     )
     asset.extra_fields["mlm:artifact_type"] = "safetensors"
+    # STAC allows an Item to describe bands where an asset has them; the extension looks for them in the Item
+    asset.extra_fields["bands"] = [{"name": band.name} for band in sensor.bands]
     item.add_asset("model", asset)
     return item
 

@@ -136,7 +136,9 @@ def map_item(
     classes = [found.to_dict() for found in classes_of(legend, records)]
     item.assets["map"].extra_fields["classification:classes"] = classes
     if model is not None:
-        item.addlink(pystac.Link("derived_from", f"../../{MODELS}/{model.id}.json", pystac.MediaType.GEOJSON, model.id))
+        item.add_link(
+            pystac.Link("derived_from", f"../../{MODELS}/{model.id}.json", pystac.MediaType.GEOJSON, model.id)
+        )
     return item
 
 

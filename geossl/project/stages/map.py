@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from geossl.downstream.task import load_task
+from geossl.downstream.task import WEIGHTS, load_task
 from geossl.errors import StoreError
+from geossl.maps.models import describe_model
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
+from geossl.maps.qgis import PROJECT
+from geossl.maps.stac import MODELS
 from geossl.progress import Progress
+from geossl.project.background import write_background
 from geossl.project.project import Project, StageResult
 from geossl.project.refined import refined
 from geossl.project.state import content, fingerprint
@@ -52,6 +57,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         about: Mapping[str, Any] = {}
         if task.dates == 2:
             report, tiles, about = refined(project, name, data, task, report, tiles, progress)
+        write_background(project, images)
         release = publish_map(
             report,
             project.maps,
@@ -64,6 +70,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             tiles=tiles,
             about=about,
             pinned=project.pinned_releases(name),
+            model=describe_model(task, os.path.relpath(folder / WEIGHTS, project.maps / name / MODELS)),
             progress=progress,
         )
         project.cube().tag(f"map-{name}-{release.id}", images.snapshot)
@@ -76,6 +83,6 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
     seam = report.seam
     shown = "" if seam is None else f"; steps across window edges {seam.edge:.1e}, elsewhere {seam.inside:.1e}"
     return [
-        f"{name}: {release.classes.relative_to(project.root)}",
+        f"{name}: {release.classes.relative_to(project.root)}, in QGIS {project.maps.relative_to(project.root) / PROJECT}",
         f"{len(report.computed)} of {len(report.records)} tiles predicted{shown}",
     ]
