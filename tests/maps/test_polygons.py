@@ -6,9 +6,11 @@ import datetime as dt
 import tempfile
 from pathlib import Path
 
+import duckdb
 import geopandas as gpd
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -240,6 +242,25 @@ def test_geopackage_and_geoparquet_say_the_same(tmp_path):
     np.testing.assert_array_equal(package.area_ha, frame.area_ha)
     assert package.geometry.geom_equals(frame.geometry).all()
     assert [str(day) for day in package.date_to.dt.date] == [str(day) for day in frame.date_to]
+
+
+def test_duckdb_reads_the_same(tmp_path):
+    # geometry and its CRS by DuckDB's own reader; the extension "spatial" would have to be downloaded
+    frame = polygons(tmp_path, *area(tmp_path, smooth(4)), tolerance=1.0)
+    file = tmp_path / "map.parquet"
+    (crs,) = duckdb.sql(f"select distinct ST_CRS(geometry) from '{file}'").fetchall()[0]
+    assert pyproj.CRS.from_json(crs).to_epsg() == 32722
+    rows = duckdb.sql(
+        f"select class_name, count(*), sum(area_ha), max(date_to) from '{file}' where confidence > 0.5 group by 1"
+    ).fetchall()
+    expected = frame.groupby("class_name")
+    assert {name: (count, day) for name, count, _, day in rows} == {
+        name: (len(group), dt.date(2020, 2, 7)) for name, group in expected
+    }
+    for name, _, hectares, _ in rows:
+        assert hectares == pytest.approx(expected.get_group(name).area_ha.sum())
+    found = duckdb.sql(f"select ST_AsWKB(geometry) from '{file}'").fetchall()
+    assert shapely.equals(shapely.from_wkb([wkb for (wkb,) in found]), frame.geometry.to_numpy()).all()
 
 
 def test_a_map_without_any_polygon_still_has_its_files(tmp_path):
