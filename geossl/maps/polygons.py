@@ -21,6 +21,7 @@ from geossl.files import aside
 from geossl.legend import Legend
 from geossl.maps.cog import CONFIDENCE_SCALE, Extent
 from geossl.maps.patches import Patches, stream_patches
+from geossl.maps.room import room
 from geossl.maps.tiles import TileRecord
 from geossl.progress import Progress, silent
 
@@ -69,7 +70,12 @@ def write_polygons(
     names = dict(zip(legend.codes, legend.names, strict=True))
     written = 0
     parquet = path.with_suffix(".parquet")
-    with aside(path) as gpkg_partial, aside(parquet) as parquet_partial, _Parquet(parquet_partial) as rows:
+    with (
+        aside(path) as gpkg_partial,
+        aside(parquet) as parquet_partial,
+        room(path.parent),
+        _Parquet(parquet_partial) as rows,
+    ):
         for patches in stream_patches(
             classes, confidence, records, extent, wanted, smallest, tolerance=tolerance, progress=progress
         ):
@@ -88,6 +94,8 @@ def write_polygons(
                 )
                 rows.write(frame)
             written += len(frame)
+        if (found := pyogrio.read_info(gpkg_partial, layer=LAYER)["features"]) != written:
+            raise OSError(f"{path} has {found} polygons where {written} were written")
     return written
 
 

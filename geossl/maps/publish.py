@@ -37,6 +37,7 @@ from geossl.maps.polygons import write_polygons
 from geossl.maps.predict import MapReport
 from geossl.maps.qgis import write_project
 from geossl.maps.quicklook import write_quicklook
+from geossl.maps.room import room
 from geossl.maps.settings import MapSettings
 from geossl.maps.stac import map_item, write_catalog, write_collection, write_item
 from geossl.maps.style import confidence_style, date_style, polygon_style, raster_style
@@ -126,6 +127,8 @@ def publish_map(
     ------
     GeosslError
         No tile has any data.
+    StoreError
+        The disk is full; the last release stays the newest.
     """
     extent = Extent.of(grid, report.records)
     folder = root / name
@@ -136,7 +139,7 @@ def publish_map(
     else:
         for abandoned in release.folder.parent.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(abandoned)
-        with aside(release.folder) as partial:
+        with aside(release.folder) as partial, room(root):
             partial.mkdir()
             where = TileFolder(tiles or tiles_folder(root, name))
             _build(
