@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +34,9 @@ NO_DATA = "no data"
 """The output beside the classes, where the sensor has a number for it: else it would become the first class."""
 
 OPSET = 18
+TOLERANCE = 1e-4
+"""How far probabilities may be from those of the map."""
+
 IR_VERSION = 8
 """Together what onnxruntime 1.14 (2023) reads, and every later one."""
 
@@ -123,10 +128,11 @@ def export_onnx(task: TrainedTask, path: Path, resolution: float) -> dict[str, s
     SettingsError
         The package that writes ONNX is not installed.
     GeosslError
-        The task's head cannot be written as a graph.
+        The task's head cannot be written as a graph, or the graph does not give the map's probabilities.
     """
     try:
         import onnx
+        import onnxruntime
         import onnxscript  # noqa: F401  # torch's exporter asks for it when it runs
     except ImportError as error:
         raise SettingsError(
@@ -163,7 +169,33 @@ def export_onnx(task: TrainedTask, path: Path, resolution: float) -> dict[str, s
         onnx.helper.set_model_props(model, written)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, partial)
+        session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
+        if (away := _distance(session, task, graph)) > TOLERANCE:
+            raise GeosslError(
+                f"as ONNX the model {task.id} gives probabilities that are up to {away:.2g} away from those of the map",
+                "use its maps; nothing was written",
+            )
     return written
+
+
+def _distance(session: Any, task: TrainedTask, graph: DeepnessGraph) -> float:
+    """How far the file's probabilities are from the task's own, on random numbers around the usual ones."""
+    rng = np.random.default_rng(0)
+    dtype, bands = np.dtype(task.sensor.radiometry.dtype), len(task.sensor.bands)
+    middle, spread = (np.reshape(each, (bands, 1, 1)) for each in (task.statistics.mean, task.statistics.std))
+    shape = (2, task.dates, bands, task.window, task.window)
+    image = middle + spread * gaussian_filter(rng.normal(size=shape), (0, 0, 0, 2, 2)) * 4
+    if dtype.kind in "iu":
+        image = image.round().clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+    image = image.astype(dtype)
+    valid = np.ones((2, task.dates, *shape[-2:]), np.bool_)
+    if graph.nodata is not None:
+        image[:, :, :, : task.window // 8] = graph.nodata
+        valid = (image != graph.nodata).all(axis=2)
+    scaled = (image.reshape(2, -1, *shape[-2:]) / 255.0).astype(np.float32)
+    (found,) = session.run(None, {session.get_inputs()[0].name: scaled})
+    expected = task.predict(image, valid) if task.dates == 2 else task.predict(image[:, 0], valid[:, 0])
+    return float(np.abs(found[:, : expected.shape[1]] - expected).max())
 
 
 def _exportable(network: nn.Module) -> nn.Module:

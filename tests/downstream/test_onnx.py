@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.tree import DecisionTreeClassifier
 
 from geossl.bands import Radiometry, Sensor
 from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork
@@ -90,8 +91,9 @@ def scene(task: TrainedTask, batch: int = 3) -> tuple[NDArray[Any], NDArray[np.b
     """Stored numbers (B, D, C, H, W) with no-data in them, some flat ground, and where they are valid."""
     rng = np.random.default_rng(0)
     radiometry = task.sensor.radiometry
-    image = rng.normal(600, 250, (batch, task.dates, 2, WINDOW, WINDOW)).clip(0).astype(radiometry.dtype)
+    image = rng.normal(600, 250, (batch, task.dates, 2, WINDOW, WINDOW)).clip(1, 1500)
     image[..., :20, :20] = 700
+    image = (image / 8 if radiometry.dtype == "uint8" else image).astype(radiometry.dtype)
     valid = np.ones((batch, task.dates, WINDOW, WINDOW), np.bool_)
     if radiometry.nodata is not None:
         valid = rng.random(valid.shape) > 0.1
@@ -116,7 +118,9 @@ def check(task: TrainedTask, path: Path) -> Deepness:
         np.testing.assert_allclose(found[:, :classes], expected, atol=1e-4)
         seen = valid.all(axis=1)
         shown = plugin.classes(tiles(image))
-        np.testing.assert_array_equal(shown[seen], expected.argmax(axis=1)[seen])
+        ranked = np.sort(expected, axis=1)
+        clear = seen & (ranked[:, -1] - ranked[:, -2] > 2e-4)
+        np.testing.assert_array_equal(shown[clear], expected.argmax(axis=1)[clear])
         if task.sensor.radiometry.nodata is not None:
             assert (shown[~seen] == plugin.names.index(NO_DATA)).all(), "no-data stays no-data"
     return plugin
@@ -175,15 +179,25 @@ def test_the_file_says_what_deepness_asks_for(card: Card, tmp_path: Path) -> Non
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_head_that_is_no_graph_is_refused_and_leaves_the_last_file(card: Card, tmp_path: Path) -> None:
     class Forest(torch.nn.Module):
+        """What a graph cannot hold: a fitted scikit-learn model."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            rng = np.random.default_rng(0)
+            self.model = DecisionTreeClassifier(max_depth=3).fit(rng.normal(size=(90, 2)), np.arange(90) % 3)
+
         def forward(self, image: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
-            return torch.from_numpy(image[:, 0].cpu().numpy().repeat(2, axis=1)[:, :3])
+            pixels = image[:, 0].permute(0, 2, 3, 1).reshape(-1, 2).cpu().numpy()
+            found = self.model.predict_proba(pixels).reshape(len(image), *image.shape[-2:], 3)
+            return torch.from_numpy(found.astype(np.float32)).permute(0, 3, 1, 2)
 
     task = dataclasses.replace(a_task(card, "dense"), network=Forest())
     path = tmp_path / "model.onnx"
     path.write_text("good")
-    with pytest.raises(GeosslError, match="cannot be written as ONNX"):
+    with pytest.raises(GeosslError, match=r"cannot be written as ONNX|away from those of the map"):
         export_onnx(task, path, 10.0)
     assert path.read_text() == "good"
     assert sorted(tmp_path.iterdir()) == [path]
