@@ -22,7 +22,7 @@ from pyproj import CRS, Transformer
 from geossl.files import write_bytes
 from geossl.maps.picture import BACKGROUND, caption
 from geossl.maps.polygons import LAYER
-from geossl.maps.style import VERSION, picture_style, to_text
+from geossl.maps.style import VERSION, confidence_style, picture_style, to_text
 
 PROJECT = "maps.qgz"
 """Name of the project below the maps' root."""
@@ -90,10 +90,12 @@ def _read(root: Path, lineage: Path) -> _Map:
     for key, title in _KINDS:
         if key not in assets:
             continue
-        style = ET.fromstring((latest / assets[f"{key}-style"]["href"]).read_text(encoding="utf-8"))
+        given = assets.get(f"{key}-style")  # earlier releases had none for confidence
+        text = (latest / given["href"]).read_text(encoding="utf-8") if given else confidence_style()
         vector = key == "polygons"
         file = (latest / assets[key]["href"]).relative_to(root).as_posix()
         source = f"./{file}|layername={LAYER}" if vector else f"./{file}"
+        style = ET.fromstring(text)
         layers.append(_Layer(f"{name}_{key}".replace("-", "_"), title, source, style, crs, key in visible, vector))
     west, south, east, north = properties["proj:bbox"]
     return _Map(properties["title"], layers, change, crs, (west, south, east, north))

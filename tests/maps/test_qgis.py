@@ -98,6 +98,17 @@ def test_the_same_maps_make_the_same_project_and_none_an_empty_one(maps, tmp_pat
     assert not list(document(tmp_path).iter("maplayer"))
 
 
+def test_a_release_of_an_earlier_version_takes_part(maps, tmp_path):
+    shutil.copytree(maps[0], tmp_path / "maps", symlinks=True)
+    latest = (tmp_path / "maps" / "landcover" / "latest").resolve()
+    item = json.loads((latest / f"{latest.name}.json").read_text())
+    (latest / "landcover-confidence.qml").unlink()
+    del item["assets"]["confidence-style"]
+    (latest / f"{latest.name}.json").write_text(json.dumps(item))
+    write_project(tmp_path / "maps")
+    assert {layer.findtext("id") for layer in document(tmp_path / "maps").iter("maplayer")} >= {"landcover_confidence"}
+
+
 def test_a_background_lies_where_its_grid_says(maps):
     root, _ = maps
     assert cog_validate(root / BACKGROUND)[0]

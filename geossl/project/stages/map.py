@@ -26,6 +26,8 @@ def run(project: Project, progress: Progress) -> StageResult:
     lines = []
     for name in project.settings.tasks:
         lines += _map(project, name, progress)
+    if lines:
+        lines.append(f"all maps in QGIS: {(project.maps / PROJECT).relative_to(project.root)}")
     if not project.settings.tasks:
         lines = ["the project file names no tasks"]
     return StageResult("map", lines, skipped=not lines)
@@ -83,6 +85,6 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
     seam = report.seam
     shown = "" if seam is None else f"; steps across window edges {seam.edge:.1e}, elsewhere {seam.inside:.1e}"
     return [
-        f"{name}: {release.classes.relative_to(project.root)}, in QGIS {project.maps.relative_to(project.root) / PROJECT}",
+        f"{name}: {release.classes.relative_to(project.root)}",
         f"{len(report.computed)} of {len(report.records)} tiles predicted{shown}",
     ]
