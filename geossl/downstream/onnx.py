@@ -72,10 +72,10 @@ class DeepnessGraph(nn.Module):
         else:
             valid = seen
         logits = self.network(x, valid)[..., :height, :width]
-        last = torch.zeros(logits.shape[1])
-        last[-1] = self.threshold
+        change = torch.zeros(logits.shape[1])
+        change[1:] = self.threshold
         known = seen.all(dim=1, keepdim=True).float()
-        found = ((logits - last[:, None, None]) / self.temperature).softmax(dim=1) * known
+        found = ((logits - change[:, None, None]) / self.temperature).softmax(dim=1) * known
         return found if self.nodata is None else torch.cat([found, 1 - known], dim=1)
 
 

@@ -143,7 +143,18 @@ def publish_map(
             partial.mkdir()
             where = TileFolder(tiles or tiles_folder(root, name))
             _build(
-                partial, release, report, extent, legend, encoder, settings, polygon_codes, where, about, model, progress
+                partial,
+                release,
+                report,
+                extent,
+                legend,
+                encoder,
+                settings,
+                polygon_codes,
+                where,
+                about,
+                model,
+                progress,
             )
     _make_newest(release, root, legend.title or name, settings.keep, pinned)
     return release
