@@ -19,6 +19,7 @@ from geossl.cli.alerts import alerts
 from geossl.cli.areas import area, release, sample
 from geossl.cli.cube import cube
 from geossl.cli.export import export
+from geossl.cli.lineage import lineage
 from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.registry import add_to as add_registry
 from geossl.cli.search import search
@@ -58,6 +59,7 @@ add_registry(app)
 app.command(sample, group=_publish)
 app.command(area, group=_publish)
 app.command(release, group=_publish)
+app.command(lineage, group=_look)
 
 
 @app.command(group=_start)

@@ -9,7 +9,9 @@ from cyclopts import App
 
 from geossl.cli.options import HERE, ProjectFile
 
-export = App(name="export", group="Look", help="Take an encoder to other libraries.", help_format="markdown")
+export = App(
+    name="export", group="Look", help="Take an encoder to other libraries, a model to QGIS.", help_format="markdown"
+)
 
 
 @export.command
@@ -41,4 +43,43 @@ def encoder(
     print(f"Encoder {done.encoder} written to {out} for {to}:\n\n{done.load}\n")
     for line in done.lost:
         print(f"- {line}")
+    return 0
+
+
+@export.command
+def model(
+    task: str,
+    *,
+    to: Literal["onnx"] = "onnx",
+    out: Path,
+    project: ProjectFile = HERE,
+) -> int:
+    """Write the model that makes a task's map as one file that QGIS runs by its plugin Deepness.
+
+    In QGIS: Plugins, Deepness, load the file; sizes, overlap and class names are read from it. The raster must
+    have the bands in the order that is printed, as the stored numbers that the project works with, and no-data
+    where clouds were. onnxruntime gives the same probabilities as the map, but Deepness does not blend windows.
+
+    Parameters
+    ----------
+    task
+        A task of the project file.
+    to
+        The format.
+    out
+        File to write; an earlier one is replaced.
+    """
+    import json
+
+    from geossl.project.project import Project
+    from geossl.project.stages.export import model as stage
+
+    said = {key: json.loads(value) for key, value in stage(Project.load(project), task, out).items()}
+    own = said["geossl"]
+    print(f"Model {own['model']} written to {out} as {to}.\n")
+    print(f"- bands: {', '.join(own['bands'])} ({own['dtype']}, no-data {own['nodata']})")
+    print(
+        f"- {said['resolution'] / 100:g} m per pixel, tiles of {said['tile_size']} pixels, overlap {said['tiles_overlap']} %"
+    )
+    print(f"- outputs: {', '.join(said['class_names'].values())}")
     return 0

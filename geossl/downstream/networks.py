@@ -67,6 +67,7 @@ class LinearNetwork(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.statistics = statistics
+        self.describe = statistics_of
         features = (sum(encoder.dims) if encoder else 0) + (neighbourhood.count(bands) if statistics else 0)
         self.register_buffer("weight", torch.zeros(classes, features))
         self.register_buffer("bias", torch.zeros(classes))
@@ -78,14 +79,14 @@ class LinearNetwork(nn.Module):
 
     def forward(self, image: Tensor, valid: Tensor) -> Tensor:
         size = image.shape[-2:]
-        logits = self.bias[:, None, None].expand(len(image), -1, *size)
+        logits = self.bias[:, None, None].expand(image.shape[0], -1, *size)
         start = 0
         for each in self.encoder(image[:, 0]).maps if self.encoder else ():
             part = F.conv2d(each, self.weight[:, start : start + each.shape[1], None, None])
             logits = logits + F.interpolate(part, size, mode="bilinear")
             start += each.shape[1]
         if self.statistics:
-            described = statistics_of(image[:, 0], valid[:, 0])
+            described = self.describe(image[:, 0], valid[:, 0])
             logits = logits + F.conv2d(described, self.weight[:, start:, None, None])
         return logits
 

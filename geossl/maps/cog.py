@@ -6,19 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Any, Self
 from xml.sax.saxutils import escape
 
+import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio.io import DatasetWriter
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
 from geossl.errors import GeosslError
 from geossl.files import aside
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL, Legend
+from geossl.maps.room import room
 from geossl.maps.tiles import TileFolder, TileRecord
 from geossl.progress import Progress, silent
 
@@ -106,7 +109,7 @@ def write_classes(
         raster.set_band_description(1, legend.title or "class")
 
     extent = Extent.of(grid, records)
-    _write(path, tiles, records, extent, 1, describe, "mode", progress)
+    gather(path, tiles, records, extent, _band(1), describe, "mode", progress, known=_pixels(records))
     names = dict(zip(legend.codes, legend.names, strict=True))
     entries = "".join(f"<Category>{escape(names.get(code, ''))}</Category>" for code in range(max(names) + 1))
     with aside(path.with_name(f"{path.name}.aux.xml")) as partial:
@@ -128,31 +131,53 @@ def write_confidence(
         raster.set_band_description(1, "confidence")
 
     extent = Extent.of(grid, records)
-    _write(path, tiles, records, extent, 2, describe, "average", progress)
+    gather(path, tiles, records, extent, _band(2), describe, "average", progress, known=_pixels(records))
     return extent
 
 
-def _write(
+def gather(
     path: Path,
     tiles: TileFolder,
     records: Sequence[TileRecord],
     extent: Extent,
-    band: int,
+    read: Callable[[DatasetReader, Window, TileRecord], NDArray[Any]],
     describe: Callable[[DatasetWriter], None],
     overviews: str,
     progress: Progress,
+    *,
+    count: int = 1,
+    dtype: str = "uint8",
+    nodata: int = NO_LABEL,
+    known: int | None = None,
 ) -> None:
-    """Gather one band of all tiles in a working raster, then turn that into the COG at ``path``."""
+    """Write a COG at ``path`` of what ``read`` makes of every tile, with statistics; a working raster lies beside it.
+
+    Parameters
+    ----------
+    read:
+        From an opened tile, a window of it, and its record: (count, h, w).
+    describe:
+        Adds palette, scales and names.
+    overviews:
+        GDAL's name of how they are resampled.
+    known:
+        How many pixels have data; None: not known, hence not checked.
+
+    Raises
+    ------
+    StoreError
+        The disk is full, or the file does not hold what was written.
+    """
     height, width = extent.shape
     profile = {
         "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 1,
+        "dtype": dtype,
+        "count": count,
         "height": height,
         "width": width,
         "crs": extent.grid.crs,
         "transform": extent.transform,
-        "nodata": NO_LABEL,
+        "nodata": nodata,
         "tiled": True,
         "blockxsize": BLOCK,
         "blockysize": BLOCK,
@@ -162,7 +187,11 @@ def _write(
         "bigtiff": "if_safer",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as work, aside(path) as partial:
+    with (
+        TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as work,
+        aside(path) as partial,
+        room(path.parent),
+    ):
         gathered = Path(work) / "gathered.tif"
         with rasterio.open(gathered, "w", **profile) as raster:
             describe(raster)
@@ -171,7 +200,7 @@ def _write(
                 if record.extent is not None and (place := extent.place(record.tile)) is not None:
                     target, source = place
                     with rasterio.open(tiles.raster(record.tile)) as tile:
-                        raster.write(tile.read(band, window=source), 1, window=target)
+                        raster.write(read(tile, source, record), window=target)
         rasterio.shutil.copy(
             gathered,
             partial,
@@ -179,6 +208,28 @@ def _write(
             compress="deflate",
             blocksize=BLOCK,
             overview_resampling=overviews,
+            statistics="yes",
             bigtiff="if_safer",
         )
+        # what GDAL cannot write when it closes a file it only reports to the terminal
+        if known is not None and (found := _known(partial, nodata)) != known:
+            raise OSError(f"{path} has {found} pixels with data where {known} were written")
     progress(path.stem, len(records), len(records))
+
+
+def _known(path: Path, nodata: int) -> int:
+    """How many pixels of the first band have data; reads all of it."""
+    with rasterio.open(path) as raster:
+        return sum(
+            int(np.count_nonzero(raster.read(1, window=window) != nodata)) for _, window in raster.block_windows(1)
+        )
+
+
+def _pixels(records: Sequence[TileRecord]) -> int:
+    """How many pixels of a map have data."""
+    return sum(sum(record.counts.values()) for record in records)
+
+
+def _band(number: int) -> Callable[[DatasetReader, Window, TileRecord], NDArray[Any]]:
+    """Reads one band of a tile as it is."""
+    return lambda tile, window, _: tile.read([number], window=window)

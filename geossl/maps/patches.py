@@ -18,7 +18,6 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
 from rasterio import features
 from rasterio.io import DatasetReader
@@ -28,6 +27,7 @@ from scipy.sparse import csgraph
 
 from geossl.legend import NO_LABEL
 from geossl.maps.cog import Extent
+from geossl.maps.outlines import outlines
 from geossl.maps.tiles import TileRecord
 from geossl.progress import Progress, silent
 
@@ -100,10 +100,8 @@ class Patches:
 
     def polygons(self) -> NDArray[np.object_]:
         """One polygon a patch, in pixel coordinates."""
-        # the borders of strips leave points on straight lines, which simplifying by nothing removes
         return np.array(
-            [parts[0] if len(parts) == 1 else shapely.simplify(shapely.union_all(parts), 0) for parts in self.parts],
-            dtype=object,
+            [parts[0] if len(parts) == 1 else shapely.union_all(parts) for parts in self.parts], dtype=object
         )
 
 
@@ -114,6 +112,8 @@ def stream_patches(
     extent: Extent,
     codes: Sequence[int],
     smallest: int,
+    *,
+    tolerance: float = 0.0,
     progress: Progress = silent,
 ) -> Iterator[Patches]:
     """All patches of some classes, strip by strip from the north.
@@ -124,6 +124,8 @@ def stream_patches(
         Rasters over ``extent``.
     smallest:
         Patches of fewer pixels first join their largest neighbour; some that have none remain.
+    tolerance:
+        Of their outlines; see :func:`geossl.maps.outlines.outlines`.
     """
     days = {record.tile: tuple((day - _EPOCH).days for day in record.dates) for record in records}
     strips = _strips(extent)
@@ -133,7 +135,12 @@ def stream_patches(
             progress("polygons", done, len(strips))
             top = strip.start - extent.rows.start
             percent = confidence_raster.read(1, window=Window(0, top, len(extent.cols), len(strip)))
-            labels, found = _label(_sieved(class_raster, top, top + len(strip), smallest), percent, codes, top)
+            labels, found = _label(_sieved(class_raster, top, top + len(strip), smallest), percent, codes)
+            more = len(strips) - done > 1
+            for label, part in zip(
+                *outlines(labels, top, tolerance=tolerance, above=done > 0, below=more), strict=True
+            ):
+                found.parts[label - 1].append(part)
             _date(found, labels, extent, strip.start // extent.grid.tile_size, days)
             both = waiting + found
             # along the strip's first and last row: positions in `both`, plus one; 0 is no patch
@@ -173,9 +180,9 @@ def _sieved(raster: DatasetReader, top: int, bottom: int, smallest: int) -> NDAr
 
 
 def _label(
-    classes: NDArray[np.uint8], percent: NDArray[np.uint8], codes: Sequence[int], top: int
+    classes: NDArray[np.uint8], percent: NDArray[np.uint8], codes: Sequence[int]
 ) -> tuple[NDArray[np.int32], Patches]:
-    """Label the patches of a strip 1 … n (0: none), and describe them in that order, but for their dates."""
+    """Label the patches of a strip 1 … n (0: none), and describe them in that order, but for dates and outlines."""
     labels = np.zeros(classes.shape, np.int32)
     of_patch: list[int] = []
     for code in codes:
@@ -183,11 +190,6 @@ def _label(
         labels += np.where(of_class > 0, of_class + len(of_patch), 0).astype(np.int32)
         of_patch += [code] * count
     n = len(of_patch)
-    parts: list[list[Any]] = [[] for _ in of_patch]
-    # in pixels, so that parts of neighbouring strips meet exactly
-    for shape, label in features.shapes(labels, mask=labels > 0, transform=Affine.translation(0, top)):
-        outer, *holes = (np.array(ring) for ring in shape["coordinates"])
-        parts[int(label) - 1].append(shapely.Polygon(outer, holes))
     flat = labels.ravel()
     return labels, Patches(
         code=np.array(of_patch, np.int64),
@@ -195,7 +197,7 @@ def _label(
         percent=np.bincount(flat, weights=percent.ravel(), minlength=n + 1)[1:],
         first=np.full(n, _NEVER),
         last=np.full(n, -_NEVER),
-        parts=parts,
+        parts=[[] for _ in of_patch],
     )
 
 

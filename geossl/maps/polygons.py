@@ -21,6 +21,7 @@ from geossl.files import aside
 from geossl.legend import Legend
 from geossl.maps.cog import CONFIDENCE_SCALE, Extent
 from geossl.maps.patches import Patches, stream_patches
+from geossl.maps.room import room
 from geossl.maps.tiles import TileRecord
 from geossl.progress import Progress, silent
 
@@ -37,12 +38,14 @@ def write_polygons(
     legend: Legend,
     *,
     minimum_ha: float = 0.0,
+    tolerance: float = 0.0,
     codes: Collection[int] | None = None,
     progress: Progress = silent,
 ) -> int:
     """Write a map's polygons as GeoPackage (``path``) and GeoParquet (beside it, ``.parquet``).
 
-    Fields: ``class_code``, ``class_name``, ``area_ha`` (equal-area, not of the map projection),
+    Fields: ``class_code``, ``class_name``, ``area_ha`` (of the patch's pixels, equal-area, whatever the map
+    projection and however outlines are simplified),
     ``confidence`` (mean, 0 … 1), ``date_from`` and ``date_to`` (earliest and latest acquisition).
 
     Parameters
@@ -52,6 +55,8 @@ def write_polygons(
     minimum_ha:
         Minimum mapping unit. Smaller patches join their largest neighbour, or are left out where
         they have none.
+    tolerance:
+        In pixels: corners of outlines smaller than that are cut, without gaps between neighbours; 0: none.
     codes:
         Classes to make polygons of; None: all.
 
@@ -65,8 +70,15 @@ def write_polygons(
     names = dict(zip(legend.codes, legend.names, strict=True))
     written = 0
     parquet = path.with_suffix(".parquet")
-    with aside(path) as gpkg_partial, aside(parquet) as parquet_partial, _Parquet(parquet_partial) as rows:
-        for patches in stream_patches(classes, confidence, records, extent, wanted, smallest, progress):
+    with (
+        aside(path) as gpkg_partial,
+        aside(parquet) as parquet_partial,
+        room(path.parent),
+        _Parquet(parquet_partial) as rows,
+    ):
+        for patches in stream_patches(
+            classes, confidence, records, extent, wanted, smallest, tolerance=tolerance, progress=progress
+        ):
             frame = _to_frame(patches[patches.pixels >= smallest], extent, names, area_crs)
             if len(frame) or not written:  # the first one also says which fields there are
                 pyogrio.write_dataframe(
@@ -77,9 +89,13 @@ def write_polygons(
                     geometry_type="Polygon",
                     append=gpkg_partial.exists(),
                     use_arrow=True,
+                    # what GDAL 3.6 and QGIS 3.22 read without a warning
+                    dataset_options={"VERSION": "1.2"},
                 )
                 rows.write(frame)
             written += len(frame)
+        if (found := pyogrio.read_info(gpkg_partial, layer=LAYER)["features"]) != written:
+            raise OSError(f"{path} has {found} polygons where {written} were written")
     return written
 
 
@@ -99,10 +115,12 @@ def _to_frame(patches: Patches, extent: Extent, names: dict[int, str], area_crs:
         return pixels * (matrix.a, matrix.e) + (matrix.c, matrix.f)
 
     shapes = gpd.GeoSeries(shapely.transform(patches.polygons(), to_crs), crs=extent.grid.crs)
+    pixels_ha = patches.pixels * abs(matrix.a * matrix.e) / 1e4
+    scale = shapes.to_crs(area_crs).area.to_numpy() / shapes.area.to_numpy()
     columns = {
         "class_code": pa.array(patches.code, pa.int32()),
         "class_name": pa.array([names[code] for code in patches.code], pa.string()),
-        "area_ha": pa.array(shapes.to_crs(area_crs).area.to_numpy() / 1e4, pa.float64()),
+        "area_ha": pa.array(pixels_ha * scale, pa.float64()),
         "confidence": pa.array(patches.percent / patches.pixels * CONFIDENCE_SCALE, pa.float64()),
         "date_from": pa.array(patches.first.astype(np.int32), pa.int32()).cast(pa.date32()),
         "date_to": pa.array(patches.last.astype(np.int32), pa.int32()).cast(pa.date32()),

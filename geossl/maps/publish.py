@@ -3,13 +3,15 @@
 A map's folder below the maps' root looks so::
 
     catalog.json                      STAC catalogue of all maps
+    maps.qgz                          QGIS project of the newest release of each
     <name>/tiles/                     predicted tiles, kept between runs
     <name>/releases/<release>/        one published map; never changed once it is there
+    <name>/models/                    STAC Items of the models that made the releases
     <name>/collection.json            STAC collection of the releases, the newest last
     <name>/latest -> releases/<release>
 
-A release is built beside the others and moved into place when it is whole; then ``latest`` and
-``collection.json`` follow, one move each. Readers see the last good map until then.
+A release is built beside the others and moved into place when it is whole; then ``latest``,
+``collection.json`` and the QGIS project follow, one move each. Readers see the last good map until then.
 """
 
 from __future__ import annotations
@@ -23,16 +25,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pystac
+
 from geossl.files import aside, write_json
 from geossl.grid import Grid
 from geossl.legend import Legend
 from geossl.maps.cog import Extent, write_classes, write_confidence
+from geossl.maps.dates import knows_dates, to_number, write_dates
+from geossl.maps.models import keep_models, write_model
 from geossl.maps.polygons import write_polygons
 from geossl.maps.predict import MapReport
+from geossl.maps.qgis import write_project
 from geossl.maps.quicklook import write_quicklook
+from geossl.maps.room import room
 from geossl.maps.settings import MapSettings
 from geossl.maps.stac import map_item, write_catalog, write_collection, write_item
-from geossl.maps.style import polygon_style, raster_style
+from geossl.maps.style import confidence_style, date_style, polygon_style, raster_style
 from geossl.maps.tiles import TileFolder
 from geossl.progress import Progress, silent
 
@@ -54,6 +62,11 @@ class Release:
     @property
     def confidence(self) -> Path:
         return self.folder / f"{self.name}-confidence.tif"
+
+    @property
+    def dates(self) -> Path:
+        """Only a map of change has them."""
+        return self.folder / f"{self.name}-date.tif"
 
     @property
     def polygons(self) -> Path:
@@ -86,6 +99,7 @@ def publish_map(
     pinned: Collection[str] = (),
     tiles: Path | None = None,
     about: Mapping[str, Any] | None = None,
+    model: pystac.Item | None = None,
     progress: Progress = silent,
 ) -> Release:
     """Publish what :func:`geossl.maps.predict.predict_map` left in :func:`tiles_folder`.
@@ -104,6 +118,8 @@ def publish_map(
         Folder of the tiles where it is another one.
     about:
         What else the map follows from, for its lineage.
+    model:
+        The model as :func:`geossl.maps.models.describe_model` says it.
 
     One process at a time publishes a map.
 
@@ -111,6 +127,8 @@ def publish_map(
     ------
     GeosslError
         No tile has any data.
+    StoreError
+        The disk is full; the last release stays the newest.
     """
     extent = Extent.of(grid, report.records)
     folder = root / name
@@ -121,10 +139,23 @@ def publish_map(
     else:
         for abandoned in release.folder.parent.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(abandoned)
-        with aside(release.folder) as partial:
+        with aside(release.folder) as partial, room(root):
             partial.mkdir()
             where = TileFolder(tiles or tiles_folder(root, name))
-            _build(partial, release, report, extent, legend, encoder, settings, polygon_codes, where, about, progress)
+            _build(
+                partial,
+                release,
+                report,
+                extent,
+                legend,
+                encoder,
+                settings,
+                polygon_codes,
+                where,
+                about,
+                model,
+                progress,
+            )
     _make_newest(release, root, legend.title or name, settings.keep, pinned)
     return release
 
@@ -141,6 +172,7 @@ def _release_id(
         [record.to_dict() for record in report.records],
         legend.to_dict(),
         settings.minimum_ha,
+        settings.simplify,
         None if polygon_codes is None else sorted(polygon_codes),
         *([dict(about)] if about else []),
     ]
@@ -160,6 +192,7 @@ def _build(
     polygon_codes: Collection[int] | None,
     tiles: TileFolder,
     about: Mapping[str, Any] | None,
+    model: pystac.Item | None,
     progress: Progress,
 ) -> None:
     """Write all files of a release into ``folder``."""
@@ -167,6 +200,11 @@ def _build(
     classes, confidence = folder / f"{name}.tif", folder / f"{name}-confidence.tif"
     write_classes(classes, tiles, records, extent.grid, legend, progress)
     write_confidence(confidence, tiles, records, extent.grid, progress)
+    if knows_dates(records):
+        changed = legend.codes if polygon_codes is None else polygon_codes
+        write_dates(folder / f"{name}-date.tif", tiles, records, extent.grid, changed, progress)
+        days = {to_number(record.dates[1]) for record in records if record.extent is not None}
+        (folder / f"{name}-date.qml").write_text(date_style(days), encoding="utf-8")
     count = write_polygons(
         folder / f"{name}-polygons.gpkg",
         classes,
@@ -175,10 +213,12 @@ def _build(
         extent,
         legend,
         minimum_ha=settings.minimum_ha,
+        tolerance=settings.simplify,
         codes=polygon_codes,
         progress=progress,
     )
     (folder / f"{name}.qml").write_text(raster_style(legend), encoding="utf-8")
+    (folder / f"{name}-confidence.qml").write_text(confidence_style(), encoding="utf-8")
     (folder / f"{name}-polygons.qml").write_text(polygon_style(legend, polygon_codes), encoding="utf-8")
     write_quicklook(folder / f"{name}.png", classes, legend)
     lineage: dict[str, Any] = {
@@ -190,9 +230,14 @@ def _build(
         "polygons": count,
         **(about or {}),
     }
-    write_json(folder / f"{name}-lineage.json", {**lineage, "tiles": [record.to_dict() for record in records]})
-    item = map_item(folder, name, release.id, legend=legend, extent=extent, records=records, lineage=lineage)
+    tiles_made = [record.to_dict() for record in records]
+    write_json(folder / f"{name}-lineage.json", {**lineage, "grid": extent.grid.to_dict(), "tiles": tiles_made})
+    item = map_item(
+        folder, name, release.id, legend=legend, extent=extent, records=records, lineage=lineage, model=model
+    )
     write_item(folder / f"{release.id}.json", item, name)
+    if model is not None:
+        write_model(release.folder.parents[1], model, item)
 
 
 def _make_newest(release: Release, root: Path, title: str, keep: int, pinned: Collection[str]) -> None:
@@ -203,8 +248,10 @@ def _make_newest(release: Release, root: Path, title: str, keep: int, pinned: Co
     kept = [path for path in [*others, release.item] if path in newest or path.parent.name in pinned]
     with aside(folder / "latest") as link:
         link.symlink_to(release.folder.relative_to(folder), target_is_directory=True)
+    keep_models(folder, {json.loads(path.read_text(encoding="utf-8"))["properties"]["geossl:task"] for path in kept})
     write_collection(folder, release.name, title, kept)
     write_catalog(root)
+    write_project(root)
     for path in others:
         if path not in kept:
             shutil.rmtree(path.parent)

@@ -26,4 +26,10 @@ class MapSettings(BaseModel):
         description="minimum mapping unit in hectares: of the polygons, where smaller patches join their neighbours, "
         "and of the raster of change maps, where they become no change",
     )
+    simplify: float = Field(
+        default=1.0,
+        ge=0,
+        description="corners of polygons smaller than this, in pixels, are cut, without gaps between neighbours; "
+        "0: outlines follow the pixels",
+    )
     keep: int = Field(default=3, gt=0, description="how many releases of a map stay on disk; older ones are deleted")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pystac
 from pyproj import CRS
-from pystac.extensions.classification import Classification, ClassificationExtension
+from pystac.extensions.classification import Classification
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from rasterio.warp import transform_bounds, transform_geom
@@ -22,10 +22,16 @@ import geossl
 from geossl.files import write_json
 from geossl.legend import NO_LABEL, Legend
 from geossl.maps.cog import CONFIDENCE_SCALE, Extent
+from geossl.maps.dates import NO_DATE
 from geossl.maps.tiles import TileRecord
+
+MODELS = "models"
+"""Folder of the models of a map, below the map's own."""
 
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+CLASSIFICATION = "https://stac-extensions.github.io/classification/v1.1.0/schema.json"
+"""Of the version that the extension of models (MLM) refers to."""
 
 
 class _File(NamedTuple):
@@ -38,16 +44,20 @@ class _File(NamedTuple):
     media_type: str
     role: str
     title: str
+    optional: bool = False
 
 
 _FILES = (
     _File("map", ".tif", pystac.MediaType.COG, "data", "Class of every pixel"),
     _File("confidence", "-confidence.tif", pystac.MediaType.COG, "data", "Probability of the class, 0 to 1"),
+    _File("change-date", "-date.tif", pystac.MediaType.COG, "data", "Days between which it changed, YYYYMMDD", True),
     _File("polygons", "-polygons.gpkg", pystac.MediaType.GEOPACKAGE, "data", "Polygons (GeoPackage)"),
     _File(
         "polygons-geoparquet", "-polygons.parquet", pystac.MediaType.VND_APACHE_PARQUET, "data", "Polygons (GeoParquet)"
     ),
     _File("map-style", ".qml", pystac.MediaType.XML, "style", "QGIS style of the class raster"),
+    _File("confidence-style", "-confidence.qml", pystac.MediaType.XML, "style", "QGIS style of the confidence raster"),
+    _File("change-date-style", "-date.qml", pystac.MediaType.XML, "style", "QGIS style of the date raster", True),
     _File("polygons-style", "-polygons.qml", pystac.MediaType.XML, "style", "QGIS style of the polygons"),
     _File("map-names", ".tif.aux.xml", pystac.MediaType.XML, "metadata", "Class names, as GDAL reads them"),
     _File("thumbnail", ".png", pystac.MediaType.PNG, "thumbnail", "Quicklook"),
@@ -64,6 +74,7 @@ def map_item(
     extent: Extent,
     records: Sequence[TileRecord],
     lineage: dict[str, Any],
+    model: pystac.Item | None = None,
 ) -> pystac.Item:
     """Describe the files of one published map, which lie in ``folder`` and begin with ``name``.
 
@@ -71,6 +82,8 @@ def map_item(
     ----------
     lineage:
         Further properties (model, encoder, seam error, …), published as ``geossl:…``.
+    model:
+        The Item of the model that made it, if it has one.
     """
     crs = CRS.from_user_input(extent.grid.crs)
     days = [day for record in records if record.extent is not None for day in record.dates]
@@ -97,7 +110,7 @@ def map_item(
             "geossl:snapshots": sorted({record.snapshot for record in records}),
             "geossl:scenes": sorted({source.scene for record in records for source in record.own}),
         },
-        stac_extensions=[PROCESSING, RASTER],
+        stac_extensions=[PROCESSING, RASTER, CLASSIFICATION],
     )
     code = crs.to_authority()
     ProjectionExtension.ext(item, add_if_missing=True).apply(
@@ -109,27 +122,39 @@ def map_item(
     )
     for file in _FILES:
         path = folder / f"{name}{file.ending}"
+        if file.optional and not path.exists():
+            continue
         asset = pystac.Asset(f"./{path.name}", title=file.title, media_type=file.media_type, roles=[file.role])
         item.add_asset(file.key, asset)
         FileExtension.ext(asset, add_if_missing=True).apply(checksum=_multihash(path), size=path.stat().st_size)
     for key in ("map", "confidence"):
         item.assets[key].extra_fields |= {"data_type": "uint8", "nodata": NO_LABEL}
     item.assets["confidence"].extra_fields["raster:scale"] = CONFIDENCE_SCALE
-    ClassificationExtension.ext(item.assets["map"], add_if_missing=True).apply(classes=_classes(legend, records))
+    if "change-date" in item.assets:
+        item.assets["change-date"].extra_fields |= {"data_type": "int32", "nodata": NO_DATE}
+        item.assets["change-date"].extra_fields["bands"] = [{"name": "date_from"}, {"name": "date_to"}]
+    classes = [found.to_dict() for found in classes_of(legend, records)]
+    item.assets["map"].extra_fields["classification:classes"] = classes
+    if model is not None:
+        item.add_link(
+            pystac.Link("derived_from", f"../../{MODELS}/{model.id}.json", pystac.MediaType.GEOJSON, model.id)
+        )
     return item
 
 
-def _classes(legend: Legend, records: Sequence[TileRecord]) -> list[Classification]:
+def classes_of(legend: Legend, records: Sequence[TileRecord] = ()) -> list[Classification]:
+    """A legend in the words of STAC, with counts where there are records."""
     counts = {land.code: sum(record.counts.get(land.code, 0) for record in records) for land in legend}
     total = max(1, sum(counts.values()))
     return [
         Classification.create(
             value=land.code,
+            description=land.name,
             name=re.sub(r"[^0-9A-Za-z_-]+", "-", land.name).strip("-") or f"class-{land.code}",
             title=land.name,
             color_hint=land.color[1:].upper(),
-            count=counts[land.code],
-            percentage=round(100 * counts[land.code] / total, 4),
+            count=counts[land.code] if records else None,
+            percentage=round(100 * counts[land.code] / total, 4) if records else None,
         )
         for land in legend
     ]
@@ -165,9 +190,11 @@ def write_collection(folder: Path, name: str, title: str, items: Sequence[Path])
         ),
         license="other",
     )
-    links = [_link("root", "../catalog.json"), _link("parent", "../catalog.json")]
+    links = [link("root", "../catalog.json"), link("parent", "../catalog.json")]
+    if (folder / MODELS / "collection.json").is_file():
+        links.append(link("child", f"./{MODELS}/collection.json", "Models"))
     links += [
-        _link("item", f"./{path.relative_to(folder).as_posix()}", item.properties["title"], pystac.MediaType.GEOJSON)
+        link("item", f"./{path.relative_to(folder).as_posix()}", item.properties["title"], pystac.MediaType.GEOJSON)
         for path, item in zip(items, found, strict=True)
     ]
     write_json(folder / "collection.json", collection.to_dict(include_self_link=False) | {"links": links})
@@ -176,23 +203,24 @@ def write_collection(folder: Path, name: str, title: str, items: Sequence[Path])
 def write_catalog(root: Path) -> None:
     """(Re)write ``catalog.json``, which lists every published map below ``root``, in one move."""
     catalog = pystac.Catalog("maps", description="Maps made by geossl", title="Maps")
-    links = [_link("root", "./catalog.json")]
+    links = [link("root", "./catalog.json")]
     for path in sorted(root.glob("*/collection.json")):
         title = json.loads(path.read_text(encoding="utf-8"))["title"]
-        links.append(_link("child", f"./{path.relative_to(root).as_posix()}", title))
+        links.append(link("child", f"./{path.relative_to(root).as_posix()}", title))
     write_json(root / "catalog.json", catalog.to_dict(include_self_link=False) | {"links": links})
 
 
 def write_item(path: Path, item: pystac.Item, name: str) -> None:
     """Write an Item two folders below the ``collection.json`` of the map ``name``."""
     links = [
-        _link("root", "../../../catalog.json"),
-        _link("parent", "../../collection.json"),
-        _link("collection", "../../collection.json"),
+        link("root", "../../../catalog.json"),
+        link("parent", "../../collection.json"),
+        link("collection", "../../collection.json"),
+        *(found.to_dict() for found in item.get_links("derived_from")),
     ]
     write_json(path, item.to_dict(include_self_link=False) | {"collection": name, "links": links})
 
 
-def _link(rel: str, href: str, title: str | None = None, media_type: str = pystac.MediaType.JSON) -> dict[str, str]:
+def link(rel: str, href: str, title: str | None = None, media_type: str = pystac.MediaType.JSON) -> dict[str, str]:
     """A link as it is written: relative, so that the store can be moved and served from anywhere."""
     return {"rel": rel, "href": href, "type": str(media_type)} | ({"title": title} if title else {})

@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from xml.etree import ElementTree as ET
 
 from geossl.legend import Legend
 
+VERSION = "3.22.16-Białowieża"
+"""The oldest QGIS that reads what is written here."""
+
 _HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-_VERSION = "3.22.0-Białowieża"
+
+_VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+"""From low to high, evenly spaced in lightness (matplotlib's viridis)."""
 
 
 def raster_style(legend: Legend) -> str:
     """A paletted style for a class raster: one entry a class, with its name."""
-    root = ET.Element("qgis", version=_VERSION, styleCategories="AllStyleCategories", hasScaleBasedVisibilityFlag="0")
-    pipe = ET.SubElement(root, "pipe")
-    renderer = ET.SubElement(
-        pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
-    )
-    ET.SubElement(renderer, "rasterTransparency")
-    palette = ET.SubElement(renderer, "colorPalette")
-    for land in legend:
-        ET.SubElement(palette, "paletteEntry", value=str(land.code), color=land.color, label=land.name, alpha="255")
-    # neighbouring codes are not neighbouring things: never interpolate between them
-    ET.SubElement(pipe, "rasterresampler", zoomedInResampler="nearest", zoomedOutResampler="nearest")
-    ET.SubElement(root, "blendMode").text = "0"
-    return _text(root)
+    return _paletted(((land.code, land.name, land.color) for land in legend), band=1)
+
+
+def confidence_style() -> str:
+    """A continuous style for a confidence raster, from 0 to 1."""
+    root, renderer = _raster("singlebandpseudocolor", band=1)
+    renderer.set("classificationMin", "0")
+    renderer.set("classificationMax", "1")
+    shader = ET.SubElement(
+        ET.SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED",
+        classificationMode="1", minimumValue="0", maximumValue="1", clip="0",
+    )  # fmt: skip
+    for number, color in enumerate(_VIRIDIS):
+        share = number / (len(_VIRIDIS) - 1)
+        ET.SubElement(shader, "item", value=f"{share:g}", label=f"{share:g}", color=color, alpha="255")
+    # with names for single values instead of a bar, the legend reads alike on screen and in print
+    ET.SubElement(shader, "rampLegendSettings", useContinuousLegend="0")
+    return to_text(root)
+
+
+def date_style(days: Collection[int]) -> str:
+    """A paletted style for the later band of a change-date raster: one entry a day, early ones dark."""
+    ordered = sorted(days)
+    last = max(1, len(ordered) - 1)
+    colors = (_VIRIDIS[round(number * (len(_VIRIDIS) - 1) / last)] for number in range(len(ordered)))
+    labels = (f"by {day // 10_000}-{day // 100 % 100:02d}-{day % 100:02d}" for day in ordered)
+    return _paletted(zip(ordered, labels, colors, strict=True), band=2)
+
+
+def picture_style() -> str:
+    """A style for a picture of red, green, blue and alpha."""
+    root, renderer = _raster("multibandcolor", band=1)
+    del renderer.attrib["band"]
+    for number, color in enumerate(("redBand", "greenBand", "blueBand", "alphaBand"), 1):
+        renderer.set(color, str(number))
+    return to_text(root)
 
 
 def polygon_style(legend: Legend, codes: Collection[int] | None = None) -> str:
@@ -36,7 +64,7 @@ def polygon_style(legend: Legend, codes: Collection[int] | None = None) -> str:
     codes:
         Which classes there are polygons of; None: all.
     """
-    root = ET.Element("qgis", version=_VERSION, styleCategories="Symbology")
+    root = ET.Element("qgis", version=VERSION, styleCategories="Symbology")
     renderer = ET.SubElement(
         root, "renderer-v2", type="categorizedSymbol", attr="class_code", symbollevels="0", enableorderby="0"
     )
@@ -62,9 +90,33 @@ def polygon_style(legend: Legend, codes: Collection[int] | None = None) -> str:
             ET.SubElement(options, "Option", name=key, value=value, type="QString")
             ET.SubElement(layer, "prop", k=key, v=value)  # what releases before 3.24 read
     ET.SubElement(root, "layerGeometryType").text = "2"
-    return _text(root)
+    return to_text(root)
 
 
-def _text(root: ET.Element) -> str:
+def to_text(root: ET.Element) -> str:
+    """A QGIS document as text."""
     ET.indent(root)
     return f"{_HEAD}{ET.tostring(root, encoding='unicode')}\n"
+
+
+def _paletted(entries: Iterable[tuple[int, str, str]], band: int) -> str:
+    """One entry a value: value, label, colour."""
+    root, renderer = _raster("paletted", band)
+    palette = ET.SubElement(renderer, "colorPalette")
+    for value, label, color in entries:
+        ET.SubElement(palette, "paletteEntry", value=str(value), color=color, label=label, alpha="255")
+    return to_text(root)
+
+
+def _raster(kind: str, band: int) -> tuple[ET.Element, ET.Element]:
+    """A raster style and its renderer, still to be filled."""
+    root = ET.Element("qgis", version=VERSION, styleCategories="AllStyleCategories", hasScaleBasedVisibilityFlag="0")
+    pipe = ET.SubElement(root, "pipe")
+    renderer = ET.SubElement(
+        pipe, "rasterrenderer", type=kind, band=str(band), opacity="1", alphaBand="-1", nodataColor=""
+    )
+    ET.SubElement(renderer, "rasterTransparency")
+    # neighbouring codes are not neighbouring things: never interpolate between them
+    ET.SubElement(pipe, "rasterresampler", zoomedInResampler="nearest", zoomedOutResampler="nearest")
+    ET.SubElement(root, "blendMode").text = "0"
+    return root, renderer

@@ -24,7 +24,7 @@ from geossl.imagery.clouds import Quality
 from geossl.legend import Legend
 from geossl.nets.weights import load_encoder
 from geossl.project.overview import overview, scene_steps
-from geossl.report.pictures import quicklook
+from geossl.report.pictures import NOTHING, quicklook
 from geossl.report.records import (
     CaptionedPicture,
     ChangeExample,
@@ -130,14 +130,48 @@ def neighbours(scenes: Collection, encoder_folder: Path, *, queries: int = 4, ma
     return found
 
 
-def class_map(path: Path, title: str, legend: Legend) -> ClassMap:
-    """A published map, thinned out from its overviews."""
+def class_map(path: Path, title: str, legend: Legend, data: DatedImages, statistics: Statistics) -> ClassMap:
+    """A published map, thinned out from its overviews, beside the imagery of the same ground.
+
+    A map of change lies over its later image, beside the earlier one.
+    """
     with rasterio.open(path) as raster:
         factor = max(1, -(-max(raster.shape) // MAP_SIDE))
         shape = raster.height // factor, raster.width // factor
         codes = raster.read(1, out_shape=shape, resampling=Resampling.nearest)
         area = abs(raster.transform.a * raster.transform.e) * raster.height * raster.width / codes.size
-    return ClassMap(title, codes, legend, pixel_area=area)
+        grid, corner = data.collection.grid, raster.transform @ (0, 0)
+        top = round((grid.origin[1] - corner[1]) / grid.resolution)
+        left = round((corner[0] - grid.origin[0]) / grid.resolution)
+        rows = top + (np.arange(shape[0]) + 0.5) * raster.height / shape[0]
+        cols = left + (np.arange(shape[1]) + 0.5) * raster.width / shape[1]
+    found = {tile_id: data.steps(tile_id) for tile_id in data.collection.tile_ids}
+    images = [
+        _looked_up(data, {tile: steps[date] for tile, steps in found.items() if steps}, rows, cols, statistics)
+        for date in range(len(data.dates))
+    ]
+    if any(image is None for image in images):
+        return ClassMap(title, codes, legend, pixel_area=area)
+    before, *after = images
+    names = ("before", "after, with the map") if after else ("imagery", "map")
+    return ClassMap(title, codes, legend, area, before=before, names=names, ground=after[0] if after else None)
+
+
+def _looked_up(
+    data: DatedImages, steps: dict[str, int], rows: np.ndarray, cols: np.ndarray, statistics: Statistics
+) -> Picture | None:
+    """The nearest pixels of one date's imagery at global rows and columns; None where there is none."""
+    if not steps:
+        return None
+    view = overview(data.collection, steps, side=MAP_SIDE)
+    picture = quicklook(view.image, data.sensor, statistics)
+    r, c = (
+        np.floor((at - start) / view.every).astype(int) for at, start in zip((rows, cols), view.origin, strict=True)
+    )
+    inside = np.ix_((r >= 0) & (r < picture.shape[0]), (c >= 0) & (c < picture.shape[1]))
+    shown = np.full((len(rows), len(cols), 3), NOTHING, np.uint8)
+    shown[inside] = picture[np.ix_(r[inside[0].ravel()], c[inside[1].ravel()])]
+    return shown
 
 
 def change_examples(data: DatedImages, polygons: Path, statistics: Statistics, *, most: int = 3) -> list[ChangeExample]:

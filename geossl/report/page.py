@@ -74,7 +74,7 @@ def render(data: ReportData) -> str:
         "between": between,
         "points": points,
         "hex": lambda rgb: "#{:02x}{:02x}{:02x}".format(*rgb),
-        "map": lambda m: pictures.map_uri(pictures.shrink(m.codes, _LARGE), m.legend),
+        "map": map_uri,
     }
     return environment.get_template("report.html.j2").render(
         data=data,
@@ -88,6 +88,14 @@ def render(data: ReportData) -> str:
         total=sum(stage.seconds for stage in data.times),
         longest=max((stage.seconds for stage in data.times), default=0.0),
     )
+
+
+def map_uri(class_map: ClassMap) -> str:
+    """The picture of a map."""
+    if class_map.ground is None:
+        return pictures.map_uri(pictures.shrink(class_map.codes, _LARGE), class_map.legend)
+    shown = pictures.map_over(class_map.codes, class_map.legend, class_map.ground)
+    return pictures.photo_uri(pictures.shrink(shown, _LARGE))
 
 
 def score_groups(scores: Sequence[Score]) -> Iterator[_ScoreGroup]:

@@ -78,6 +78,14 @@ def map_uri(codes: NDArray[np.uint8], legend: Legend) -> str:
     return _uri(image, "png", optimize=True)
 
 
+def map_over(codes: NDArray[np.uint8], legend: Legend, ground: Picture) -> Picture:
+    """A (H, W) class map over a picture, which shows where the map has no data or the legend's first class."""
+    shown = ground.copy()
+    for land_class in list(legend)[1:]:
+        shown[codes == land_class.code] = land_class.rgb
+    return shown
+
+
 def svg_uri(svg: str) -> str:
     """An SVG document as a ``data:`` URI."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

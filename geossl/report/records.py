@@ -158,6 +158,12 @@ class ClassMap:
     pixel_area: float | None = None
     """Square metres per pixel of ``codes``; with it, hectares are shown for every class."""
     caption: str = ""
+    before: Picture | None = None
+    """The same ground as imagery, (H, W, 3): a slider leads from it to the map."""
+    names: tuple[str, str] = ("imagery", "map")
+    """What the two sides of the slider show."""
+    ground: Picture | None = None
+    """Shown in place of the legend's first class, where that says that there is nothing to see."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import datetime as dt
 import tempfile
 from pathlib import Path
 
+import duckdb
 import geopandas as gpd
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -88,11 +90,54 @@ def test_strips_give_the_polygons_of_the_whole_raster(codes, row, strip_pixels):
         for part in parts:
             found = found + part
     expected = [(shapely.geometry.shape(shape), int(code)) for shape, code in features.shapes(codes, mask=codes != 255)]
-    ours = {(polygon.normalize().wkt, int(code)) for polygon, code in zip(found.polygons(), found.code, strict=True)}
+    outlines = found.polygons()
+    assert shapely.coverage_is_valid(outlines), "neighbours share their borders point by point"
+    corners = shapely.simplify(outlines, 0)
+    ours = {(polygon.normalize().wkt, int(code)) for polygon, code in zip(corners, found.code, strict=True)}
     assert ours == {(shapely.simplify(polygon, 0).normalize().wkt, code) for polygon, code in expected}
-    assert all(polygon.is_valid for polygon in found.polygons())
+    assert all(polygon.is_valid for polygon in outlines)
     assert found.pixels.sum() == (codes != 255).sum()
     assert sorted(found.pixels) == sorted(int(polygon.area) for polygon, _ in expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([1, 2, 7, 255])),
+    st.integers(-8, 0),
+    st.integers(1, 200),
+    st.sampled_from([0.8, 1.5, 4.0]),
+)
+def test_simplified_neighbours_have_no_gaps_also_across_strips(codes, row, strip_pixels, tolerance):
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patches, "_STRIP_PIXELS", strip_pixels)
+        args = area(Path(name), codes, row=row, col=0)
+        found = patches.Patches.none()
+        for part in patches.stream_patches(*args, LEGEND.codes, 1, tolerance=tolerance):
+            found = found + part
+    outlines = found.polygons()
+    assert shapely.is_valid(outlines).all()
+    assert shapely.coverage_is_valid(outlines)
+    assert set(shapely.get_type_id(outlines)) <= {3}
+    # cutting corners moves borders, never the outline of a map without holes
+    if (codes != 255).all():
+        assert shapely.area(outlines).sum() == pytest.approx(codes.size)
+
+
+def test_simplified_outlines_lose_corners_and_keep_areas(tmp_path):
+    codes = smooth(6)
+    args = area(tmp_path, codes)
+    exact, simple = polygons(tmp_path, *args), polygons(tmp_path, *args, tolerance=1.0)
+    assert shapely.get_num_coordinates(simple.geometry).sum() < 0.6 * shapely.get_num_coordinates(exact.geometry).sum()
+    assert shapely.coverage_is_valid(simple.geometry.to_numpy())
+    both = exact.sort_values(["class_code", "area_ha"]), simple.sort_values(["class_code", "area_ha"])
+    # hectares are those of the pixels, whatever the outline
+    np.testing.assert_allclose(both[1].area_ha, both[0].area_ha, rtol=1e-5)
+    large = simple[simple.area_ha > 5]
+    np.testing.assert_allclose(large.geometry.area / 1e4, large.area_ha, rtol=0.02)
+    # no border moves by more than two pixels
+    borders = shapely.union_all(shapely.boundary(simple.geometry))
+    shapely.prepare(borders)
+    assert shapely.dwithin(borders, shapely.points(shapely.get_coordinates(exact.geometry)), 20).all()
 
 
 def test_areas_are_those_of_the_pixels_and_of_the_ellipsoid(tmp_path):
@@ -197,6 +242,25 @@ def test_geopackage_and_geoparquet_say_the_same(tmp_path):
     np.testing.assert_array_equal(package.area_ha, frame.area_ha)
     assert package.geometry.geom_equals(frame.geometry).all()
     assert [str(day) for day in package.date_to.dt.date] == [str(day) for day in frame.date_to]
+
+
+def test_duckdb_reads_the_same(tmp_path):
+    # geometry and its CRS by DuckDB's own reader; the extension "spatial" would have to be downloaded
+    frame = polygons(tmp_path, *area(tmp_path, smooth(4)), tolerance=1.0)
+    file = tmp_path / "map.parquet"
+    (crs,) = duckdb.sql(f"select distinct ST_CRS(geometry) from '{file}'").fetchall()[0]
+    assert pyproj.CRS.from_json(crs).to_epsg() == 32722
+    rows = duckdb.sql(
+        f"select class_name, count(*), sum(area_ha), max(date_to) from '{file}' where confidence > 0.5 group by 1"
+    ).fetchall()
+    expected = frame.groupby("class_name")
+    assert {name: (count, day) for name, count, _, day in rows} == {
+        name: (len(group), dt.date(2020, 2, 7)) for name, group in expected
+    }
+    for name, _, hectares, _ in rows:
+        assert hectares == pytest.approx(expected.get_group(name).area_ha.sum())
+    found = duckdb.sql(f"select ST_AsWKB(geometry) from '{file}'").fetchall()
+    assert shapely.equals(shapely.from_wkb([wkb for (wkb,) in found]), frame.geometry.to_numpy()).all()
 
 
 def test_a_map_without_any_polygon_still_has_its_files(tmp_path):

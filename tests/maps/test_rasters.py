@@ -61,6 +61,33 @@ def test_class_raster_is_a_valid_cog_that_holds_every_tile(predicted, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "map.tif.aux.xml"]
 
 
+def test_statistics_and_overviews_are_those_of_the_pixels(predicted, tmp_path):
+    grid, legend, tiles, records = predicted
+    write_classes(tmp_path / "map.tif", tiles, records, grid, legend)
+    write_confidence(tmp_path / "confidence.tif", tiles, records, grid)
+    for name in ("map", "confidence"):
+        with rasterio.open(tmp_path / f"{name}.tif") as raster:
+            pixels, known = raster.read(1), raster.read(1) != 255
+            said = {key: float(value) for key, value in raster.tags(1).items() if key.startswith("STATISTICS")}
+            values = pixels[known]
+            assert said["STATISTICS_MINIMUM"] == values.min()
+            assert said["STATISTICS_MAXIMUM"] == values.max()
+            assert said["STATISTICS_MEAN"] == pytest.approx(values.mean())
+            assert said["STATISTICS_STDDEV"] == pytest.approx(values.std())
+            assert said["STATISTICS_VALID_PERCENT"] == pytest.approx(100 * known.mean(), abs=0.01)
+            overview = raster.read(1, out_shape=(384, 384))
+        blocks = pixels.reshape(384, 2, 384, 2).transpose(0, 2, 1, 3).reshape(384, 384, 4)
+        whole = (blocks != 255).all(axis=2)
+        assert whole.sum() > 10_000
+        if name == "confidence":
+            away = np.abs(overview[whole] - blocks[whole].mean(axis=1))
+            assert away.max() <= 0.5
+        else:
+            ordered = np.sort(blocks, axis=2)
+            most = whole & (ordered[..., 0] == ordered[..., 2]) | whole & (ordered[..., 1] == ordered[..., 3])
+            np.testing.assert_array_equal(overview[most], ordered[..., 1][most])
+
+
 def test_class_names_are_categories(predicted, tmp_path):
     grid, legend, tiles, records = predicted
     write_classes(tmp_path / "map.tif", tiles, records, grid, legend)

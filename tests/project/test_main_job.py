@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import re
 import shutil
+import xml.etree.ElementTree as ET
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyogrio
 import pytest
 import rasterio
+from pyproj import Transformer
 from rio_cogeo.cogeo import cog_validate
 
+from geossl.cli.app import app
 from geossl.cli.summary import score_table, time_table
 from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
+from geossl.downstream.task import load_task
 from geossl.errors import SettingsError, StoreError
+from geossl.legend import CHANGE
 from geossl.progress import silent
+from geossl.project import pictures
 from geossl.project.project import Project
 from geossl.project.stages.run import ORDER, run_all, stage
 from geossl.project.stages.scenes import quarantine_table, scene_table
 from geossl.project.stages.status import status
+from geossl.report.pictures import quicklook
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +91,98 @@ def test_maps_are_valid_cogs_that_gis_tools_can_read(project: Project, task: str
         assert set(np.unique(raster.read(1))) <= {*legend.codes, 255}
     polygons = pyogrio.read_dataframe(folder / f"{task}-polygons.gpkg")
     assert {"area_ha", "date_from", "date_to"} <= set(polygons.columns)
+
+
+def test_every_map_is_in_the_qgis_project_over_the_newest_imagery(project: Project) -> None:
+    with zipfile.ZipFile(project.maps / "maps.qgz") as archive:
+        content = ET.fromstring(archive.read("maps.qgs"))
+    layers = {layer.findtext("id"): str(layer.findtext("datasource")) for layer in content.iter("maplayer")}
+    assert {"landcover_map", "clearing_polygons", "clearing_change_date", "imagery_background"} <= set(layers)
+    assert all((project.maps / source.partition("|")[0]).is_file() for source in layers.values())
+    with rasterio.open(project.maps / "background.tif") as picture:
+        assert picture.crs.to_string() == project.grid().crs
+        assert picture.read(4).mean() > 100
+
+
+def test_a_pixel_is_traced_to_the_scenes_behind_its_composite(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with rasterio.open(project.maps / "landcover" / "latest" / "landcover.tif") as raster:
+        code = int(raster.read(1)[100, 150])
+        at = raster.transform @ (150.5, 100.5)
+        lon, lat = Transformer.from_crs(raster.crs.to_wkt(), "EPSG:4326", always_xy=True).transform(*at)
+    verb = ["lineage", "landcover", "--at", f"{lon},{lat}", "-p", str(project.root)]
+    assert app([*verb, "--json"], result_action="return_value") == 0
+    found = json.loads(capsys.readouterr().out)
+    champion = project.registry.find("landcover", "champion")
+    assert champion is not None
+    assert found["code"] == code
+    assert found["model"] == champion.folder.rsplit("/", 1)[-1]
+    assert found["snapshot"] in (project.maps / "landcover" / "latest" / "landcover-lineage.json").read_text()
+    (scenes,) = found["scenes"]
+    start, end = found["sources"][0]["first"], found["sources"][0]["last"]
+    days = dict(zip(project.scenes().scene_ids(found["tile"]), project.scenes().times(found["tile"]), strict=True))
+    assert scenes
+    assert all(start <= str(days[scene])[:10] <= end for scene in scenes)
+    assert app(verb, result_action="return_value") == 0
+    printed = capsys.readouterr().out
+    for part in (found["model"], found["snapshot"], f"made from {scenes[0]}"):
+        assert part in printed
+    with pytest.raises(StoreError, match=r"no published map 'forest'(.|\n)*there are: clearing, landcover"):
+        app(["lineage", "forest", "--at", "1,2", "-p", str(project.root)], result_action="return_value")
+    with pytest.raises(StoreError, match=r"landcover/1999(.|\n)*there are: landcover/20"):
+        app(["lineage", "landcover/1999", "--at", "1,2", "-p", str(project.root)], result_action="return_value")
+
+
+@pytest.mark.parametrize("task", ["landcover", "clearing"])
+def test_the_reports_maps_lie_on_the_imagery_that_they_were_made_from(project: Project, task: str) -> None:
+    data, statistics = project.task_data(task), project.task_images().statistics or project.scenes().statistics
+    assert statistics is not None
+    path = project.maps / task / "latest" / f"{task}.tif"
+    shown = pictures.class_map(path, task, CHANGE, data, statistics)
+    assert shown.before is not None
+    assert (shown.ground is None) == (task == "landcover")
+    grid = data.collection.grid
+    with rasterio.open(path) as raster:
+        assert shown.codes.shape == raster.shape, "small enough not to be thinned out"
+        top, left = (
+            round(v) for v in ((grid.origin[1] - raster.bounds.top) / 10, (raster.bounds.left - grid.origin[0]) / 10)
+        )
+    for row, col in np.random.default_rng(0).integers(0, min(shown.codes.shape), (20, 2)).tolist():
+        tile = grid[(left + col) // grid.tile_size, (top + row) // grid.tile_size]
+        y, x = (top + row) % grid.tile_size, (left + col) % grid.tile_size
+        steps = data.steps(tile.id)
+        assert steps is not None
+        for picture, step in zip((shown.before, shown.ground), steps, strict=False):
+            assert picture is not None
+            pixel = np.asarray(data.collection.image(tile.id)[step])[:, y : y + 1, x : x + 1]
+            np.testing.assert_array_equal(picture[row, col], quicklook(pixel, data.sensor, statistics)[0, 0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["landcover", "clearing"])
+def test_a_task_goes_to_qgis_as_onnx_with_the_maps_probabilities(
+    project: Project, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    verb = ["export", "model", name, "--out", str(path), "-p", str(project.root)]
+    assert app(verb, result_action="return_value") == 0
+    champion = project.registry.find(name, "champion")
+    assert champion is not None
+    task, data = load_task(project.store / champion.folder), project.task_data(name)
+    assert task.id in capsys.readouterr().out
+    images, valid = data.images(data.tile_ids[0])
+    side = task.window
+    images, valid = images[None, ..., :side, :side], valid[None, ..., :side, :side]
+    # as the person exports it: no-data wherever it is not clear
+    stored = np.where(valid[:, :, None], images, np.array(task.sensor.radiometry.nodata, images.dtype))
+    session = onnxruntime.InferenceSession(str(path))
+    scaled = np.float32(stored.reshape(1, -1, side, side) * 1.0 / 255.0)
+    (found,) = session.run(None, {session.get_inputs()[0].name: scaled})
+    expected = task.predict(images, valid) if task.dates == 2 else task.predict(images[:, 0], valid[:, 0])
+    np.testing.assert_allclose(found[:, : len(task.legend)], expected, atol=1e-4)
+    with pytest.raises(StoreError, match=r"'forest' has no model(.|\n)*landcover"):
+        app(["export", "model", "forest", "--out", str(path), "-p", str(project.root)], result_action="return_value")
 
 
 def test_the_encoder_kept_its_history(project: Project) -> None:

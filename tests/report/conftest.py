@@ -83,8 +83,11 @@ def full() -> ReportData:
                 [[0, 0, 0], [10, 9.0, 8]],
             )
         ],
-        maps=[ClassMap(EVIL, codes, LEGEND, 100.0, EVIL), ClassMap("Clearings", np.zeros((5, 5), np.uint8), CHANGE)],
         areas=[AreaTable(EVIL, [(EVIL, "1.0", "2.0 ha (1.0 … 3.0)", "0.9", "no point")], [EVIL])],
+        maps=[
+            ClassMap(EVIL, codes, LEGEND, 100.0, EVIL, before=picture(11), names=("imagery", EVIL)),
+            ClassMap("Clearings", np.zeros((5, 5), np.uint8), CHANGE),
+        ],
         changes=[
             ChangeExample(EVIL, picture(9), picture(10), date(2024, 1, 1), date(2025, 1, 1), [square], [square, square])
         ],

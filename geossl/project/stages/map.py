@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from geossl.downstream.task import load_task
+from geossl.downstream.task import WEIGHTS, load_task
 from geossl.errors import StoreError
+from geossl.maps.models import describe_model
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
+from geossl.maps.qgis import PROJECT
+from geossl.maps.stac import MODELS
 from geossl.progress import Progress
+from geossl.project.background import write_background
 from geossl.project.project import Project, StageResult
 from geossl.project.refined import refined
 from geossl.project.state import content, fingerprint
@@ -21,6 +26,8 @@ def run(project: Project, progress: Progress) -> StageResult:
     lines = []
     for name in project.settings.tasks:
         lines += _map(project, name, progress)
+    if lines:
+        lines.append(f"all maps in QGIS: {(project.maps / PROJECT).relative_to(project.root)}")
     if not project.settings.tasks:
         lines = ["the project file names no tasks"]
     return StageResult("map", lines, skipped=not lines)
@@ -52,6 +59,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         about: Mapping[str, Any] = {}
         if task.dates == 2:
             report, tiles, about = refined(project, name, data, task, report, tiles, progress)
+        write_background(project, images)
         release = publish_map(
             report,
             project.maps,
@@ -64,6 +72,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             tiles=tiles,
             about=about,
             pinned=project.pinned_releases(name),
+            model=describe_model(task, os.path.relpath(folder / WEIGHTS, project.maps / name / MODELS)),
             progress=progress,
         )
         project.cube().tag(f"map-{name}-{release.id}", images.snapshot)

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 import geossl
+from geossl.bands import Statistics
 from geossl.cube.scenes import quarantined
+from geossl.downstream.data import TaskData
 from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
 from geossl.downstream.floors import SCRATCH
+from geossl.downstream.images import DatedImages
 from geossl.errors import StoreError
 from geossl.legend import Legend
 from geossl.nets.weights import load_card
@@ -228,7 +231,8 @@ def _published(project: Project) -> Iterator[tuple[str, Record, Path]]:
 
 def _maps(project: Project) -> Iterator[ClassMap]:
     for name, record, folder in _published(project):
-        yield pictures.class_map(folder / f"{name}.tif", name, Legend.from_dict(record.result["legend"]))
+        data, legend = project.task_data(name), Legend.from_dict(record.result["legend"])
+        yield pictures.class_map(folder / f"{name}.tif", name, legend, data, _statistics(project, data))
 
 
 def _areas(project: Project) -> Iterator[AreaTable]:
@@ -243,6 +247,11 @@ def _changes(project: Project) -> Iterator[ChangeExample]:
     for name, _, folder in _published(project):
         if isinstance(project.settings.tasks[name], ChangeTask):
             data = project.task_data(name)
-            statistics = data.collection.statistics or project.scenes().statistics
-            assert statistics is not None
-            yield from pictures.change_examples(data, folder / f"{name}-polygons.gpkg", statistics)
+            yield from pictures.change_examples(data, folder / f"{name}-polygons.gpkg", _statistics(project, data))
+
+
+def _statistics(project: Project, data: TaskData | DatedImages) -> Statistics:
+    """What stretches the pictures of a task's images."""
+    statistics = data.collection.statistics or project.scenes().statistics
+    assert statistics is not None
+    return statistics
