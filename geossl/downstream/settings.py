@@ -95,7 +95,7 @@ class ChangeSettings(_Settings):
     """How a two-date change model is learnt; without labels, only the first two count."""
 
     method: UnlabelledMethod = Field(
-        "irmad",
+        "cva",
         description="without labels: embedding (distance of the encoder's features), irmad (Nielsen 2007) or cva "
         "(length of the change vector); the last two need no pretraining",
     )
@@ -103,6 +103,7 @@ class ChangeSettings(_Settings):
         "clearing",
         description="without labels: clearing counts what moved and lost vegetation, any whatever moved",
     )
+
     labels: int | None = Field(
         None,
         gt=1,

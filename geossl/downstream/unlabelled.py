@@ -75,6 +75,8 @@ def fit(
     require_same_radiometry(
         card.sensor, images.sensor, us=f"the encoder {card.id}", them=f"the collection {images.collection.name}"
     )
+    if settings.method == "embedding" and encoder is None:
+        raise LabelError("embedding distance needs an encoder", "pretrain one, or set `settings.method: irmad`")
     network = UnlabelledNetwork(settings.method, settings.of, encoder, images.sensor).eval()
     normalize = Normalize.from_statistics(card.statistics)
     sample = _sample(images, seed)

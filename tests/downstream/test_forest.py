@@ -31,12 +31,13 @@ def test_what_was_no_forest_is_neither_learnt_from_nor_asked_for(tmp_path: Path)
     images = _world(tmp_path)
     within = DatedImages(images.collection, images.dates, lambda _: np.arange(SIZE * SIZE).reshape(SIZE, SIZE) < 0)
     with pytest.raises(LabelError, match="both dates and is forest before"):
-        fit(within, None, _card(images), ChangeSettings())
+        fit(within, None, _card(images), ChangeSettings(method="irmad"))
     forest = by_index(images, IndexForest(kind="index", ndvi=0.7))
     within = DatedImages(images.collection, images.dates, forest)
     np.testing.assert_array_equal(within.asked("x0y0"), forest("x0y0"))
     assert (
-        fit(within, None, _card(images), ChangeSettings()).id != fit(images, None, _card(images), ChangeSettings()).id
+        fit(within, None, _card(images), ChangeSettings(method="irmad")).id
+        != fit(images, None, _card(images), ChangeSettings(method="irmad")).id
     )
 
 
@@ -55,7 +56,7 @@ def test_dates_that_mean_one_image_and_an_empty_period_are_named(tmp_path: Path)
     card = _card(images)
     once = DatedImages(images.collection, (dt.date(2022, 5, 1), dt.date(2022, 9, 1)))
     with pytest.raises(LabelError, match=r"nearest to one and the same image .* between 2020-07-01 and 2022-07-01"):
-        fit(once, None, card, ChangeSettings())
+        fit(once, None, card, ChangeSettings(method="irmad"))
     empty = DatedImages(images.collection, ("2020-06-01/P4M", "2022-06-01/P4M"))
     with pytest.raises(LabelError, match="the period 2020-06-01/P4M has no clear image"):
-        fit(empty, None, card, ChangeSettings())
+        fit(empty, None, card, ChangeSettings(method="irmad"))

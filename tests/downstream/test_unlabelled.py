@@ -97,8 +97,16 @@ def test_without_near_infrared_it_says_what_is_missing(tmp_path: Path) -> None:
     images = _world(tmp_path, ("B04", "B03"))
     card = _card(images)
     with pytest.raises(LabelError, match=r"near infrared beside .* has red, green"):
-        fit(images, None, card, ChangeSettings())
-    assert fit(images, None, card, ChangeSettings(of="any")).legend.names == ("no change", "change")
+        fit(images, None, card, ChangeSettings(method="cva"))
+    task = fit(images, None, card, ChangeSettings(of="any"))
+    assert task.legend.names == ("no change", "change")
+    assert task.card.settings["method"] == "cva"
+
+
+def test_embedding_distance_without_an_encoder_is_refused(tmp_path: Path) -> None:
+    images = _world(tmp_path)
+    with pytest.raises(LabelError, match="embedding distance needs an encoder"):
+        fit(images, None, _card(images), ChangeSettings(method="embedding"))
 
 
 def test_otsu_parts_two_groups_where_their_means_differ_most() -> None:

@@ -31,6 +31,7 @@ tasks:
     kind: change
     before: 2021-07/2021-10
     after: 2022-07/2022-10
+    settings: {{ method: irmad }}
     forest: {forest}
 """
 INDEX = "{ kind: index, ndvi: 0.6, ndmi: 0.1 }"
