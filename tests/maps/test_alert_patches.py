@@ -85,6 +85,7 @@ def _stored(folder: Path, *, grown: bool = False) -> AlertTiles:
             "confirmed": confirmed,
             "standing": first - 20,
             "raised": first,
+            "withdrawn": NEVER,
         }
         for name, value in values.items():
             planes[name][place] = value

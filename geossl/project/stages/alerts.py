@@ -15,7 +15,7 @@ from geossl.cube.collection import Collection
 from geossl.cube.label_files import read_vector
 from geossl.cube.repository import View
 from geossl.cube.verdicts import CONFIRMED, add_verdicts, read_verdicts, said_of, verdict_key
-from geossl.downstream.monitor import FOREST, LookTask, evergreen, fit_look
+from geossl.downstream.monitor import FOREST, SCALES, LookTask, evergreen, fit_look
 from geossl.downstream.task import load_task
 from geossl.errors import LabelError, SettingsError, StoreError
 from geossl.legend import NO_LABEL, Legend
@@ -111,7 +111,7 @@ def open_monitor(project: Project, name: str, progress: Progress) -> Monitor:
     monitor.tiles.extend(tile_id for tile_id in wanted if monitor.is_forest(tile_id).any())
     if not monitor.tiles:
         raise LabelError(f"alerts {name!r}: no forest was found before {settings.since}")
-    about = fingerprint(cover=key, forest=list(forest))
+    about = fingerprint(cover=key, forest=list(forest), scales=SCALES)
     begin = to_day(settings.since) - HISTORY_DAYS
     monitor.looks.extend(find_looks(scenes, monitor.tiles, begin, about))
     return monitor
