@@ -15,6 +15,7 @@ import zarr
 from geossl.bands import Statistics
 from geossl.cli.app import app
 from geossl.cube import layout
+from geossl.cube.arrays import subgroup
 from geossl.cube.repository import Cube
 from geossl.errors import SettingsError, StoreError
 from geossl.grid import Grid
@@ -108,6 +109,21 @@ def test_alerts_find_what_was_cleared_and_a_second_run_does_nothing(project: Pat
     lines = [part for part in tables("forest", judged) if isinstance(part, str)]
     assert any("to detection 13, to confirmation 44" in line for line in lines)
     assert [name for name in opened.cube().tags() if name.startswith("alerts-forest-")]
+
+
+def test_news_elsewhere_makes_no_other_release(project: Path) -> None:
+    opened = Project.load(project)
+    stage("alerts")(opened, silent)
+    release = _latest(project, "").resolve()
+
+    def elsewhere(session: icechunk.Session) -> str:
+        root = zarr.open_group(session.store, mode="r+")
+        layout.create_tile(subgroup(root, opened.sensor.name), Grid("EPSG:32722", 10, 256)[9, 9], opened.sensor)
+        return "another tile"
+
+    opened.cube().transact(elsewhere)
+    assert not stage("alerts")(opened, silent).skipped
+    assert _latest(project, "").resolve() == release
 
 
 def test_verdicts_go_through_qgis_and_are_respected(project: Path) -> None:
