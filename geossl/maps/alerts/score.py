@@ -181,7 +181,7 @@ def score_alerts(
         withdrawn.append(gone[looked & (gone >= since)])
 
         cleared, watched = (event >= 0) & looked & (day >= since) & (day <= until), forest(tile_id)
-        unwatched += np.count_nonzero(cleared & ~watched)
+        unwatched += int(np.count_nonzero(cleared & ~watched))
         judged = cleared & watched
         ours = {name: np.where(values == NEVER, np.int16(_LATER), values)[judged] for name, values in bands.items()}
         # an alert from before the trees fell has found nothing
