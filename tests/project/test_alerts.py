@@ -17,7 +17,7 @@ from geossl.cli.app import app
 from geossl.cube import layout
 from geossl.cube.arrays import subgroup
 from geossl.cube.repository import Cube
-from geossl.errors import SettingsError, StoreError
+from geossl.errors import LabelError, SettingsError, StoreError
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL
 from geossl.maps.alerts.rule import CONFIRMED, DETECTED, NONE
@@ -165,6 +165,14 @@ def test_what_cannot_be_monitored_is_said(project: Path, override: str, error: t
         stage("alerts")(Project.load(project, [override]), silent)
 
 
+def test_a_year_is_no_day_to_be_judged_by(project: Path) -> None:
+    frame = gpd.read_file(project / "truth.gpkg").assign(date=2022)
+    frame.to_file(project / "years.gpkg", driver="GPKG")
+    override = "alerts.forest.reference.path=years.gpkg"
+    with pytest.raises(LabelError, match="holds years such as 2022"):
+        scores(Project.load(project, [override]), silent)
+
+
 def test_without_a_reference_there_is_nothing_to_be_judged_by(project: Path) -> None:
     with pytest.raises(SettingsError, match="no monitor has a reference"):
         scores(Project.load(project, ["alerts.forest.reference=null"]), silent)
@@ -191,6 +199,7 @@ alerts:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_pucallpa_years_that_come_late_end_as_all_at_once(shared_data: Path, tmp_path: Path) -> None:
     years = sorted((shared_data / "pucallpa-landsat-series").glob("*.tif"))
     found = {}
@@ -209,7 +218,7 @@ def test_pucallpa_years_that_come_late_end_as_all_at_once(shared_data: Path, tmp
             code = status.read(1)
     np.testing.assert_array_equal(found["late"], found["all"])
     watched = code != NO_LABEL
-    assert 0.3 < watched.mean() < 0.95
+    assert 0.3 < watched.sum() / (377 * 697) < 0.95
     # a frontier: much of the forest falls in 25 years, most of it confirmed by the next image, and not all of it
     assert 0.05 < np.isin(code, (CONFIRMED, DETECTED)).sum() / watched.sum() < 0.6
     assert (code == CONFIRMED).sum() > (code == DETECTED).sum()

@@ -73,8 +73,16 @@ def _reference(project: Project, reference: LabelSettings, crs: str) -> tuple[gp
     if reference.date_column is None:
         raise LabelError(f"the reference {path} has no days", "set its `date_column`")
     frame = read_vector(path, reference.layer, crs)
-    dates = pd.to_datetime(pick_column(frame, reference.date_column, "date_column", path), errors="coerce", utc=True)
+    values = pick_column(frame, reference.date_column, "date_column", path).astype("string").str.strip()
+    if (years := values.str.fullmatch(r"\d{4}(\.0)?").fillna(value=False)).any():
+        raise LabelError(
+            f"column {reference.date_column!r} of {path} holds years such as {values[years].iloc[0]}",
+            "a delay in days needs the day of each clearing",
+        )
+    dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
     known = dates.notna().to_numpy()
+    if not known.any():
+        raise LabelError(f"column {reference.date_column!r} of {path} holds no day", "write days as 2024-07-31")
     days = np.array([to_day(date.date()) if ok else NEVER for date, ok in zip(dates, known, strict=True)], np.int16)
     # where one lies on another, the later one is burned last; but ground is cleared once
     order = np.argsort(-days.astype(np.int32), kind="stable")
