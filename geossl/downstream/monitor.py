@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,9 @@ WINDOWS = 64
 
 PIXELS = 4_000
 """Most pixels that it learns from, balanced over the classes."""
+
+TILES = 64
+"""Most tiles by which forest without labels is parted from the rest."""
 
 ENOUGH = 100
 """Fewer pixels of forest, or of anything else, teach nothing."""
@@ -200,8 +203,8 @@ def _sample(
     return features[few], label[few], block[few]
 
 
-def evergreen(collection: Collection, steps: Mapping[str, Sequence[int]]) -> dict[str, NDArray[np.uint8]]:
-    """Forest without labels: codes of :data:`FOREST` (H, W) by tile, NO_LABEL where nothing was seen.
+def evergreen(collection: Collection, steps: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Forest without labels, tile by tile: codes of :data:`FOREST` (H, W), NO_LABEL where nothing was seen.
 
     Parameters
     ----------
@@ -213,27 +216,31 @@ def evergreen(collection: Collection, steps: Mapping[str, Sequence[int]]) -> dic
     LabelError
         The sensor has no near and no short-wave infrared, or nothing was seen.
     """
-    infrared, shortwave = vegetation_bands(collection.sensor)
-    radiometry = collection.sensor.radiometry
-    least: dict[str, NDArray[np.float32]] = {}
-    for tile_id, of_tile in steps.items():
-        green = np.full(collection.tile(tile_id).shape, np.inf, np.float32)
-        for step in of_tile:
-            image = collection.image(tile_id)
-            nir, swir = (
-                np.asarray(image[step, band : band + 1])[0] * np.float32(radiometry.scale)
-                + np.float32(radiometry.offset)
-                for band in (infrared, shortwave)
-            )
-            clear = is_clear(np.asarray(collection.quality(tile_id)[step])) & (nir + swir > 0)
-            ratio = np.divide(nir - swir, nir + swir, out=np.zeros_like(nir), where=clear)
-            np.minimum(green, ratio, out=green, where=clear)
-        least[tile_id] = green
-    values = [green[np.isfinite(green)][:: max(1, green.size // 100_000)] for green in least.values()]
-    if not sum(map(len, values)):
+    pair = vegetation_bands(collection.sensor)
+    some = np.random.default_rng(0).permutation(list(steps))[:TILES]
+    values = [_least_green(collection, str(tile_id), steps[tile_id], pair) for tile_id in some]
+    seen = [green[np.isfinite(green)][:: max(1, green.size // 100_000)] for green in values]
+    if not sum(map(len, seen)):
         raise LabelError(f"no clear pixel of {collection.name!r} was seen before monitoring", "choose a later `since`")
-    threshold = otsu(np.concatenate(values))
-    return {
-        tile_id: np.where(np.isfinite(green), (green <= threshold).astype(np.uint8), np.uint8(NO_LABEL))
-        for tile_id, green in least.items()
-    }
+    threshold = otsu(np.concatenate(seen))
+    for tile_id, of_tile in steps.items():
+        green = _least_green(collection, tile_id, of_tile, pair)
+        yield tile_id, np.where(np.isfinite(green), (green <= threshold).astype(np.uint8), np.uint8(NO_LABEL))
+
+
+def _least_green(
+    collection: Collection, tile_id: str, steps: Sequence[int], bands: tuple[int, int]
+) -> NDArray[np.float32]:
+    """(H, W) the least normalised burn ratio of some images of a tile; inf where none saw the ground."""
+    radiometry = collection.sensor.radiometry
+    least = np.full(collection.tile(tile_id).shape, np.inf, np.float32)
+    image, quality = collection.image(tile_id), collection.quality(tile_id)
+    for step in steps:
+        nir, swir = (
+            np.asarray(image[step, band : band + 1])[0] * np.float32(radiometry.scale) + np.float32(radiometry.offset)
+            for band in bands
+        )
+        clear = is_clear(np.asarray(quality[step])) & (nir + swir > 0)
+        ratio = np.divide(nir - swir, nir + swir, out=np.zeros_like(nir), where=clear)
+        np.minimum(least, ratio, out=least, where=clear)
+    return least

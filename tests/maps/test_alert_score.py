@@ -18,7 +18,13 @@ from geossl.maps.alerts.tiles import AlertTiles, update_tiles
 
 GRID = Grid("EPSG:32722", 10, 256, (0, 0))
 TILE = "x0y0"
-FELLED, MISSED, FALSE, OLD = np.s_[20:40, 20:40], np.s_[60:70, 60:80], np.s_[100:110, 100:110], np.s_[200:210, 0:10]
+FELLED, MISSED, FALSE, OLD, FLICKER = (
+    np.s_[20:40, 20:40],
+    np.s_[60:70, 60:80],
+    np.s_[100:110, 100:110],
+    np.s_[200:210, 0:10],
+    np.s_[150:152, 150:155],
+)
 CLEARED = 1010
 """The day of FELLED; MISSED is felled ten days later."""
 
@@ -32,6 +38,8 @@ def _scores(folder: Path, *, area: gpd.GeoDataFrame | None = None) -> Scores:
             percent[FELLED] = 99
         if day >= 1050:
             percent[FALSE] = 99
+        if day == 1040:
+            percent[FLICKER] = 99
         if CLEARED <= day < 1030:
             percent[FELLED] = UNSEEN
         look = SceneLook(f"scene-{day}", day, {TILE: 0}, "key")
@@ -51,6 +59,7 @@ def _scores(folder: Path, *, area: gpd.GeoDataFrame | None = None) -> Scores:
     days = np.array([CLEARED, CLEARED + 10, CLEARED, 900], np.int16)
     return score_alerts(
         find_patches(store, GRID, [TILE]),
+        store,
         reference,
         days,
         GRID,
@@ -89,6 +98,10 @@ def test_commission_and_omission_are_by_area(tmp_path: Path) -> None:
     assert months["2017-10"].wrong == 0
     assert months["2017-11"].wrong == months["2017-11"].raised == pytest.approx(1)
     assert months["2017-11"].sure_wrong == pytest.approx(1)
+    # once said, once taken back
+    assert sum(row.withdrawn for row in months.values()) == pytest.approx(0.1)
+    # cleared, but no forest by the mask
+    assert _scores(tmp_path).unwatched == pytest.approx(1)
 
 
 def test_only_ground_that_was_looked_at_judges(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ import zarr
 from geossl.bands import Statistics
 from geossl.cli.app import app
 from geossl.cube import layout
+from geossl.cube.arrays import subgroup
 from geossl.cube.repository import Cube
-from geossl.errors import SettingsError, StoreError
+from geossl.errors import LabelError, SettingsError, StoreError
 from geossl.grid import Grid
-from geossl.maps.alerts.rule import NONE
+from geossl.legend import NO_LABEL
+from geossl.maps.alerts.rule import CONFIRMED, DETECTED, NONE
 from geossl.maps.alerts.tiles import REVIEWED
 from geossl.progress import silent
 from geossl.project.project import Project
@@ -110,6 +112,21 @@ def test_alerts_find_what_was_cleared_and_a_second_run_does_nothing(project: Pat
     assert [name for name in opened.cube().tags() if name.startswith("alerts-forest-")]
 
 
+def test_news_elsewhere_makes_no_other_release(project: Path) -> None:
+    opened = Project.load(project)
+    stage("alerts")(opened, silent)
+    release = _latest(project, "").resolve()
+
+    def elsewhere(session: icechunk.Session) -> str:
+        root = zarr.open_group(session.store, mode="r+")
+        layout.create_tile(subgroup(root, opened.sensor.name), Grid("EPSG:32722", 10, 256)[9, 9], opened.sensor)
+        return "another tile"
+
+    opened.cube().transact(elsewhere)
+    assert not stage("alerts")(opened, silent).skipped
+    assert _latest(project, "").resolve() == release
+
+
 def test_verdicts_go_through_qgis_and_are_respected(project: Path) -> None:
     opened = Project.load(project)
     stage("alerts")(opened, silent)
@@ -148,6 +165,60 @@ def test_what_cannot_be_monitored_is_said(project: Path, override: str, error: t
         stage("alerts")(Project.load(project, [override]), silent)
 
 
+def test_a_year_is_no_day_to_be_judged_by(project: Path) -> None:
+    frame = gpd.read_file(project / "truth.gpkg").assign(date=2022)
+    frame.to_file(project / "years.gpkg", driver="GPKG")
+    override = "alerts.forest.reference.path=years.gpkg"
+    with pytest.raises(LabelError, match="holds years such as 2022"):
+        scores(Project.load(project, [override]), silent)
+
+
 def test_without_a_reference_there_is_nothing_to_be_judged_by(project: Path) -> None:
     with pytest.raises(SettingsError, match="no monitor has a reference"):
         scores(Project.load(project, ["alerts.forest.reference=null"]), silent)
+
+
+PUCALLPA = """\
+name: pucallpa
+sensor:
+  name: landsat-composite
+  dtype: uint8
+  nodata: 0
+  bands:
+    - { name: swir1, gsd: 90, common_name: swir16 }
+    - { name: nir, gsd: 90, common_name: nir }
+    - { name: red, gsd: 90, common_name: red }
+    - { name: green, gsd: 90, common_name: green }
+grid: { resolution: 90 }
+sources:
+  - { kind: folder, path: landing, pattern: "{date:%Y}.tif", bands: [swir1, nir, red, green], scene: pucallpa }
+composite: null
+alerts:
+  forest: { since: 1996-01-01, expire_days: 4000, minimum_ha: 5 }
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_pucallpa_years_that_come_late_end_as_all_at_once(shared_data: Path, tmp_path: Path) -> None:
+    years = sorted((shared_data / "pucallpa-landsat-series").glob("*.tif"))
+    found = {}
+    for name, arrivals in (("late", [years[:3] + years[6:], years[3:6]]), ("all", [years])):
+        folder = tmp_path / name
+        (folder / "landing").mkdir(parents=True)
+        (folder / "geossl.yaml").write_text(PUCALLPA)
+        for new in arrivals:
+            for path in new:
+                (folder / "landing" / path.name).symlink_to(path)
+            for verb in ("ingest", "stats", "alerts"):
+                stage(verb)(Project.load(folder), silent)
+        with rasterio.open(_latest(folder, "forest-date.tif")) as date:
+            found[name] = date.read(1)
+        with rasterio.open(_latest(folder, "forest-status.tif")) as status:
+            code = status.read(1)
+    np.testing.assert_array_equal(found["late"], found["all"])
+    watched = code != NO_LABEL
+    assert 0.3 < watched.sum() / (377 * 697) < 0.95
+    # a frontier: much of the forest falls in 25 years, most of it confirmed by the next image, and not all of it
+    assert 0.05 < np.isin(code, (CONFIRMED, DETECTED)).sum() / watched.sum() < 0.6
+    assert (code == CONFIRMED).sum() > (code == DETECTED).sum()

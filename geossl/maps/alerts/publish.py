@@ -228,7 +228,13 @@ def _dates(days: NDArray[np.int16]) -> pa.Array:
 
 def _polygons(folder: Path, name: str, frame: gpd.GeoDataFrame) -> None:
     frame.to_file(
-        folder / f"{name}.gpkg", driver="GPKG", layer=LAYER, engine="pyogrio", geometry_type="Polygon", use_arrow=True
+        folder / f"{name}.gpkg",
+        driver="GPKG",
+        layer=LAYER,
+        engine="pyogrio",
+        geometry_type="Polygon",
+        use_arrow=True,
+        VERSION="1.3",  # what QGIS of Debian 12 knows
     )
     frame.to_parquet(folder / f"{name}.parquet", schema_version="1.1.0")
     (folder / f"{name}.qml").write_text(alert_style(FIELDS), encoding="utf-8")

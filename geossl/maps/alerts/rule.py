@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,15 +110,15 @@ class Alerts:
     """The look that confirmed it."""
     last: Days
     """The last clear look that did not belong to a run."""
-    withdrawn: Counter[int] = field(default_factory=Counter)
-    """Day on which they were raised → number of alerts that later looks withdrew."""
+    withdrawn: Days
+    """The day on which an alert was raised that later looks withdrew; of several, the last."""
 
     @classmethod
     def none(cls, pixels: int) -> Alerts:
         """Before the first look."""
-        standing, first, raised, confirmed, last = (np.full(pixels, NEVER, np.int16) for _ in range(5))
         odds, peak = np.zeros(pixels, np.float32), np.zeros(pixels, np.float32)
-        return cls(odds, peak, standing, first, raised, confirmed, last)
+        standing, first, raised, confirmed, last, withdrawn = (np.full(pixels, NEVER, np.int16) for _ in range(6))
+        return cls(odds, peak, standing, first, raised, confirmed, last, withdrawn)
 
     def status(self, since: int) -> NDArray[np.uint8]:
         """(N,) :data:`NONE`, :data:`DETECTED`, :data:`CONFIRMED`, or :data:`OUTSIDE` for an alert before ``since``."""
@@ -193,8 +192,8 @@ def _update(alerts: Alerts, day: int, odds: NDArray[np.float32], seen: NDArray[n
 
 def _drop(alerts: Alerts, which: NDArray[np.bool_]) -> None:
     """Forget the runs of some pixels."""
-    was = alerts.raised[which]
-    alerts.withdrawn.update(was[was != NEVER].tolist())
+    was = which & (alerts.raised != NEVER)
+    alerts.withdrawn[was] = alerts.raised[was]
     alerts.odds[which] = alerts.peak[which] = 0
     for days in (alerts.standing, alerts.first, alerts.raised, alerts.confirmed):
         days[which] = NEVER

@@ -21,6 +21,7 @@ from geossl.grid import Grid, Tile
 from geossl.maps.alerts.looks import LookFolder, SceneLook
 from geossl.maps.alerts.patches import AlertPixels
 from geossl.maps.alerts.rule import CONFIRMED, NEVER, UNSEEN, to_date
+from geossl.maps.alerts.tiles import AlertTiles
 
 _LATER = int(np.iinfo(np.int16).max)
 """A day that has not come."""
@@ -57,6 +58,8 @@ class AlertScore:
     sure: float
     """Confirmed ones among them."""
     sure_wrong: float
+    withdrawn: float
+    """Raised in this month, and withdrawn later; single pixels count too."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Scores:
     alerts: list[AlertScore] = field(default_factory=list)
     until: int = 0
     """The newest look."""
+    unwatched: float = 0.0
+    """Hectares that were cleared where no forest was watched: no alert could tell."""
 
     def months(self) -> Iterator[tuple[str, list[ClearingScore]]]:
         """The clearings of each month that has some."""
@@ -98,10 +103,14 @@ class Scores:
         """JSON-ready; days as ISO dates."""
         return {
             "until": to_date(self.until).isoformat(),
+            "unwatched": self.unwatched,
             "all": self.total(),
             "confirmed": self.total(sure=True),
             "months": {month: summary(clearings) for month, clearings in self.months()},
-            "alerts": {a.month: {"raised": a.raised, "wrong": a.wrong, "confirmed": a.sure} for a in self.alerts},
+            "alerts": {
+                a.month: {"raised": a.raised, "wrong": a.wrong, "confirmed": a.sure, "withdrawn": a.withdrawn}
+                for a in self.alerts
+            },
         }
 
 
@@ -125,6 +134,7 @@ def summary(clearings: Sequence[ClearingScore]) -> dict[str, float]:
 
 def score_alerts(
     alerts: AlertPixels,
+    store: AlertTiles,
     clearings: gpd.GeoDataFrame,
     days: NDArray[np.int16],
     grid: Grid,
@@ -141,6 +151,8 @@ def score_alerts(
     ----------
     alerts:
         The pixels that were published.
+    store:
+        All of them, and those that were withdrawn.
     clearings, days:
         Polygons in the grid's coordinates, and the day of each.
     area:
@@ -152,6 +164,8 @@ def score_alerts(
     raised: list[NDArray[np.int16]] = []
     right: list[NDArray[np.bool_]] = []
     sure: list[NDArray[np.bool_]] = []
+    withdrawn: list[NDArray[np.int16]] = []
+    unwatched = 0
     for tile_id in tiles:
         tile = grid.tile(tile_id)
         event = _burn(clearings, np.arange(1, len(clearings) + 1), tile) - 1
@@ -163,7 +177,12 @@ def score_alerts(
         right.append((day <= bands["raised"])[here] & (day >= since)[here])
         sure.append((bands["status"] >= CONFIRMED)[here])
 
-        judged = (event >= 0) & forest(tile_id) & looked & (day >= since) & (day <= until)
+        gone = store.read(tile_id)["withdrawn"]
+        withdrawn.append(gone[looked & (gone >= since)])
+
+        cleared, watched = (event >= 0) & looked & (day >= since) & (day <= until), forest(tile_id)
+        unwatched += int(np.count_nonzero(cleared & ~watched))
+        judged = cleared & watched
         ours = {name: np.where(values == NEVER, np.int16(_LATER), values)[judged] for name, values in bands.items()}
         # an alert from before the trees fell has found nothing
         early = ours["raised"] < day[judged]
@@ -176,8 +195,17 @@ def score_alerts(
     found = {name: np.concatenate(parts) for name, parts in columns.items()}
     return Scores(
         list(_clearings(found, days, hectare)),
-        list(_alerts(np.concatenate(raised), np.concatenate(right), np.concatenate(sure), hectare)),
+        list(
+            _alerts(
+                np.concatenate(raised),
+                np.concatenate(right),
+                np.concatenate(sure),
+                np.concatenate(withdrawn),
+                hectare,
+            )
+        ),
         until,
+        unwatched * hectare,
     )
 
 
@@ -210,15 +238,23 @@ def _clearings(found: dict[str, NDArray[Any]], days: NDArray[np.int16], hectare:
 
 
 def _alerts(
-    raised: NDArray[np.int16], right: NDArray[np.bool_], sure: NDArray[np.bool_], hectare: float
+    raised: NDArray[np.int16],
+    right: NDArray[np.bool_],
+    sure: NDArray[np.bool_],
+    withdrawn: NDArray[np.int16],
+    hectare: float,
 ) -> Iterator[AlertScore]:
-    months = np.array([_month(day) for day in raised], dtype="U7")
-    for month in np.unique(months):
+    months, gone = (_months(days) for days in (raised, withdrawn))
+    for month in np.union1d(months, gone):
         of = months == month
-        yield AlertScore(
-            str(month),
-            *(float(np.count_nonzero(which) * hectare) for which in (of, of & ~right, of & sure, of & sure & ~right)),
-        )
+        parts = of, of & ~right, of & sure, of & sure & ~right, gone == month
+        yield AlertScore(str(month), *(float(np.count_nonzero(which) * hectare) for which in parts))
+
+
+def _months(days: NDArray[np.int16]) -> NDArray[np.str_]:
+    """The month of each day, such as 2024-07."""
+    found, position = np.unique(days, return_inverse=True)
+    return np.array([_month(day) for day in found], dtype="U7")[position]
 
 
 def _seen(

@@ -22,10 +22,11 @@ from geossl.progress import Progress, silent
 REVIEWED = 3
 """Status of a pixel that a person confirmed."""
 
-BANDS = ("status", "percent", "first", "confirmed", "standing", "raised")
+BANDS = ("status", "percent", "first", "confirmed", "standing", "raised", "withdrawn")
 """Of a tile's raster, int16: status as in the rule (and :data:`REVIEWED`), highest probability of clearing in
 percent, and days since :data:`~geossl.maps.alerts.rule.EPOCH`, NEVER where there is none: first look of the
-alert, confirmation, last look that still saw forest, and the look that raised the alert."""
+alert, confirmation, last look that still saw forest, the look that raised the alert; and the one that raised an
+alert that was withdrawn."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def update_tiles(
         verdicts = judged(tile_id)
         here = [look for look in looks if tile_id in look.steps]
         record = {
+            "bands": list(BANDS),
             "looks": [look.record() for look in here],
             "since": rule.since,
             "expire": rule.expire,
@@ -146,7 +148,7 @@ def _follow(
     none = ~np.isin(status, (1, 2))
     values = {"status": status.astype(np.int16), "percent": alerts.percent.astype(np.int16)}
     values |= {name: getattr(alerts, name) for name in BANDS[2:]}
-    for name in BANDS[1:]:
+    for name in BANDS[1:-1]:
         values[name][none] = 0 if name == "percent" else NEVER
     out = {name: np.full(forest.shape, {"status": OUTSIDE, "percent": 0}.get(name, NEVER), np.int16) for name in BANDS}
     for name in BANDS:

@@ -15,7 +15,7 @@ from geossl.cube.collection import Collection
 from geossl.cube.label_files import read_vector
 from geossl.cube.repository import View
 from geossl.cube.verdicts import CONFIRMED, add_verdicts, read_verdicts, said_of, verdict_key
-from geossl.downstream.monitor import FOREST, LookTask, evergreen, fit_look
+from geossl.downstream.monitor import FOREST, SCALES, LookTask, evergreen, fit_look
 from geossl.downstream.task import load_task
 from geossl.errors import LabelError, SettingsError, StoreError
 from geossl.legend import NO_LABEL, Legend
@@ -111,7 +111,7 @@ def open_monitor(project: Project, name: str, progress: Progress) -> Monitor:
     monitor.tiles.extend(tile_id for tile_id in wanted if monitor.is_forest(tile_id).any())
     if not monitor.tiles:
         raise LabelError(f"alerts {name!r}: no forest was found before {settings.since}")
-    about = fingerprint(cover=key, forest=list(forest))
+    about = fingerprint(cover=key, forest=list(forest), scales=SCALES)
     begin = to_day(settings.since) - HISTORY_DAYS
     monitor.looks.extend(find_looks(scenes, monitor.tiles, begin, about))
     return monitor
@@ -173,13 +173,13 @@ def _evergreen(
     key = fingerprint(evergreen=made, images=images.name)
     store = TileFolder(folder)
     if store.note("cover") != {"key": key}:
-        progress("forest", 0, 1)
-        for tile_id, codes in evergreen(images, steps).items():
+        for done, (tile_id, codes) in enumerate(evergreen(images, steps)):
+            progress("forest", done, len(steps))
             percent = np.where(codes == NO_LABEL, NO_LABEL, 100).astype(np.uint8)
             with store.writing(images.tile(tile_id)) as write:
                 write(0, np.stack([codes, percent]))
         store.save_note("cover", {"key": key})
-        progress("forest", 1, 1)
+        progress("forest", len(steps), len(steps))
     return FOREST, FOREST.names[:1], key
 
 
@@ -241,7 +241,9 @@ def _update(project: Project, name: str, progress: Progress) -> list[str]:
             progress=progress,
         )
         release = _publish(project, monitor, looks, said)
-        project.cube().tag(f"alerts-{name}-{release.id}", scenes.snapshot)
+        # scenes elsewhere make another snapshot, and no other alerts
+        if (tag := f"alerts-{name}-{release.id}") not in project.cube().tags():
+            project.cube().tag(tag, scenes.snapshot)
         result.update(release=str(release.folder.relative_to(folder)), scored=scored, tiles=again)
     return list(_lines(project, release, scored, mute, len(again), len(monitor.tiles)))
 

@@ -54,6 +54,7 @@ def _score(project: Project, monitor: Monitor, reference: LabelSettings) -> Scor
     looks = [look for look in monitor.looks if monitor.look_folder.has(look)]
     return score_alerts(
         pixels,
+        monitor.alert_tiles,
         frame,
         days,
         grid,
@@ -72,8 +73,16 @@ def _reference(project: Project, reference: LabelSettings, crs: str) -> tuple[gp
     if reference.date_column is None:
         raise LabelError(f"the reference {path} has no days", "set its `date_column`")
     frame = read_vector(path, reference.layer, crs)
-    dates = pd.to_datetime(pick_column(frame, reference.date_column, "date_column", path), errors="coerce", utc=True)
+    values = pick_column(frame, reference.date_column, "date_column", path).astype("string").str.strip()
+    if (years := values.str.fullmatch(r"\d{4}(\.0)?").fillna(value=False)).any():
+        raise LabelError(
+            f"column {reference.date_column!r} of {path} holds years such as {values[years].iloc[0]}",
+            "a delay in days needs the day of each clearing",
+        )
+    dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
     known = dates.notna().to_numpy()
+    if not known.any():
+        raise LabelError(f"column {reference.date_column!r} of {path} holds no day", "write days as 2024-07-31")
     days = np.array([to_day(date.date()) if ok else NEVER for date, ok in zip(dates, known, strict=True)], np.int16)
     # where one lies on another, the later one is burned last; but ground is cleared once
     order = np.argsort(-days.astype(np.int32), kind="stable")
@@ -91,6 +100,8 @@ def tables(name: str, found: Scores) -> Iterator[Table | str]:
             f"{what}: F1 {total['f1']:.3f}, commission {total['commission']:.1%}, omission {total['omission']:.1%},"
             f" area {total['alerts']:.1f} ha where {total['cleared']:.1f} ha were cleared ({total['area_error']:+.1%})"
         )
+    if found.unwatched:
+        yield f"{found.unwatched:.1f} ha more were cleared where no forest was watched"
     if found.clearings:
         every = summary(found.clearings)
         yield (
@@ -119,15 +130,16 @@ def _clearings(name: str, found: Scores) -> Table:
 
 def _alerts(name: str, found: Scores) -> Table:
     table = Table(title=f"{name}: what was raised, and whether it was true", title_justify="left")
-    for heading in ("month", "ha", "commission", "confirmed ha", "commission of those"):
+    for heading in ("month", "ha", "commission", "confirmed ha", "commission of those", "withdrawn ha"):
         table.add_column(heading, justify="left" if heading == "month" else "right")
     for row in found.alerts:
         table.add_row(
             row.month,
             f"{row.raised:.1f}",
-            f"{row.wrong / row.raised:.0%}",
+            f"{row.wrong / row.raised:.0%}" if row.raised else "–",
             f"{row.sure:.1f}",
             f"{row.sure_wrong / row.sure:.0%}" if row.sure else "–",
+            f"{row.withdrawn:.1f}",
         )
     return table
 

@@ -45,7 +45,9 @@ class Status:
 def status(project: Project) -> Status:
     """Look at the store; nothing is computed and nothing is written."""
     records = [{"stage": r.stage, "finished": r.finished, "seconds": r.seconds} for r in project.state.records()]
-    sizes = {name: _size(project.store / name) for name in ("cube", "encoders", "tasks", "maps", "embeddings")}
+    sizes = {
+        name: _size(project.store / name) for name in ("cube", "encoders", "tasks", "maps", "alerts", "embeddings")
+    }
     snapshot, scenes, last, set_aside = None, 0, None, 0
     if (project.store / "cube").exists():
         view = project.cube().view()
