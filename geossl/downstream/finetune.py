@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from geossl.augment import Normalize
 from geossl.chips.split import TRAIN, VAL
 from geossl.downstream.data import Chips, TaskData
+from geossl.downstream.kept import KeptMaps
 from geossl.downstream.losses import LOSSES
+from geossl.downstream.networks import TrainedNetwork
 from geossl.downstream.settings import FinetuneSettings
 from geossl.legend import NO_LABEL
 from geossl.nets.encoder import Encoder
@@ -69,7 +71,7 @@ def labelled_chips(data: TaskData, settings: FinetuneSettings, *, labels: int | 
 
 
 def finetune(
-    network: nn.Module,
+    network: TrainedNetwork,
     encoder: Encoder,
     normalize: Normalize,
     train: Chips,
@@ -109,7 +111,12 @@ def finetune(
     best, best_step = -np.inf, 0
     weights = copy.deepcopy(network.state_dict())
     waited = 0
-    batches = _batches(train, settings.batch_size, np.random.default_rng(seed))
+    draws = _draws(len(train), settings.batch_size, np.random.default_rng(seed))
+    kept, judged = (
+        KeptMaps(network, normalize, chips, bf16=bf16) if frozen and KeptMaps.fits(network, chips, bf16=bf16) else None
+        for chips in (train, validation)
+    )
+    size = (train.image.shape[-2], train.image.shape[-1])
     for step in range(1, settings.steps + 1):
         network.train()
         # a frozen encoder keeps its batch statistics as well
@@ -119,10 +126,15 @@ def finetune(
             done = max(done, (time.monotonic() - start) / 60 / settings.minutes)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * schedule(done)
-        image, valid, label = (part.to(where) for part in next(batches))
+        draw = next(draws)
+        label = _turned(train.label, *draw).to(where)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
-            logits = network(normalize(image, valid), valid)
+            if kept is not None:
+                logits = network.decide(kept.turned(*draw), size)
+            else:
+                image, valid = (_turned(part, *draw).to(where) for part in (train.image, train.valid))
+                logits = network(normalize(image, valid), valid)
         loss(logits, label).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -130,7 +142,7 @@ def finetune(
         out_of_time = done >= 1
         if step % VALIDATE_EVERY == 0 or step == settings.steps or out_of_time:
             with torch.autocast(where.type, torch.bfloat16, enabled=bf16):
-                reached = score(*predict_chips(network, normalize, validation))
+                reached = score(*predict_chips(network, normalize, validation, kept=judged))
             waited += 1
             if reached > best:
                 best, best_step, waited = reached, step, 0
@@ -181,21 +193,31 @@ def schedule(done: float) -> float:
 
 
 def predict_chips(
-    network: nn.Module, normalize: Normalize, chips: Chips, batch: int = 8
+    network: nn.Module, normalize: Normalize, chips: Chips, batch: int = 8, *, kept: KeptMaps | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Truth (N,) and logits (N, K) of all labelled pixels of the chips, in their order."""
+    """Truth (N,) and logits (N, K) of all labelled pixels of the chips, in their order.
+
+    Parameters
+    ----------
+    kept:
+        What the network's encoder says of these chips, where it is frozen.
+    """
     network.eval()
     where = next(itertools.chain(network.parameters(), network.buffers())).device
     normalize.to(where)
     truth, logits = [], []
     for start in range(0, len(chips), batch):
         part = slice(start, start + batch)
-        valid = torch.from_numpy(chips.valid[part]).to(where)
+        label = chips.label[part]
         with torch.inference_mode():
-            image = normalize(torch.from_numpy(chips.image[part]).to(where), valid)
-            out = network(image, valid).float().movedim(1, -1).cpu().numpy()
-        known = chips.label[part] != NO_LABEL
-        truth.append(chips.label[part][known])
+            if kept is not None:
+                found = kept.network.decide(kept.plain(np.arange(start, start + len(label))), label.shape[1:])
+            else:
+                valid = torch.from_numpy(chips.valid[part]).to(where)
+                found = network(normalize(torch.from_numpy(chips.image[part]).to(where), valid), valid)
+            out = found.float().movedim(1, -1).cpu().numpy()
+        known = label != NO_LABEL
+        truth.append(label[known])
         logits.append(out[known])
     return np.concatenate(truth), np.concatenate(logits)
 
@@ -221,18 +243,23 @@ def temperature(logits: NDArray[np.float32], truth: NDArray[np.uint8]) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def _batches(chips: Chips, size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless shuffled batches; every window is mirrored and turned at random, all its dates alike."""
+Draw = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
+"""Which windows, by how many quarters each is turned, and whether it is then mirrored."""
+
+
+def _draws(windows: int, size: int, rng: np.random.Generator) -> Iterator[Draw]:
+    """Endless shuffled batches; every window is mirrored and turned at random."""
     order: NDArray[np.int64] = np.zeros(0, np.int64)
     while True:
         while len(order) < size:
-            order = np.concatenate([order, rng.permutation(len(chips))])
+            order = np.concatenate([order, rng.permutation(windows)])
         rows, order = order[:size], order[size:]
-        turns, mirrored = rng.integers(0, 4, size), rng.integers(0, 2, size).astype(bool)
-        parts = []
-        for array in (chips.image, chips.valid, chips.label):
-            turned = [np.rot90(array[r], k, (-2, -1)) for r, k in zip(rows, turns, strict=True)]
-            flipped = [a[..., ::-1] if m else a for a, m in zip(turned, mirrored, strict=True)]
-            parts.append(torch.from_numpy(np.stack(flipped)))
-        image, valid, label = parts
-        yield image, valid, label
+        yield rows, rng.integers(0, 4, size), rng.integers(0, 2, size).astype(bool)
+
+
+def _turned(
+    array: NDArray[Any], rows: NDArray[np.int64], turns: NDArray[np.int64], mirrored: NDArray[np.bool_]
+) -> Tensor:
+    """The windows of a draw, all dates alike."""
+    turned = [np.rot90(array[r], k, (-2, -1)) for r, k in zip(rows, turns, strict=True)]
+    return torch.from_numpy(np.stack([a[..., ::-1] if m else a for a, m in zip(turned, mirrored, strict=True)]))

@@ -6,6 +6,7 @@ the image, and H and W multiples of the encoder's coarsest stride.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,11 +18,32 @@ from torch.nn import functional as F
 from geossl.downstream import neighbourhood
 from geossl.features import hypercolumns
 from geossl.nets.decoders import ChangeHead, dense_head
-from geossl.nets.encoder import Encoder
+from geossl.nets.encoder import Encoder, Features
 from geossl.nets.settings import HeadName
 
+Maps = tuple[Tensor, ...]
+"""An encoder's maps of D dates, fine to coarse; each (B, D, C, h, w)."""
 
-class LandcoverNetwork(nn.Module):
+
+class TrainedNetwork(nn.Module):
+    """An encoder and a head that is trained on windows; apart, so that what a frozen encoder says can be kept."""
+
+    encoder: Encoder
+
+    def encode(self, image: Tensor) -> Maps:
+        """(B, D, C, H, W) → the encoder's maps of every date."""
+        dates = [self.encoder(image[:, date]).maps for date in range(image.shape[1])]
+        return tuple(torch.stack(level, dim=1) for level in zip(*dates, strict=True))
+
+    @abstractmethod
+    def decide(self, maps: Maps, size: tuple[int, int]) -> Tensor:
+        """Maps → logits (B, K, *size)."""
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
+        return self.decide(self.encode(image), (image.shape[-2], image.shape[-1]))
+
+
+class LandcoverNetwork(TrainedNetwork):
     """An encoder and a dense head on the image of one date."""
 
     def __init__(self, encoder: Encoder, classes: int, head: HeadName = "fpn") -> None:
@@ -29,11 +51,11 @@ class LandcoverNetwork(nn.Module):
         self.encoder = encoder
         self.head = dense_head(head, encoder.dims, classes)
 
-    def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
-        return self.head(self.encoder(image[:, 0]), image.shape[-2:])
+    def decide(self, maps: Maps, size: tuple[int, int]) -> Tensor:
+        return self.head(_features(maps, 0), size)
 
 
-class ChangeNetwork(nn.Module):
+class ChangeNetwork(TrainedNetwork):
     """One encoder on both dates, and a head on the two sets of features."""
 
     def __init__(self, encoder: Encoder, classes: int, head: HeadName = "fpn") -> None:
@@ -41,9 +63,13 @@ class ChangeNetwork(nn.Module):
         self.encoder = encoder
         self.head = ChangeHead(encoder.dims, classes, kind=head)
 
-    def forward(self, image: Tensor, valid: Tensor) -> Tensor:  # noqa: ARG002  # one signature for all
-        before, after = image.unbind(1)
-        return self.head(self.encoder(before), self.encoder(after), image.shape[-2:])
+    def decide(self, maps: Maps, size: tuple[int, int]) -> Tensor:
+        return self.head(_features(maps, 0), _features(maps, 1), size)
+
+
+def _features(maps: Maps, date: int) -> Features:
+    of_date = tuple(level[:, date] for level in maps)
+    return Features(of_date, of_date[-1].mean(dim=(2, 3)))
 
 
 class LinearNetwork(nn.Module):

@@ -67,8 +67,10 @@ class Kept:
     def _file(self, model: str, key: Key) -> Path:
         return self.folder / f"{model.replace(', ', '-').replace(' ', '_')}-{key[0]}-{key[1]}.npz"
 
-    def has(self, model: str) -> bool:
-        return all(self._file(model, (n, draw)).exists() for n in LABELS for draw in range(DRAWS))
+    def has(self, model: str, key: Key | None = None) -> bool:
+        """Whether a draw, or every one, is there."""
+        keys = [key] if key else [(n, draw) for n in LABELS for draw in range(DRAWS)]
+        return all(self._file(model, each).exists() for each in keys)
 
     def put(self, model: str, key: Key, counts: Counts, **about: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -151,6 +153,8 @@ def measure(name: str, wanted: Iterable[str], seed: int = 0) -> None:
             encoder, card = start(learnt)
             chosen = FinetuneSettings.model_validate(TRAINED.model_dump() | changes)
             for n, draw in ground.taught:
+                if kept.has(model, (n, draw)):
+                    continue
                 settings = LandcoverSettings(mode="finetune", labels=n, seed=draw, finetune=chosen)
                 task = landcover.fit(data, encoder, card, settings)
                 kept.put(model, (n, draw), ground.counts(data.gather(ground.test, task.describe)))
