@@ -19,6 +19,7 @@ from geossl.cli.alerts import alerts
 from geossl.cli.areas import area, release, sample
 from geossl.cli.cube import cube
 from geossl.cli.export import export
+from geossl.cli.labels import labels, suggest
 from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.search import search
 from geossl.errors import GeosslError
@@ -56,6 +57,8 @@ app.command(search, group=_look)
 app.command(sample, group=_publish)
 app.command(area, group=_publish)
 app.command(release, group=_publish)
+app.command(labels, group=_look)
+app.command(suggest, group=_look)
 
 
 @app.command(group=_start)
