@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
-from geossl.cube.label_files import pick_column, read_vector
 from geossl.cube.settings import LabelSettings
+from geossl.cube.vectors import pick_column, read_vectors
 from geossl.errors import LabelError, SettingsError
 from geossl.files import write_json
 from geossl.maps.alerts.patches import AlertPixels, find_patches
@@ -47,7 +47,7 @@ def scores(project: Project, progress: Progress) -> dict[str, Scores]:
 def _score(project: Project, monitor: Monitor, reference: LabelSettings) -> Scores:
     grid = monitor.scenes.grid
     frame, days = _reference(project, reference, grid.crs)
-    area = None if reference.area is None else read_vector(project.root / reference.area, None, grid.crs)
+    area = None if reference.area is None else read_vectors([project.root / reference.area], None, grid.crs).frame
     pixels: AlertPixels = published_pixels(
         find_patches(monitor.alert_tiles, grid, monitor.tiles), grid, monitor.settings.minimum_ha
     )
@@ -68,11 +68,12 @@ def _score(project: Project, monitor: Monitor, reference: LabelSettings) -> Scor
 
 def _reference(project: Project, reference: LabelSettings, crs: str) -> tuple[gpd.GeoDataFrame, NDArray[np.int16]]:
     """The polygons and the day of each."""
-    path = project.root / reference.path
+    paths = [project.root / path for path in reference.paths]
     if reference.date_column is None:
-        raise LabelError(f"the reference {path} has no days", "set its `date_column`")
-    frame = read_vector(path, reference.layer, crs)
-    dates = pd.to_datetime(pick_column(frame, reference.date_column, "date_column", path), errors="coerce", utc=True)
+        raise LabelError(f"the reference {', '.join(map(str, paths))} has no days", "set its `date_column`")
+    vectors = read_vectors(paths, reference.layer, crs)
+    frame, column = vectors.frame, pick_column(vectors, reference.date_column, "date_column", paths)
+    dates = pd.to_datetime(column, errors="coerce", utc=True)
     known = dates.notna().to_numpy()
     days = np.array([to_day(date.date()) if ok else NEVER for date, ok in zip(dates, known, strict=True)], np.int16)
     # where one lies on another, the later one is burned last; but ground is cleared once
