@@ -211,6 +211,8 @@ def _squares(data: TaskData) -> Iterator[tuple[str, NDArray[np.int64]]]:
             continue
         tile = data.collection.tile(tile_id)
         usable = data.valid(tile_id, steps).all(axis=0) & (data.split.subset_mask(tile) == TRAIN)
+        if data.forest is not None:
+            usable &= data.forest(tile_id)
         if tile_id in labelled:
             usable &= maximum_filter(data.labels.read(tile_id) != NO_LABEL, 2 * GAP + 1) == 0
         whole = minimum_filter(usable, SIDE, origin=-(SIDE // 2), mode="constant", cval=0)
