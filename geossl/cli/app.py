@@ -19,6 +19,7 @@ from geossl.cli.alerts import alerts
 from geossl.cli.areas import area, release, sample
 from geossl.cli.cube import cube
 from geossl.cli.export import export
+from geossl.cli.labels import labels, suggest
 from geossl.cli.lineage import lineage
 from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.registry import add_to as add_registry
@@ -60,6 +61,8 @@ app.command(sample, group=_publish)
 app.command(area, group=_publish)
 app.command(release, group=_publish)
 app.command(lineage, group=_look)
+app.command(labels, group=_look)
+app.command(suggest, group=_look)
 
 
 @app.command(group=_start)

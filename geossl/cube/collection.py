@@ -23,6 +23,7 @@ from geossl.cube.arrays import column
 from geossl.cube.columns import read_columns
 from geossl.cube.groups import BandGroup, band_groups
 from geossl.cube.image import TileImage
+from geossl.cube.label_report import LabelReport
 from geossl.errors import StoreError
 from geossl.grid import Grid, Tile
 from geossl.legend import Legend
@@ -189,6 +190,32 @@ class Labels(_Layer):
     def after(self) -> dt.date | None:
         """Date of the later state; change only."""
         return _date(self._attributes.get("after"))
+
+    @property
+    def date(self) -> dt.date | None:
+        """Date that dated labels of land cover are near to."""
+        return _date(self._attributes.get("date"))
+
+    @property
+    def checksum(self) -> str:
+        """Of all that the layer was made from; the same files and settings, the same checksum."""
+        return str(self._attributes.get("checksum", ""))
+
+    @property
+    def source(self) -> str:
+        """Names of the files."""
+        return str(self._attributes.get("source", ""))
+
+    @property
+    def version(self) -> int | None:
+        """1, 2, … for every time that a layer of this name was put in; None where an older geossl did."""
+        return self._attributes.get("version")
+
+    @property
+    def report(self) -> LabelReport | None:
+        """What became of the file; None where an older geossl put it in."""
+        found = self._attributes.get("report")
+        return None if found is None else LabelReport.from_dict(found)
 
     def read(self, tile_id: str) -> NDArray[np.uint8]:
         """(H, W) class codes, :data:`~geossl.legend.NO_LABEL` where there is none."""

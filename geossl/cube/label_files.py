@@ -1,34 +1,64 @@
-"""The kinds of files that labels come in, each read tile by tile."""
+"""The kinds of files that labels come in, each read tile by tile: rasters here, shapes in ``label_shapes``."""
 
 from __future__ import annotations
 
 import datetime as dt
-import math
+import functools
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
+from xml.etree import ElementTree as ET
 
-import geopandas
 import numpy as np
-import pandas as pd
-import pyogrio
 import rasterio
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.enums import Resampling
-from rasterio.features import rasterize
-from rasterio.warp import reproject
+from rasterio.warp import reproject, transform_bounds
 
+from geossl.cube.label_report import LabelReport
+from geossl.cube.label_shapes import CLEARING, NO_CHANGE, Area, between
 from geossl.cube.settings import Value
 from geossl.errors import LabelError, SceneError
 from geossl.grid import Tile
-from geossl.imagery.raster import open_raster
-from geossl.legend import CHANGE, NO_LABEL
+from geossl.imagery.raster import SUFFIXES, open_raster, reading
+from geossl.legend import NO_LABEL
 
 _NOTHING = -(2**31)
 """Stands for "no label" among a raster's own numbers."""
 
-_NO_CHANGE, _CLEARING = CHANGE.codes
+_YEARS = (1900, 2100)
+"""What a year of loss can be."""
+
+
+class LabelFile(Protocol):
+    """A file of labels, whatever its kind."""
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """West, south, east, north in degrees."""
+        ...
+
+    def values(self, tiles: list[Tile]) -> list[Value]:
+        """The distinct values that it has on these tiles, ascending."""
+        ...
+
+    def codes(self, tile: Tile, table: Mapping[Value, int]) -> NDArray[np.uint8]:
+        """(H, W) class codes on one tile; NO_LABEL where there is none."""
+        ...
+
+    def report(self, names: Mapping[int, str]) -> LabelReport:
+        """What could not be used, once the codes of all tiles were asked for; by the classes' names."""
+        ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a raster itself says of its numbers."""
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    colors: Mapping[int, str] = field(default_factory=dict)
+    """``#rrggbb``"""
 
 
 class Raster:
@@ -36,6 +66,24 @@ class Raster:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @functools.cached_property
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """West, south, east, north in degrees."""
+        with open_raster(str(self.path), "labels") as dataset:
+            west, south, east, north = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+        return west, south, east, north
+
+    @functools.cached_property
+    def look(self) -> Look:
+        """Names from the ``.aux.xml`` beside it (categories, or an attribute table), colours from its palette."""
+        with open_raster(str(self.path), "labels") as dataset:
+            try:
+                palette = dataset.colormap(1)
+            except ValueError:  # it has none
+                palette = {}
+        colors = {value: f"#{red:02x}{green:02x}{blue:02x}" for value, (red, green, blue, _) in palette.items()}
+        return Look(_names(self.path.with_name(f"{self.path.name}.aux.xml")), colors)
 
     def values(self, tiles: list[Tile]) -> list[Value]:
         found = {int(value) for tile in tiles for value in np.unique(self._read(tile))}
@@ -48,6 +96,9 @@ class Raster:
             codes[raw == value] = code
         return codes
 
+    def report(self, names: Mapping[int, str]) -> LabelReport:  # noqa: ARG002  # of the protocol
+        return LabelReport()
+
     def _read(self, tile: Tile) -> NDArray[np.int32]:
         """(H, W) the raster's own numbers, each of the pixel that holds the centre of the tile's pixel."""
         raw = np.full(tile.shape, _NOTHING, np.int32)
@@ -56,149 +107,94 @@ class Raster:
                 if dataset.crs is None:
                     raise LabelError(f"labels {self.path} have no coordinate system", "assign it, e.g. with gdal_edit")
                 if np.dtype(dataset.dtypes[0]).kind not in "ui":
-                    raise LabelError(f"labels {self.path} hold {dataset.dtypes[0]}, not whole numbers")
-                reproject(
-                    rasterio.band(dataset, 1),
-                    raw,
-                    src_nodata=dataset.nodata,
-                    dst_nodata=_NOTHING,
-                    dst_transform=tile.transform,
-                    dst_crs=tile.grid.crs,
-                    resampling=Resampling.nearest,
-                    tolerance=1e-3,  # of a source pixel: ten times faster than exact, and no pixel differs
-                )
+                    raise LabelError(
+                        f"labels {self.path} hold {dataset.dtypes[0]}, not whole numbers",
+                        "if they are classes, store them so: gdal_translate -ot Byte",
+                    )
+                with reading(dataset.name, "labels"):
+                    reproject(
+                        rasterio.band(dataset, 1),
+                        raw,
+                        src_nodata=dataset.nodata,
+                        dst_nodata=_NOTHING,
+                        dst_transform=tile.transform,
+                        dst_crs=tile.grid.crs,
+                        resampling=Resampling.nearest,
+                        tolerance=1e-5,  # of a source pixel: twenty times faster than exact, and no pixel differs
+                    )
         except SceneError as error:
             raise LabelError(error.what, error.remedy) from error
         return raw
 
 
-class Shapes:
-    """Polygons, lines or points with a column that names their class."""
+class LossYears(Raster):
+    """A raster of the year of loss, such as Hansen's ``lossyear``: n stands for the year ``offset`` + n, 0 for no loss.
 
-    def __init__(self, path: Path, layer: str | None, column: str | None, crs: str) -> None:
-        self.frame = read_vector(path, layer, crs)
-        if column is None:
-            raise LabelError(f"labels {path} do not say which column names the class", _set_one("column", self.frame))
-        values = pick_column(self.frame, column, "column", path)
-        self.classes = np.array([_value(value, path, column) for value in values], dtype=object)
-
-    def values(self, tiles: list[Tile]) -> list[Value]:
-        found = {value for tile in tiles for value in self.classes[_near(self.frame, tile)]}
-        return sorted(found - {None}, key=lambda value: (isinstance(value, str), value))
-
-    def codes(self, tile: Tile, table: Mapping[Value, int]) -> NDArray[np.uint8]:
-        """Where shapes overlap, the later one of the file lies on top."""
-        near = _near(self.frame, tile)
-        codes = np.array([table.get(value, NO_LABEL) for value in self.classes[near]], np.uint8)
-        return burn(self.frame.iloc[near], codes, tile, np.full(tile.shape, NO_LABEL, np.uint8))
-
-
-class DatedShapes:
-    """Clearings with their dates, which make change labels for any two states.
-
-    Cleared after ``before`` and not after ``after``: a clearing. Cleared earlier, or at an unknown
-    date: no label. All other ground that was looked at: no change.
+    A year wholly between the two dates: a clearing. An earlier one, or one that lies only partly between them:
+    no label. Later ones and no loss: no change.
     """
 
-    def __init__(
-        self, path: Path, layer: str | None, column: str, crs: str, dates: tuple[dt.date, dt.date], area: Path | None
-    ) -> None:
-        self.frame = read_vector(path, layer, crs)
-        when = _days(pick_column(self.frame, column, "date_column", path))
-        before, after = (np.datetime64(date) for date in dates)
-        self.inside = (when > before) & (when <= after)
-        self.unknown = np.isnat(when) | (when <= before)
-        self.area = None if area is None else read_vector(area, None, crs)
+    def __init__(self, path: Path, offset: int, dates: tuple[dt.date, dt.date], area: Area | None) -> None:
+        super().__init__(path)
+        self._offset, self._dates, self._area = offset, dates, area
+        self._undecided = 0
 
     def values(self, tiles: list[Tile]) -> list[Value]:
-        return [_NO_CHANGE, _CLEARING] if any(_near(self.frame, tile).size for tile in tiles) else []
+        numbers = [int(value) for value in super().values(tiles)]
+        for number in numbers:
+            if number and not _YEARS[0] <= number + self._offset <= _YEARS[1]:
+                raise LabelError(
+                    f"labels {self.path} hold {number}, which with `year_offset: {self._offset}` is the year "
+                    f"{number + self._offset}",
+                    "set `year_offset` to what must be added: 2000 for Hansen's lossyear, 0 where years are written "
+                    "out; declare any other number as the raster's no-data",
+                )
+        return [NO_CHANGE, CLEARING] if numbers else []
 
     def codes(self, tile: Tile, table: Mapping[Value, int]) -> NDArray[np.uint8]:
-        codes = np.full(tile.shape, NO_LABEL if self.area is not None else table[_NO_CHANGE], np.uint8)
-        if self.area is not None:
-            near = _near(self.area, tile)
-            codes = burn(self.area.iloc[near], np.full(near.size, table[_NO_CHANGE], np.uint8), tile, codes)
-        looked_at = codes != NO_LABEL
-        near = _near(self.frame, tile)
-        # ground cleared twice was cleared in between if one of the dates says so
-        for chosen, code in ((self.unknown, NO_LABEL), (self.inside, table[_CLEARING])):
-            which = near[chosen[near]]
-            codes = burn(self.frame.iloc[which], np.full(which.size, code, np.uint8), tile, codes)
-        codes[~looked_at] = NO_LABEL
+        raw = self._read(tile)
+        numbers = np.unique(raw[(raw != _NOTHING) & (raw != 0)])
+        first, after = ((numbers + self._offset + more - 1970).astype("datetime64[Y]") for more in (0, 1))
+        last = (after.astype("datetime64[D]").astype(np.int64) - 1).astype("datetime64[D]")
+        inside, neither, straddling = between(first.astype("datetime64[D]"), last, self._dates)
+        codes = np.full(tile.shape, table[NO_CHANGE], np.uint8)
+        codes[np.isin(raw, numbers[neither]) | (raw == _NOTHING)] = NO_LABEL
+        codes[np.isin(raw, numbers[inside])] = table[CLEARING]
+        seen = np.isin(raw, numbers[straddling])
+        if self._area is not None:
+            looked_at = self._area.looked_at(tile)
+            codes[~looked_at] = NO_LABEL
+            seen &= looked_at
+        self._undecided += int(seen.sum())
         return codes
 
+    def report(self, names: Mapping[int, str]) -> LabelReport:
+        found = super().report(names)
+        found.undecided = self._undecided
+        return found
 
-def read_vector(path: Path, layer: str | None, crs: str) -> geopandas.GeoDataFrame:
-    """Features with a geometry, in the grid's coordinate system.
 
-    Raises
-    ------
-    LabelError
-        The file or layer cannot be read, or has no coordinate system.
-    """
+def is_raster(path: Path) -> bool:
+    """Whether a file of that name is taken for a raster."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def _names(path: Path) -> dict[int, str]:
+    """Value → name, from GDAL's side-car file; nothing where there is none."""
     try:
-        layers = pyogrio.list_layers(path)[:, 0].tolist()
-        if layer is None and len(layers) > 1:
-            raise LabelError(f"{path} has several layers", f"set `layer` to one of {', '.join(layers)}")
-        frame = geopandas.read_file(path, layer=layer)
-    except (DataSourceError, DataLayerError) as error:
-        raise LabelError(f"labels cannot be read from {path}: {error}") from error
-    if not isinstance(frame, geopandas.GeoDataFrame):
-        raise LabelError(f"{path} has no geometries, so its rows lie nowhere")
-    if frame.crs is None:
-        raise LabelError(f"labels {path} have no coordinate system", "assign it, e.g. save the layer again in QGIS")
-    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
-    return frame.to_crs(crs).reset_index(drop=True)
-
-
-def pick_column(frame: geopandas.GeoDataFrame, name: str, setting: str, path: Path) -> pd.Series[Any]:
-    """The column of that name; :class:`LabelError` names those that exist."""
-    if name not in frame.columns or name == frame.geometry.name:
-        raise LabelError(f"labels {path} have no column {name!r}", _set_one(setting, frame))
-    return frame[name]
-
-
-def burn(
-    frame: geopandas.GeoDataFrame, codes: NDArray[np.uint8], tile: Tile, onto: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """A copy of ``onto`` (H, W) with the code of each feature where it holds a pixel's centre."""
-    if not len(frame):
-        return onto.copy()
-    return rasterize(
-        zip(frame.geometry, codes.tolist(), strict=True),
-        out=onto.copy(),
-        transform=tile.transform,
-        all_touched=False,
-    )
-
-
-def _near(frame: geopandas.GeoDataFrame, tile: Tile) -> NDArray[np.intp]:
-    """Positions of the features that may touch a tile, in the order of the file."""
-    return np.sort(frame.sindex.query(tile.extent.geom))
-
-
-def _set_one(setting: str, frame: geopandas.GeoDataFrame) -> str:
-    names = [str(name) for name in frame.columns if name != frame.geometry.name]
-    return f"set `{setting}` to one of {', '.join(names)}" if names else "the file has no columns"
-
-
-def _value(value: Any, path: Path, column: str) -> Value | None:
-    """A class as settings write it: a whole number or a word; None where the file says nothing."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float | np.integer | np.floating | np.bool_) and float(value).is_integer():
-        return int(value)
-    raise LabelError(f"column {column!r} of {path} holds {value!r}, neither a whole number nor a word")
-
-
-def _days(values: pd.Series[Any]) -> NDArray[np.datetime64]:
-    """Dates, NaT where there is none. Bare years, as numbers or text, count as their last day."""
-    text = values.astype("string").str.strip()
-    years = text.str.fullmatch(r"\d{4}(\.0)?").fillna(value=False)
-    text = text.mask(years, text.str[:4] + "-12-31")
-    days: NDArray[np.datetime64] = (
-        pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None).to_numpy("datetime64[D]")
-    )
-    return days
+        band = ET.parse(path).find("PAMRasterBand")
+    except (OSError, ET.ParseError):
+        return {}
+    if band is None:
+        return {}
+    names = {value: (entry.text or "").strip() for value, entry in enumerate(band.iterfind("CategoryNames/Category"))}
+    if (table := band.find("GDALRasterAttributeTable")) is not None:
+        # GDAL's usages: 2 name, 5 value, 3 lowest value
+        usage = [field.findtext("Usage") for field in table.iterfind("FieldDefn")]
+        value = next((usage.index(kind) for kind in ("5", "3") if kind in usage), None)
+        if value is not None and "2" in usage:
+            for row in table.iterfind("Row"):
+                cells = [cell.text or "" for cell in row.iterfind("F")]
+                if cells[value].strip().lstrip("-").isdigit():
+                    names[int(cells[value])] = cells[usage.index("2")].strip()
+    return {value: name for value, name in names.items() if name}

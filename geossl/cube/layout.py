@@ -13,7 +13,8 @@
     /<collection>/<tile>/band, x, y, spatial_ref
     /<collection>/<tile>/image_20m      (time, band_20m, y_20m, x_20m)  on a grid that keeps bands native, and so on for
                                         every group of coarser bands, each with band_20m, x_20m, y_20m, spatial_ref_20m
-    /labels/<name>/                     attributes: grid, legend, task, before, after, source
+    /labels/<name>/                     attributes: grid, legend, task, before, after, date, source, checksum, version,
+                                        report; /labels/ itself counts versions
     /labels/<name>/<tile>/label         (y, x)              uint8 class codes, with x, y, spatial_ref
 
 Which bands lie where on a grid of native bands says :mod:`geossl.cube.groups`. A chunk of a coarser group has fewer
@@ -166,9 +167,18 @@ def set_statistics(collection: zarr.Group, statistics: Statistics) -> None:
 
 
 def create_labels(root: zarr.Group, name: str, grid: Grid, legend: Legend, **attributes: Any) -> zarr.Group:
-    """An empty label layer; ``attributes`` are task, before, after, source. Replaces one of that name."""
+    """An empty label layer; ``attributes`` are task, before, after, date, source. Replaces one of that name."""
     attributes = {"grid": grid.plain.to_dict(), "legend": legend.to_dict(), **attributes}
     return root.require_group(LABELS).create_group(check_name(name), attributes=attributes, overwrite=True)
+
+
+def next_version(root: zarr.Group, name: str) -> int:
+    """Count a label layer of that name: 1, 2, … through all of the cube's history, also where one was dropped."""
+    labels = root.require_group(LABELS)
+    counts: Any = labels.attrs.get("versions", {})
+    version = int(counts.get(name, 0)) + 1
+    labels.attrs["versions"] = {**counts, name: version}
+    return version
 
 
 def pixel_names(sensor: Sensor, grid: Grid, kind: str) -> list[str]:

@@ -53,22 +53,48 @@ class ClassSettings(_Settings):
     )
 
 
-class LabelSettings(_Settings):
-    """A file that says what is on the ground: polygons or a raster, in any coordinate system."""
+KnownLegend = Literal["nlcd", "worldcover", "corine"]
+"""A public legend that ships in ``legends.toml``."""
 
-    path: Path = Field(description="GeoPackage, GeoJSON, shapefile or GeoTIFF; relative to the project file")
+
+class LabelSettings(_Settings):
+    """Files that say what is on the ground: shapes or a raster, in any coordinate system."""
+
+    path: Path | tuple[Path, ...] = Field(
+        description="GeoPackage, GeoJSON, shapefile, GeoParquet or GeoTIFF, relative to the project file; several "
+        "vector files, such as those that `geossl suggest` writes, count as one"
+    )
     layer: str | None = Field(None, description="layer of a GeoPackage; null: its only one")
     column: str | None = Field(None, description="column of a vector file that names the class")
-    classes: tuple[ClassSettings, ...] | None = Field(
+    classes: KnownLegend | tuple[ClassSettings, ...] | None = Field(
         None,
-        description="the legend; null: one class for each value of the file (of change labels: no change, clearing)",
+        description="the legend: a list of classes, or nlcd, worldcover, corine (of which it has the classes that the "
+        "file holds); null: one class for each value of the file, by the names and colours of a raster that has any "
+        "(of change labels: no change, clearing)",
     )
     ignore: tuple[Value, ...] = Field((), description="values of the file that mean no label")
+    overlap: Literal["none", "later"] = Field(
+        "none",
+        description="ground that shapes of different classes claim gets none of them; or that of the later shape",
+    )
     date_column: str | None = Field(
         None,
-        description="change labels: column with the date of each clearing (a bare year counts as its last day); "
-        "then no class column is needed",
+        description="column with a date. Change labels: of each clearing, and then no class column is needed; a bare "
+        "year counts only where all of it lies between the task's two dates. Land cover: of each label",
+    )
+    days: int = Field(
+        366, ge=0, description="land cover with a date column: labels dated farther from the task's date are not used"
+    )
+    year_offset: int | None = Field(
+        None,
+        description="change labels: the raster holds years of loss, n for the year year_offset + n, 0 for none "
+        "(Hansen's lossyear: 2000; years written out: 0)",
     )
     area: Path | None = Field(
-        None, description="with a date column: polygons of the ground that was looked at; null: all tiles"
+        None, description="with dates or years of change: polygons of the ground that was looked at; null: all tiles"
     )
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files, in order."""
+        return self.path if isinstance(self.path, tuple) else (self.path,)

@@ -222,6 +222,7 @@ class ReportData:
     footprints: FootprintMap | None = None
     scenes: Sequence[ScenePicture] = ()
     composites: Sequence[CaptionedPicture] = ()
+    labels: Sequence[CaptionedPicture] = ()
     clouds: CloudMask | None = None
     training: Sequence[TrainingCurves] = ()
     reconstructions: Sequence[Reconstruction] = ()

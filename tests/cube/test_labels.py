@@ -72,7 +72,7 @@ def test_polygons_are_burned_where_they_hold_a_pixels_centre(
 ) -> None:
     shapes = [square(10.3, 20.4, 50.5), square(240, 100, 40), square(30, 30, 5)]
     path = write(tmp_path / f"field.{suffix}", shapes, to=crs, cover=["wood", "lake", "lake"])
-    add(imagery, path, column="cover", classes=classes(forest=("wood",), water=("lake", "pond")))
+    add(imagery, path, column="cover", classes=classes(forest=("wood",), water=("lake", "pond")), overlap="later")
     labels = imagery.view().labels("field")
     assert (labels.task, labels.before, labels.after) == ("landcover", None, None)
     assert labels.legend.names == ("forest", "water")
@@ -135,8 +135,8 @@ def test_mistakes_are_named(imagery: Cube, tmp_path: Path) -> None:
     away = write(tmp_path / "c.gpkg", [square(-900, 0, 9)], cover=["wood"])
     with pytest.raises(LabelError, match=r"no label of .* lies on the imagery"):
         add(imagery, away, column="cover", classes=classes(forest=("wood",), water=("lake",)))
-    with pytest.raises(LabelError, match="date column"):
-        add(imagery, good, date_column="cover")
+    with pytest.raises(LabelError, match=r"date column[^→]*→ set the task's `date`"):
+        add(imagery, good, column="cover", date_column="cover")
     with pytest.raises(LabelError, match="earlier one first"):
         add(imagery, good, ("2024-01-01", "2023-01-01"), column="cover")
     assert imagery.snapshot() == before

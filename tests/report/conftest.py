@@ -62,6 +62,7 @@ def full() -> ReportData:
         ),
         scenes=[ScenePicture(EVIL, datetime(2025, 5, 6, tzinfo=UTC), 0.753, picture(0))],
         composites=[CaptionedPicture(EVIL, picture(1), EVIL)],
+        labels=[CaptionedPicture(EVIL, picture(11), EVIL)],
         clouds=CloudMask(EVIL, picture(2), {EVIL: np.eye(24, dtype=bool), "shadow": np.zeros((24, 24), bool)}),
         training=[TrainingCurves(EVIL, step, {"loss": 1.0 / (1 + step), EVIL: np.sqrt(step)}, EVIL)],
         reconstructions=[Reconstruction(picture(3), picture(4), picture(5))],

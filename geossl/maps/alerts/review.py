@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from shapely import STRtree
 from shapely.validation import explain_validity
 
-from geossl.cube.label_files import read_vector
+from geossl.cube.vectors import read_vectors
 from geossl.cube.verdicts import CONFIRMED, REJECTED, TileVerdicts
 from geossl.errors import LabelError
 from geossl.grid import Grid, Tile
@@ -86,7 +86,7 @@ def read_review(path: Path, grid: Grid, tiles: Sequence[str], store: AlertTiles,
 
 def _judged(path: Path, grid: Grid, published: Published) -> gpd.GeoDataFrame:
     """The rows with a verdict, in the grid's coordinates."""
-    frame = read_vector(path, None, grid.crs)
+    frame = read_vectors([path], None, grid.crs).frame
     if missing := [name for name in _COLUMNS if name not in frame.columns]:
         raise LabelError(
             f"{path} has no column {missing[0]!r}", "judge the polygons that `geossl alerts` has published"

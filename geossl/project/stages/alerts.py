@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.cube.collection import Collection
-from geossl.cube.label_files import read_vector
 from geossl.cube.repository import View
+from geossl.cube.vectors import read_vectors
 from geossl.cube.verdicts import CONFIRMED, add_verdicts, read_verdicts, said_of, verdict_key
 from geossl.downstream.monitor import FOREST, SCALES, LookTask, evergreen, fit_look
 from geossl.downstream.task import load_task
@@ -299,7 +299,7 @@ def _monitor_of(project: Project, file: Path) -> str:
     if len(names) == 1:
         return names[0]
     releases = {name: published(folder_of(project, name)).releases for name in names}
-    rows = read_vector(file, None, "EPSG:4326")
+    rows = read_vectors([file], None, "EPSG:4326").frame
     of_file = set(rows["release"].dropna()) if "release" in rows.columns else set()
     found = [name for name in names if of_file & releases[name].keys()]
     if len(found) != 1:

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
-from geossl.cube.label_files import pick_column, read_vector
 from geossl.cube.settings import LabelSettings
+from geossl.cube.vectors import pick_column, read_vectors
 from geossl.errors import LabelError, SettingsError
 from geossl.files import write_json
 from geossl.maps.alerts.patches import AlertPixels, find_patches
@@ -47,7 +47,7 @@ def scores(project: Project, progress: Progress) -> dict[str, Scores]:
 def _score(project: Project, monitor: Monitor, reference: LabelSettings) -> Scores:
     grid = monitor.scenes.grid
     frame, days = _reference(project, reference, grid.crs)
-    area = None if reference.area is None else read_vector(project.root / reference.area, None, grid.crs)
+    area = None if reference.area is None else read_vectors([project.root / reference.area], None, grid.crs).frame
     pixels: AlertPixels = published_pixels(
         find_patches(monitor.alert_tiles, grid, monitor.tiles), grid, monitor.settings.minimum_ha
     )
@@ -69,20 +69,22 @@ def _score(project: Project, monitor: Monitor, reference: LabelSettings) -> Scor
 
 def _reference(project: Project, reference: LabelSettings, crs: str) -> tuple[gpd.GeoDataFrame, NDArray[np.int16]]:
     """The polygons and the day of each."""
-    path = project.root / reference.path
+    paths = [project.root / path for path in reference.paths]
+    where = ", ".join(map(str, paths))
     if reference.date_column is None:
-        raise LabelError(f"the reference {path} has no days", "set its `date_column`")
-    frame = read_vector(path, reference.layer, crs)
-    values = pick_column(frame, reference.date_column, "date_column", path).astype("string").str.strip()
+        raise LabelError(f"the reference {where} has no days", "set its `date_column`")
+    vectors = read_vectors(paths, reference.layer, crs)
+    frame = vectors.frame
+    values = pick_column(vectors, reference.date_column, "date_column", paths).astype("string").str.strip()
     if (years := values.str.fullmatch(r"\d{4}(\.0)?").fillna(value=False)).any():
         raise LabelError(
-            f"column {reference.date_column!r} of {path} holds years such as {values[years].iloc[0]}",
+            f"column {reference.date_column!r} of {where} holds years such as {values[years].iloc[0]}",
             "a delay in days needs the day of each clearing",
         )
     dates = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
     known = dates.notna().to_numpy()
     if not known.any():
-        raise LabelError(f"column {reference.date_column!r} of {path} holds no day", "write days as 2024-07-31")
+        raise LabelError(f"column {reference.date_column!r} of {where} holds no day", "write days as 2024-07-31")
     days = np.array([to_day(date.date()) if ok else NEVER for date, ok in zip(dates, known, strict=True)], np.int16)
     # where one lies on another, the later one is burned last; but ground is cleared once
     order = np.argsort(-days.astype(np.int32), kind="stable")

@@ -149,7 +149,7 @@ def _refuse_labels(project: Project, path: Path) -> None:
     """What taught the model is no reference for it."""
     layers = {name: task.labels for name, task in project.settings.tasks.items() if task.labels is not None}
     for name, labels in layers.items():
-        files = [project.root / file for file in (labels.path, labels.area) if file is not None]
+        files = [project.root / file for file in (*labels.paths, labels.area) if file is not None]
         if str(path) == name or path.resolve() in [file.resolve() for file in files]:
             raise LabelError(
                 f"{path} holds the labels of the task {name!r}: {WHY_NOT}", "interpret the sample's points"

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 
 from geossl.cluster import dask_client
 from geossl.cube.ingest import ingest
-from geossl.cube.labels import add_labels
-from geossl.cube.periods import day
 from geossl.cube.plan import IngestPlan
 from geossl.cube.plan import plan as plan_ingest
 from geossl.cube.report import IngestReport
@@ -23,7 +21,7 @@ from geossl.imagery.sources import open_source
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 from geossl.project.quicklooks import write_quicklook
-from geossl.project.settings import ChangeTask
+from geossl.project.stages import labels
 from geossl.project.state import fingerprint
 
 _LISTED = 10
@@ -57,8 +55,9 @@ def run(project: Project, progress: Progress) -> StageResult:
             report = _ingest(project, found, progress)
             lines, set_aside = list(_lines(report)), len(report.set_aside)
             result.update(set_aside=set_aside, ingested=report.ingested, snapshot=report.snapshot)
-    lines += _labels(project, progress)
-    return StageResult("ingest", lines, skipped=not lines, set_aside=set_aside)
+    about_labels, features = labels.update(project, progress)
+    lines += about_labels
+    return StageResult("ingest", lines, skipped=not lines, set_aside=set_aside + features)
 
 
 def plan(project: Project, progress: Progress) -> IngestPlan:
@@ -187,33 +186,3 @@ def _by_reason(items: Iterable[Rejected]) -> Iterator[str]:
         kinds.setdefault(kind, []).append(item)
     for alike in sorted(kinds.values(), key=len, reverse=True):
         yield f"set aside: {len(alike)} × like {alike[0].source}: {alike[0].reason}"
-
-
-def _labels(project: Project, progress: Progress) -> list[str]:
-    """Bring each task's label layer up to date; one line per layer that changed."""
-    lines = []
-    for number, (name, task) in enumerate(project.settings.tasks.items(), 1):
-        if task.labels is None:
-            continue
-        path = project.root / task.labels.path
-        changed = path.stat().st_mtime_ns if path.exists() else None
-        scenes = project.scenes()
-        dates = (day(task.before), day(task.after)) if isinstance(task, ChangeTask) else (None, None)
-        key = fingerprint(
-            labels=task.labels,
-            dates=[str(date) for date in dates],
-            changed=changed,
-            grid=scenes.grid.to_dict(),
-            tiles=scenes.tile_ids,
-        )
-        if project.state.fresh(f"labels.{name}", key) is not None:
-            continue
-        progress("labels", number - 1, len(project.settings.tasks))
-        with project.state.recording(f"labels.{name}", key) as result:
-            before, after = dates
-            result["snapshot"] = add_labels(
-                project.cube(), name, task.labels, scenes.name, project.root, before=before, after=after
-            )
-        lines.append(f"labels of task {name} put onto the grid")
-        progress("labels", number, len(project.settings.tasks))
-    return lines

@@ -27,11 +27,12 @@ from geossl.progress import Progress
 from geossl.project import pictures
 from geossl.project.project import Project, StageResult
 from geossl.project.settings import ChangeTask
-from geossl.project.stages import area
+from geossl.project.stages import area, labels
 from geossl.project.state import Record, fingerprint
 from geossl.report.page import build_report
 from geossl.report.records import (
     AreaTable,
+    CaptionedPicture,
     ChangeExample,
     ClassMap,
     Comparison,
@@ -96,6 +97,7 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
         footprints=_footprints(project),
         scenes=scene_pictures,
         composites=composites,
+        labels=list(_labels(project)),
         clouds=clouds,
         training=[_curves(project.encoder_folder())] if trained else [],
         neighbours=neighbours,
@@ -115,6 +117,14 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
     )
     progress("report", parts, parts)
     return data
+
+
+def _labels(project: Project) -> Iterator[CaptionedPicture]:
+    view = project.cube().view()
+    for name in sorted({*project.settings.tasks} & {*view.label_names()}):
+        found = view.labels(name)
+        caption = f"from {found.source}: {'. '.join(found.report.lines())}." if found.report else f"from {found.source}"
+        yield CaptionedPicture(f"{name}, version {found.version}", labels.draw(project, name, found), caption)
 
 
 def _footprints(project: Project) -> FootprintMap:
