@@ -7,7 +7,7 @@ split. The same encoder with random weights goes through the very same steps.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -209,60 +209,54 @@ def evaluate_dataset(
     StoreError
         The set is not there.
     """
-    theirs = SETS[name].sensor
-    index = columns(card.sensor, theirs, mapping or {})
-    splits = [Images.of(name, root, split, limit=limit) for split in ("train", "test")]
-    describe = functools.partial(
-        _describe, [encoder, random_encoder(card, seed=0)[0]], Normalize.from_statistics(card.statistics)
-    )
-    total, done = sum(map(len, splits)), 0
-    tables, truths = [], []
-    for images in splits:
-        found, labels = [], []
+    public = SETS[name]
+    index = columns(card.sensor, public.sensor, mapping or {})
+    train, test = (Images.of(name, root, split, limit=limit) for split in ("train", "test"))
+    encoders = [encoder, random_encoder(card, seed=0)[0]]
+    normalize = Normalize.from_statistics(card.statistics)
+
+    def table(images: Images, before: int) -> tuple[dict[str, Floats], NDArray[np.int64]]:
+        """Features by name, each (N, F), and labels."""
+        rows, labels = [], []
         for image, label in images.batches():
-            found.append(describe(restored(image[:, index], card.sensor, theirs)))
+            rows.append(_describe(encoders, normalize, restored(image[:, index], card.sensor, public.sensor)))
             labels.append(label)
-            progress("images", done := done + len(label), total)
-        tables.append([np.concatenate(each) for each in zip(*found, strict=True)])
-        truths.append(np.concatenate(labels))
-    (learnt, random, hand), test = tables
-    train = {"encoder": learnt, "random encoder": random, "band statistics": hand}
-    heads = _Heads(truths[0], truths[1], splits[1].blocks, several=SETS[name].several)
+            progress("images", before := before + len(label), len(train) + len(test))
+        found = [np.concatenate(each) for each in zip(*rows, strict=True)]
+        return dict(zip((_ENCODER, _RANDOM, _STATISTICS), found, strict=True)), np.concatenate(labels)
+
+    teach, labels = table(train, 0)
+    judge, truth = table(test, len(train))
+    heads = _Heads(labels, truth, test.blocks, several=public.several)
     result = Evaluation([], [], {})
-    for n in sorted({n for n in settings.labels if n < len(splits[0])} | {len(splits[0])}):
-        draws = range(settings.draws if n < len(splits[0]) else 1)
+    for n in sorted({n for n in settings.labels if n < len(train)} | {len(train)}):
         results: dict[str, list[Counts]] = {}
-        for seed in draws:
+        for seed in range(settings.draws if n < len(train) else 1):
             taught = heads.sample(n, seed)
-            for model, parts, make in _MODELS:
-                x, y = (
-                    np.concatenate([side[each] for each in parts], axis=1)
-                    for side in (train, dict(zip(train, test, strict=True)))
-                )
+            for model, names, make in _MODELS:
+                x, y = (np.concatenate([side[name] for name in names], axis=1) for side in (teach, judge))
                 results.setdefault(model, []).append(heads.count(x[taught], taught, y, make))
-            if not SETS[name].several:
+            if not public.several:
                 results.setdefault("majority class", []).append(heads.majority(taught))
-        about = {"task": name, "split": SETS[name].protocol, "labels": n}
+        about = {"task": name, "split": public.protocol, "labels": n}
         result.rows.extend(score_rows(heads.measures, results, **about))
         for model, others in _AGAINST.items():
             result.differences.extend(difference_rows(heads.measures, results, model, others, **about))
-        if not SETS[name].several:
-            result.confusions.update(
-                {
-                    f"{model}, {n} labels": np.sum([c.confusion.sum(axis=0) for c in counts], axis=0)
-                    for model, counts in results.items()
-                }
-            )
+        if not public.several:
+            for model, draws in results.items():
+                result.confusions[f"{model}, {n} labels"] = np.sum([c.confusion.sum(axis=0) for c in draws], axis=0)
     return result
 
 
+_ENCODER, _RANDOM, _STATISTICS = "encoder", "random encoder", "band statistics"
+
 _MODELS: tuple[tuple[str, tuple[str, ...], Callable[[int], probe.Probe]], ...] = (
-    ("kNN-5, pretrained", ("encoder",), probe.KNN),
-    ("kNN-5, random encoder", ("random encoder",), probe.KNN),
-    ("linear, pretrained", ("encoder",), probe.Logistic),
-    ("linear, random encoder", ("random encoder",), probe.Logistic),
-    ("linear, band statistics", ("band statistics",), probe.Logistic),
-    ("linear, pretrained + band statistics", ("encoder", "band statistics"), probe.Logistic),
+    ("kNN-5, pretrained", (_ENCODER,), probe.KNN),
+    ("kNN-5, random encoder", (_RANDOM,), probe.KNN),
+    ("linear, pretrained", (_ENCODER,), probe.Logistic),
+    ("linear, random encoder", (_RANDOM,), probe.Logistic),
+    ("linear, band statistics", (_STATISTICS,), probe.Logistic),
+    ("linear, pretrained + band statistics", (_ENCODER, _STATISTICS), probe.Logistic),
 )
 """Name, features, head."""
 
@@ -350,14 +344,19 @@ class _Heads:
 
     def _counts(self, proba: Floats) -> Counts:
         """(M, K) probabilities → counts of each block."""
-        confusions, histograms = [], []
+        parts = []
         for number in np.unique(self.block):
             here = self.block == number
+            truth = self.test[here]
             if self.several:
-                pairs = zip(self.test[here].T, proba[here].T, strict=True)
-                histograms.append(np.stack([scores.histogram(truth, score) for truth, score in pairs]))
-                confusions.append(np.zeros((0, 0), np.int64))
+                pairs = zip(truth.T, proba[here].T, strict=True)
+                of_each = np.stack([scores.histogram(one, score) for one, score in pairs])
+                parts.append(dataclasses.replace(_NOTHING, histogram=of_each[None]))
             else:
-                confusions.append(scores.confusion(self.test[here], proba[here].argmax(axis=1), self.classes))
-                histograms.append(np.zeros((2, 0), np.int64))
-        return Counts(np.stack(confusions), np.stack(histograms))
+                parts.append(Counts.of(truth.astype(np.uint8), proba[here]))
+        names = [field.name for field in dataclasses.fields(Counts)]
+        return Counts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+_NOTHING = Counts.of(np.zeros(0, np.uint8), np.zeros((0, 1), np.float32))
+"""Counts of no image: where images have several classes, no two of them are confused."""
