@@ -42,7 +42,7 @@ def write(path: Path, pixels: NDArray[np.uint16]) -> None:
 
 @pytest.fixture(scope="module")
 def eurosat(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes that differ in one band alone (B8A, which is the last on disk), in EuroSAT's layout."""
+    """Three classes, each bright in a band of its own (B8A is the last one on disk), in EuroSAT's layout."""
     root = tmp_path_factory.mktemp("eurosat")
     rng = np.random.default_rng(0)
     for split, count in (("train", TRAIN), ("val", 1), ("test", TEST)):
@@ -50,7 +50,7 @@ def eurosat(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for k, name in enumerate(CLASSES):
             for number in range(count):
                 pixels = rng.normal(1500, 300, (13, 32, 32))
-                pixels[12] += 1500 * k
+                pixels[(12, 1, 3)[k]] += 1500
                 file = f"{name}_{split}{number}"
                 names.append(f"{file}.jpg")
                 folder = root / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif" / name
@@ -71,8 +71,8 @@ def test_heads_learn_from_the_training_split_and_floors_stand_beside(eurosat: Pa
     found = evaluate_dataset("eurosat", eurosat, encoder, card, SETTINGS)
     accuracy = {(row["model"], row["labels"]): row for row in found.rows if row["metric"] == "accuracy"}
     assert {n for _, n in accuracy} == {6, TRAIN * len(CLASSES)}
-    assert accuracy["linear, band statistics", 30]["mean"] == 1  # one band tells the classes apart
-    assert accuracy["linear, pretrained", 30]["mean"] == 1
+    assert accuracy["linear, band statistics", 30]["mean"] == 1
+    assert accuracy["linear, pretrained", 30]["mean"] > 0.9
     assert accuracy["majority class", 30]["mean"] == pytest.approx(1 / 3)
     assert accuracy["majority class", 30]["low"] < 1 / 3 < accuracy["majority class", 30]["high"]
     assert {row["split"] for row in found.rows} == {SETS["eurosat"].protocol}
