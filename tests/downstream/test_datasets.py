@@ -82,7 +82,7 @@ def test_heads_learn_from_the_training_split_and_floors_stand_beside(eurosat: Pa
     assert found.confusions["majority class, 30 labels"].sum() == TEST * len(CLASSES)
 
 
-def test_the_encoder_sees_its_bands_in_its_own_units(eurosat: Path) -> None:
+def test_images_come_band_by_band_in_the_encoders_units(eurosat: Path) -> None:
     images = Images.of("eurosat", eurosat, "test")
     assert len(images) == TEST * len(CLASSES)
     image, _ = next(images.batches())
@@ -92,19 +92,14 @@ def test_the_encoder_sees_its_bands_in_its_own_units(eurosat: Path) -> None:
     landsat = Sensor("landsat", OURS.bands, Radiometry("uint16", 2.75e-5, -0.2, 0, "reflectance"))
     stored = restored(image, landsat, SETS["eurosat"].sensor)
     torch.testing.assert_close(stored * 2.75e-5 - 0.2, image * 1e-4)
-    # an encoder of those units has the very features of one of these, if its statistics are the same reflectance
-    here = evaluate_dataset("eurosat", eurosat, *trained(OURS), SETTINGS)
-    there = evaluate_dataset("eurosat", eurosat, *trained(landsat, (0.15 + 0.2) / 2.75e-5, 0.06 / 2.75e-5), SETTINGS)
-    for mine, theirs in zip(here.rows, there.rows, strict=True):
-        assert mine["mean"] == pytest.approx(theirs["mean"])
 
 
 def test_bands_are_mapped_by_name_or_as_told_and_never_guessed() -> None:
     theirs = SETS["eurosat"].sensor
-    landsat = sensor("landsat-8-l2").subset(("blue", "nir"))
+    landsat = sensor("landsat-8-l2").subset(("blue", "nir08"))
     with pytest.raises(RadiometryError, match=r"no band like .*--band"):
         columns(landsat, theirs, {})
-    assert columns(landsat, theirs, {"blue": "B02", "nir": "B8A"}) == [1, 12]
+    assert columns(landsat, theirs, {"blue": "B02", "nir08": "B8A"}) == [1, 12]
     with pytest.raises(RadiometryError, match="has no band 'B99'"):
         columns(OURS, theirs, {"B02": "B99"})
     numbers = Sensor("numbers", OURS.bands, Radiometry("uint8"))
