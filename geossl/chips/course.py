@@ -10,13 +10,15 @@ import functools
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from geossl.errors import SettingsError
 
 PREFETCH = 2
 """Batches that are read ahead of the one in use, all at the same time: what a store far away takes to answer for
@@ -93,6 +95,27 @@ class Course(ABC):
         self._batch += 1
         self._fresh = False
         return batch
+
+
+def shared_out(state: Mapping[str, Any], batch_size: int, world: int) -> int:
+    """Chips a batch on each of so many ranks, to go on where ``state`` was taken by other ones.
+
+    On all ranks together a batch stays as large as it was: ``state["together"]``, by default
+    ``batch_size`` on each rank.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be shared out to this many ranks.
+    """
+    together = state.get("together", batch_size * world)
+    each, rest = divmod(together, world)
+    if rest:
+        raise SettingsError(
+            f"batches of {together} chips on all processes together cannot be shared out to {world}",
+            f"go on with a number of processes that divides {together}",
+        )
+    return int(each)
 
 
 def dealt(order: NDArray[np.int64], batches: int, batch_size: int, *, rank: int, world: int) -> NDArray[np.int64]:

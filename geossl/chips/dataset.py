@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geossl.chips.course import Batch, Course, dealt
+from geossl.chips.course import Batch, Course, dealt, shared_out
 from geossl.errors import SettingsError, TrainingError
 
 
@@ -64,6 +64,25 @@ class DatasetLoader(Course):
     @override
     def __len__(self) -> int:
         return len(self.keys) // (self.batch_size * self._world)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"together": self.batch_size * self._world}
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where ``state`` was taken, be it with another number of ranks.
+
+        Then batches keep the size that they had on all ranks together, and the remaining samples their order.
+
+        Raises
+        ------
+        SettingsError
+            That size cannot be shared out to this many ranks.
+        """
+        self.batch_size = shared_out(state, self.batch_size, self._world)
+        self._orders.cache_clear()
+        super().load_state_dict(state)
 
     @override
     def _order(self, epoch: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from geossl.chips.buffers import BufferPool
-from geossl.chips.course import Batch, Course, dealt
+from geossl.chips.course import Batch, Course, dealt, shared_out
 from geossl.chips.index import ChipIndex, centres, pairs
 from geossl.chips.labels import LabelLayer
 from geossl.chips.reader import ChipBuffers, ChipReader
@@ -130,13 +130,7 @@ class ChipLoader(Course):
         SettingsError
             That size cannot be shared out to this many ranks.
         """
-        together = state.get("together", self.batch_size * self._world)
-        batch_size, rest = divmod(together, self._world)
-        if rest:
-            raise SettingsError(
-                f"batches of {together} chips on all processes together cannot be shared out to {self._world}",
-                f"go on with a number of processes that divides {together}",
-            )
+        batch_size = shared_out(state, self.batch_size, self._world)
         if batch_size != self.batch_size:
             self._share_out(batch_size)
         super().load_state_dict(state)

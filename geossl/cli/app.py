@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
+from cyclopts.validators import Number
 
 from geossl import __version__
 from geossl.cli.alerts import alerts
@@ -159,9 +160,40 @@ def pretrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int
 
 
 @app.command(group=_stages, sort_key=4)
-def evaluate(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
-    """Score the frozen encoder on held-out blocks, beside the floors."""
-    return _stage("evaluate", project, overrides)
+def evaluate(
+    *,
+    dataset: Literal["eurosat", "eurosat-spatial", "bigearthnet"] | None = None,
+    root: Path | None = None,
+    band: Annotated[list[str] | None, Parameter(negative="")] = None,
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    project: ProjectFile = HERE,
+    overrides: Overrides = None,
+) -> int:
+    """Score the frozen encoder on held-out blocks, beside the floors.
+
+    With `--dataset` on a public set of images instead, which you have on disk: heads learn from its training split
+    and are scored on its test split, so that figures can stand beside published ones. From how many labels, and how
+    often those are drawn, is said by `evaluate` in the project file; from all of them once more.
+
+    Parameters
+    ----------
+    dataset
+        The set, as torchgeo reads it; bigearthnet is version 2.
+    root
+        Folder that the set was unpacked in. Nothing is downloaded.
+    band
+        Which of the set's bands one of the encoder's is, as in `--band nir=B08`. May be repeated; bands of the same
+        name and wavelength need not be named.
+    limit
+        At most so many images of each split, drawn at random; by default all, as published figures have it.
+    """
+    if dataset is None and root is None and not band and limit is None:
+        return _stage("evaluate", project, overrides)
+    from geossl.project.stages.evaluate_dataset import run as on_dataset
+
+    return _with_bars(
+        lambda progress: [on_dataset(_open(project, overrides), dataset, root, band or [], progress, limit=limit)]
+    )
 
 
 @app.command(group=_stages, sort_key=5)

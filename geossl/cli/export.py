@@ -18,11 +18,11 @@ export = App(
 def encoder(
     id: str | None = None,
     *,
-    to: Literal["timm", "torchgeo"],
+    to: Literal["timm", "torchgeo", "terratorch"],
     out: Path,
     project: ProjectFile = HERE,
 ) -> int:
-    """Write an encoder as files that timm or torchgeo load by their own call.
+    """Write an encoder as files that timm, torchgeo or TerraTorch load by their own call.
 
     A README beside the weights says which bands in which order, how images are normalised, the call,
     and what is otherwise than here. Networks that the library does not have are refused.

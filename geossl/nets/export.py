@@ -1,6 +1,6 @@
-"""An encoder for other libraries: files that timm and torchgeo load by their own call.
+"""An encoder for other libraries: files that timm, torchgeo and TerraTorch load by their own call.
 
-Both build their networks by timm's names. A convolutional backbone and a transformer are the same
+All build their networks by timm's names. A convolutional backbone and a transformer are the same
 network there; kernels that follow from wavelengths are evaluated once, at the encoder's own bands. What
 has no counterpart is refused, and what a library leaves out or adds is said beside the weights.
 """
@@ -28,7 +28,7 @@ from geossl.nets.card import Card
 from geossl.nets.embedding import WavelengthEmbedding
 from geossl.nets.encoder import Encoder, VitEncoder
 
-Library = Literal["timm", "torchgeo"]
+Library = Literal["timm", "torchgeo", "terratorch"]
 
 NOTE = "export.json"
 _TORCHGEO_IMAGE = 224  # pixels; what timm's names of transformers stand for, and torchgeo asks for nothing else
@@ -63,6 +63,8 @@ class _Network:
     lost: tuple[str, ...]
     maps: str
     pooled: str
+    taken: tuple[int, ...] = ()
+    """Of a transformer, the blocks after which maps are taken, from 0; of others every stage gives one."""
 
     @property
     def is_vit(self) -> bool:
@@ -85,6 +87,7 @@ def export_encoder(encoder: Encoder, card: Card, library: Library, folder: Path)
     write: Callable[[_Network, Card, Path, Path], Export] = {
         "timm": _for_timm,
         "torchgeo": _for_torchgeo,
+        "terratorch": _for_terratorch,
     }[library]
     with aside(folder) as partial:
         partial.mkdir()
@@ -120,13 +123,14 @@ def _as_timm(encoder: Encoder) -> _Network:
     name = settings.name.replace("-", "_")
     arguments: dict[str, Any] = {"in_chans": encoder.bands, "num_classes": 0}
     maps, pooled = "model.forward_intermediates(image, intermediates_only=True)", "model(image)"
+    taken: tuple[int, ...] = ()
     if isinstance(encoder, VitEncoder):
         name += "_patch16_224"
         # pooling as in geossl: the mean of the normed tokens
         arguments |= {"patch_size": settings.patch, "img_size": encoder.receptive_field, "dynamic_img_size": True}
         arguments |= {"global_pool": "avg", "fc_norm": False}
         taken = _taken(encoder)
-        maps = f"model.forward_intermediates(image, indices={taken}, norm=True, intermediates_only=True)"
+        maps = f"model.forward_intermediates(image, indices={[*taken]}, norm=True, intermediates_only=True)"
         embedding = backbone.patch_embed
         if isinstance(embedding, WavelengthEmbedding):
             state = {key: tensor for key, tensor in state.items() if not key.startswith("patch_embed.")}
@@ -144,13 +148,13 @@ def _as_timm(encoder: Encoder) -> _Network:
         pooled = "model.forward_features(image).mean((2, 3))"
         lost.append("`model(image)` norms the pooled features once more, which geossl does not.")
     state = {key: tensor.detach().clone().contiguous() for key, tensor in net.state_dict().items()}
-    return _Network(name, arguments, state, tuple(lost), maps, pooled)
+    return _Network(name, arguments, state, tuple(lost), maps, pooled, taken)
 
 
-def _taken(encoder: VitEncoder) -> list[int]:
+def _taken(encoder: VitEncoder) -> tuple[int, ...]:
     """The blocks after which maps are taken, from 0."""
     depth, maps = len(encoder.backbone.blocks), len(encoder.dims)
-    return [depth * (i + 1) // maps - 1 for i in range(maps)]
+    return tuple(depth * (i + 1) // maps - 1 for i in range(maps))
 
 
 def _for_timm(network: _Network, card: Card, folder: Path, home: Path) -> Export:
@@ -212,6 +216,38 @@ def _for_torchgeo(network: _Network, card: Card, folder: Path, home: Path) -> Ex
         "model = task.model.eval()"
     )
     return Export(card.id, "torchgeo", load, network.maps, pooled, tuple(lost))
+
+
+def _for_terratorch(network: _Network, card: Card, folder: Path, home: Path) -> Export:
+    """A file for TerraTorch's registry, which hands timm's networks what timm is to be told of their weights."""
+    save_file(network.state, folder / "model.safetensors", metadata={"format": "pt"})
+    file = str(home / "model.safetensors")
+    bands, side = network.arguments["in_chans"], network.arguments.get("img_size", 224)
+    options: dict[str, Any] = {"pretrained": True, "in_chans": bands}
+    load, maps, lost = "from terratorch.registry import BACKBONE_REGISTRY\n", "model(image)", list(network.lost)
+    if network.is_vit:
+        options |= {name: network.arguments[name] for name in ("patch_size", "img_size", "dynamic_img_size")}
+        options["out_indices"] = [*network.taken]
+        norm = network.state["norm.weight"]
+        load = f"import torch\nfrom safetensors.torch import load_file\n{load}"
+        maps = "[norm(x.movedim(1, -1)).movedim(-1, 1) for x in model(image)]"
+        lost.append(
+            "TerraTorch gives the maps of a transformer as they are before its last norm, and its decoders see those; "
+            "`norm` makes geossl's of them."
+        )
+    # without the number of bands, timm would take the kernels for those of an image of three
+    options["pretrained_cfg_overlay"] = {"file": file, "input_size": [bands, side, side], "num_classes": 0}
+    lines = [f'"timm_{network.name}"', *(f"{name}={value!r}" for name, value in options.items())]
+    load += "\nmodel = BACKBONE_REGISTRY.build(\n" + "".join(f"    {line},\n" for line in lines) + ").eval()"
+    if network.is_vit:
+        load += (
+            f"\nnorm = torch.nn.LayerNorm({len(norm)}, eps=1e-6)\n"
+            f'weights = load_file("{file}")\n'
+            'norm.load_state_dict({name: weights[f"norm.{name}"] for name in ("weight", "bias")})'
+        )
+    lost = [line for line in lost if not line.startswith("`model(image)` norms")]  # there it gives maps
+    lost.append("In a configuration each option is one of `model_args`, with `backbone_` before its name.")
+    return Export(card.id, "terratorch", load, maps, "maps[-1].mean((2, 3))", tuple(lost))
 
 
 def _mean_std(card: Card) -> tuple[list[float], list[float]]:

@@ -52,7 +52,8 @@ class ChipBatches(Protocol):
         """The position: the batch after the last one that was handed out."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position."""
+        """Go to a position, which another number of ranks may have left: then with batches of the size that they
+        had on all ranks together."""
 
 
 class Remaining:
@@ -60,15 +61,14 @@ class Remaining:
 
     Parameters
     ----------
-    state:
-        The loader's position after ``step`` steps; needed inside an epoch only.
+    loader:
+        At its position after ``step`` steps.
     """
 
-    def __init__(self, loader: ChipBatches, epochs: int, step: int, state: dict[str, Any] | None) -> None:
+    def __init__(self, loader: ChipBatches, epochs: int, step: int) -> None:
         self.loader = loader
         self.epochs = epochs
         self.step = step
-        self.state = state
 
     def __len__(self) -> int:
         return self.epochs * len(self.loader) - self.step
@@ -76,9 +76,7 @@ class Remaining:
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         first, inside = divmod(self.step, len(self.loader))
         for epoch in range(first, self.epochs):
-            if epoch == first and inside and self.state is not None:
-                self.loader.load_state_dict(self.state)
-            else:
+            if epoch > first or not inside:
                 self.loader.set_epoch(epoch)
             yield from self.loader
 
@@ -135,6 +133,7 @@ class Checkpoint(Callback):
                 "method": self.run.method.state_dict(),
                 "optimizer": trainer.optimizers[0].state_dict(),
                 "loader": self.loader.state_dict(),
+                "batches": self.run.batches,
             }
             try:
                 write(self.path, content)
@@ -251,6 +250,26 @@ def load(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         path.unlink(missing_ok=True)
         write_json(note, {"fingerprint": fingerprint, "run": identity})
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def go_on(loader: ChipBatches, saved: Mapping[str, Any], path: Path) -> None:
+    """Bring a loader to where the checkpoint ``saved`` was written, be it by another number of ranks.
+
+    From here on an epoch has as many batches as it had there, each of as many chips on all ranks together.
+
+    Raises
+    ------
+    SettingsError
+        Those batches cannot be shared out to this many ranks.
+    TrainingError
+        The loader has other chips.
+    """
+    loader.load_state_dict(saved["loader"])
+    if len(loader) != saved["batches"]:
+        raise TrainingError(
+            f"the training of {path} had {saved['batches']} batches an epoch, and the loader has {len(loader)}",
+            "give it the chips that it had, or train in another folder",
+        )
 
 
 def _require_same_step(trainer: Trainer, step: int) -> None:

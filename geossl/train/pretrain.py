@@ -23,7 +23,7 @@ from geossl.nets.encoder import build_encoder
 from geossl.nets.pretrained import load_source
 from geossl.nets.weights import load_card, save_encoder
 from geossl.progress import Progress, silent
-from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, alone, load
+from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, alone, go_on, load
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History, Watch
 from geossl.train.kinds import Kind, Kinds, require_mixable
@@ -50,7 +50,9 @@ def pretrain(
 
     A run that was cut off goes on from ``folder/checkpoints/last.ckpt`` when it is called again with
     the same settings and imagery, and (with a fixed number of epochs) ends with the very weights
-    that it would have had anyway. ``folder/history.csv`` grows while it runs.
+    that it would have had anyway. On another number of ranks it goes on too, through the same chips in the
+    same order and in batches that on all ranks together are as large as before. ``folder/history.csv``
+    grows while it runs.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def pretrain(
         The chips do not fit the method or sensor, or the training collapsed; then no encoder is written.
     SettingsError
         What it is to start from fits neither its network nor its bands; or what cannot learn from several
-        sensors is to do so.
+        sensors is to do so; or the batches of a run that goes on cannot be shared out to this many ranks.
     StoreError
         What it is to start from cannot be read or downloaded.
     SystemExit
@@ -92,7 +94,6 @@ def pretrain(
         "sensor": sensor.to_dict(),
         "statistics": statistics.to_dict(),
         "snapshot": snapshot,
-        "batches": len(loader),
     }
     if others := [{"sensor": kind.sensor.to_dict(), "statistics": kind.statistics.to_dict()} for kind in pool]:
         identity["pool"] = others
@@ -108,6 +109,8 @@ def pretrain(
         Interrupt() as interrupt,
     ):
         saved = load(checkpoint, identity)
+        if saved:
+            go_on(loader, saved, checkpoint)
         torch.manual_seed(settings.seed)
         architecture = architecture_of(settings.encoder, source, chip=settings.chip)
         encoder = build_encoder(architecture, sensor.bands)
@@ -146,7 +149,7 @@ def pretrain(
         )
         finished = step >= module.max_steps or (settings.minutes is not None and seconds >= 60 * settings.minutes)
         if not finished:
-            _fit(trainer, module, Remaining(loader, settings.epochs, step, saved["loader"] if saved else None))
+            _fit(trainer, module, Remaining(loader, settings.epochs, step))
         monitor.conclude(module.health)
         if trainer.is_global_zero:
             card = Card(

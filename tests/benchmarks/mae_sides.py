@@ -72,16 +72,20 @@ def our_step(case: Case, *, bf16: bool, augment: bool = False, compiled: bool = 
     method = method.to(case.device, memory_format=torch.channels_last)
     if bf16 and case.device == "cpu":
         unfuse_attention(method)  # as Pretraining does
-    if compiled:
-        method.compile()
-    losses = torch.compile(method.losses) if compiled else method.losses
     image = case.images()
     valid = torch.ones(case.batch, case.side, case.side, dtype=torch.bool, device=case.device)
+    if augment:
+        if compiled:
+            method.compile()  # as Pretraining does
 
-    def loss() -> Tensor:
-        if augment:
+        def loss() -> Tensor:
             return method({"image": image, "valid": valid}).total
-        return losses(image, valid, torch.rand(case.batch, case.patches, device=case.device)).total
+
+    else:
+        losses = torch.compile(method.losses) if compiled else method.losses
+
+        def loss() -> Tensor:
+            return losses(image, valid, torch.rand(case.batch, case.patches, device=case.device)).total
 
     weights = [weight for weight in method.parameters() if weight.requires_grad]
     return whole_step(loss, torch.optim.AdamW(weights, 1e-4, fused=True), case.device, bf16=bf16)

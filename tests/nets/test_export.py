@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,31 @@ def test_features_are_those_of_geossl(
     assert want.pooled.std() > 0.01
     for mine, theirs in zip([*want.maps, want.pooled], [*maps, pooled], strict=True):
         torch.testing.assert_close(theirs, mine, **TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_terratorch_has_the_features_of_geossl(tmp_path: Path) -> None:
+    """TerraTorch pins an older torchgeo, so that it lives in an interpreter of its own."""
+    python = os.environ.get("TERRATORCH_PYTHON", "")
+    if not Path(python).is_file():
+        pytest.skip("TERRATORCH_PYTHON names no interpreter that has terratorch")
+    cases = {"resnet": (RESNET, S2), "convnext": (CONVNEXT, S2), "vit": (VIT, S2), "wavelengths": (WAVES, BOTH)}
+    image, want = torch.randn(2, 5, 64, 64), {}
+    for name, (settings, of) in cases.items():
+        net, card = encoder(settings, of)
+        export_encoder(net, card, "terratorch", tmp_path / name)
+        with torch.inference_mode():
+            found = net(image)
+        want[name] = [*found.maps, found.pooled]
+    torch.save(image, tmp_path / "image.pt")
+    there = Path(__file__).with_name("terratorch_features.py")
+    done = subprocess.run([python, there, tmp_path, *cases], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, features in torch.load(tmp_path / "features.pt").items():
+        for mine, theirs in zip(want.pop(name), features, strict=True):
+            torch.testing.assert_close(theirs, mine, **TOLERANCE)
+    assert not want
 
 
 def test_torchgeos_segmentation_starts_from_the_same_file(tmp_path: Path) -> None:

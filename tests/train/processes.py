@@ -18,8 +18,8 @@ BATCHES = 8
 LONG: dict[str, Any] = {"method": {"name": "mae"}, "encoder": {"name": "vit-tiny", "patch": 8}, "epochs": 4}
 """Masks are random, the checkpoint is large, and a step is short."""
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.train.synthetic"])
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["tests.train.synthetic"])
 
 
 def train(folder: Path, steps: Connection, every: float = 300.0, largest: int | None = None) -> None:
@@ -41,8 +41,8 @@ def train(folder: Path, steps: Connection, every: float = 300.0, largest: int | 
 
 def start(folder: Path, **how: Any) -> tuple[BaseProcess, Connection]:
     """A process that trains, and where it says which steps it has done."""
-    here, there = _context.Pipe(duplex=False)
-    process = _context.Process(target=train, args=(folder, there), kwargs=how)
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=train, args=(folder, there), kwargs=how)
     process.start()
     there.close()
     return process, here

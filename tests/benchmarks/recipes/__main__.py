@@ -1,18 +1,21 @@
 """``python -m tests.benchmarks.recipes --set zion --method simclr``: measure, keep, and print rows.
 
-Measurements are lines of ``out/recipes/measured.jsonl``, and what is there is not measured again: a
-run that is stopped goes on where it was. Without a method, floors and random encoders are measured;
+Measurements are lines of ``measured.jsonl`` beside this file, and what is there is not measured again: a
+run that is stopped goes on where it was, and all rows are printed without the imagery. Without a method, floors and random encoders are measured;
 ``--table`` alone prints what there is.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from . import change, landcover, patches, pretraining, sets
+from geossl.nets.weights import CARD
+
+from . import change, landcover, patches, sets
+from .elsewhere import Training, pack
 from .pretraining import METHODS, Length
 from .rows import Ledger, table
 
@@ -23,7 +26,7 @@ def main() -> None:
     parser.add_argument("--method", choices=[*METHODS], nargs="*", default=[])
     parser.add_argument("--encoder", help="by default unet-small, and vit-tiny for mae")
     parser.add_argument("--minutes", type=float, default=1.5, help="of pretraining, on one thread")
-    parser.add_argument("--epochs", type=int, default=0, help="of pretraining, instead of minutes")
+    parser.add_argument("--steps", type=int, default=0, help="of pretraining, instead of minutes: in whole epochs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--transductive", action="store_true", help="pretrain on all blocks, not on training blocks")
     parser.add_argument("--whole", action="store_true", help="train the whole network, beside the same from scratch")
@@ -31,12 +34,14 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing")
     wanted = parser.parse_args()
     warnings.filterwarnings("ignore")
-    ledger = Ledger(sets.OUT / "measured.jsonl")
-    length = Length(epochs=wanted.epochs) if wanted.epochs else Length(wanted.minutes)
+    ledger = Ledger(Path(__file__).with_name("measured.jsonl"))
+    length = Length(steps=wanted.steps) if wanted.steps else Length(wanted.minutes)
     if wanted.pack:
-        pretraining.packs = wanted.pack
         for method in wanted.method:
-            _pack(wanted.set, method, wanted.encoder or _usual(method), length, wanted.seeds, wanted.transductive)
+            what = method, wanted.encoder or _usual(method), length
+            for each in _trainings(wanted.set, *what, wanted.seeds, transductive=wanted.transductive):
+                if not (each.folder / CARD).exists():
+                    pack(each, wanted.pack / each.folder.relative_to(sets.OUT))
         return
     if not wanted.table:
         for method in wanted.method or [None]:
@@ -58,15 +63,16 @@ def _usual(method: str | None) -> str:
     return "vit-tiny" if method == "mae" else "unet-small"
 
 
-def _pack(name: str, method: str, encoder: str, length: Length, seeds: int, transductive: bool) -> None:
+def _trainings(
+    name: str, method: str, encoder: str, length: Length, seeds: int, *, transductive: bool
+) -> Iterator[Training]:
     for number in range(len(change.FOLDS) if name == "oscd" else seeds):
-        with contextlib.suppress(pretraining.Packed):
-            if name == "oscd":
-                change.pretrained(change.Fold.of(number), method, encoder, length, transductive=transductive)
-            elif name == "bigearthnet":
-                patches.pretrained(patches.Patches.of(number), method, encoder, length, transductive=transductive)
-            else:
-                landcover.pretrained(name, method, encoder, length, number, transductive=transductive)
+        if name == "oscd":
+            yield change.training(change.Fold.of(number), method, encoder, length, transductive=transductive)
+        elif name == "bigearthnet":
+            yield patches.training(patches.Patches.of(number), method, encoder, length, transductive=transductive)
+        else:
+            yield landcover.training(name, method, encoder, length, number, transductive=transductive)
 
 
 if __name__ == "__main__":

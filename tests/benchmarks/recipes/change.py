@@ -30,12 +30,12 @@ from geossl.downstream.floors import change_vector
 from geossl.downstream.networks import ChangeNetwork
 from geossl.downstream.settings import FinetuneSettings
 from geossl.features import hypercolumns
-from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.project import pool
 from geossl.project.project import Project
 
 from . import pretraining, sets
+from .elsewhere import Training
 from .landcover import lattice
 from .pretraining import Length
 from .rows import FLOOR, RANDOM, SCRATCH, Ledger, Measured
@@ -56,7 +56,7 @@ CHIP, BATCH = 64, 12
 SCALES = (3, 5, 9)
 """Windows of the neighbourhood differences."""
 
-WHOLE = FinetuneSettings(minutes=1, encoder_rate=1, windows=256)
+WHOLE = FinetuneSettings(encoder_rate=1, windows=256)
 """How whole networks are trained, pretrained or not: at one learning rate."""
 
 Floats = NDArray[np.float32]
@@ -166,29 +166,29 @@ def measure(
                 chosen, _ = pretraining.untrained(encoder, fold.taught[0].sensor, fold.statistics, number, chip=CHIP)
                 ledger.add((_frozen if row["method"] == RANDOM else _whole)(fold, chosen, row))
             else:
-                chosen, _ = pretrained(fold, str(method), encoder, length, transductive=transductive)
+                chosen, _ = pretraining.trained(training(fold, str(method), encoder, length, transductive=transductive))
                 ledger.add(_frozen(fold, chosen, row))
         if late:
-            chosen, _ = pretrained(fold, str(method), encoder, length, transductive=transductive)
+            chosen, _ = pretraining.trained(training(fold, str(method), encoder, length, transductive=transductive))
             ledger.add(_whole(fold, chosen, rows[3]))
 
 
-def pretrained(fold: Fold, method: str, encoder: str, length: Length, *, transductive: bool) -> tuple[Encoder, Card]:
-    """Trained on the cities that the fold may see, or (transductive) on all."""
+def training(fold: Fold, method: str, encoder: str, length: Length, *, transductive: bool) -> Training:
+    """On the cities that the fold may see, or (transductive) on all."""
     projects = [*fold.seen]
     if transductive:
         projects += [Project.load(sets.city(city)) for city in fold.judges]
-    chosen = pretraining.settings(method, encoder, length, fold.number, chip=CHIP, batch_size=BATCH)
+    chosen = pretraining.settings(method, encoder, fold.number, chip=CHIP, batch_size=BATCH)
     loaders = [pool.loader(project, chosen, [project.scenes()]) for project in projects]
     filled = [each for each in loaders if isinstance(each, ChipLoader) and len(each)]
+    loader = PoolLoader(filled, [len(each) for each in filled], seed=fold.number)
     protocol = "all" if transductive else "seen"
-    return pretraining.trained(
+    return Training(
         sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{length}-{protocol}-{fold.number}",
-        chosen,
-        PoolLoader(filled, [len(each) for each in filled], seed=fold.number),
-        sensor=projects[0].sensor,
-        statistics=fold.statistics,
-        snapshot=None,
+        length.of(chosen, len(loader)),
+        loader,
+        projects[0].sensor,
+        fold.statistics,
     )
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import override
@@ -36,20 +37,26 @@ _EPOCHS = 8
 """How often the loader is gone through: an epoch leaves out what fills no batch, each time something else."""
 
 
-def pack(
-    folder: Path,
-    chosen: PretrainSettings,
-    loader: ChipBatches,
-    sensor: Sensor,
-    statistics: Statistics,
-    snapshot: str | None,
-) -> None:
-    """Write what is to be trained, and the chips (N, [T,] C, S, S) that the loader shows."""
+@dataclass(frozen=True)
+class Training:
+    """One pretraining."""
+
+    folder: Path
+    """Of the encoder."""
+    settings: PretrainSettings
+    loader: ChipBatches
+    sensor: Sensor
+    statistics: Statistics
+    snapshot: str | None = None
+
+
+def pack(training: Training, folder: Path) -> None:
+    """Write into a folder what is to be trained, and beside it the chips (N, [T,] C, S, S) that the loader shows."""
     found: dict[bytes, dict[str, Tensor]] = {}
     shared: dict[str, Tensor] = {}
     for epoch in range(_EPOCHS):
-        loader.set_epoch(epoch)
-        for batch in loader:
+        training.loader.set_epoch(epoch)
+        for batch in training.loader:
             shared = {name: value.clone() for name, value in batch.items() if name == "wavelengths"}
             each = {name: value for name, value in batch.items() if name not in (*shared, "member")}
             for row in range(len(batch["image"])):
@@ -62,10 +69,10 @@ def pack(
         np.savez_compressed(folder.parent / name, **chips, **{name: value.numpy() for name, value in shared.items()})
     job = {
         "chips": name,
-        "settings": chosen.model_dump(mode="json"),
-        "sensor": sensor.to_dict(),
-        "statistics": statistics.to_dict(),
-        "snapshot": snapshot,
+        "settings": training.settings.model_dump(mode="json"),
+        "sensor": training.sensor.to_dict(),
+        "statistics": training.statistics.to_dict(),
+        "snapshot": training.snapshot,
     }
     (folder / JOB).write_text(json.dumps(job))
 

@@ -21,13 +21,13 @@ from geossl.downstream.data import Describe, Pixels, TaskData
 from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.settings import FinetuneSettings, LandcoverSettings
 from geossl.legend import NO_LABEL
-from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.project import pool
 from geossl.project.project import Project
 from geossl.train.settings import PretrainSettings
 
 from . import pretraining, sets
+from .elsewhere import Training
 from .pretraining import Length
 from .rows import FLOOR, RANDOM, SCRATCH, Ledger, Measured
 
@@ -113,7 +113,8 @@ def measure(
             about = {"protocol": "-", "method": RANDOM, "encoder": encoder, "minutes": 0.0}
             ledger.add(_frozen(ground, chosen, statistics, hand, about))
         if unmeasured[2] and method is not None:
-            chosen, _ = pretrained(name, method, encoder, length, seed, transductive=transductive)
+            what_for = training(name, method, encoder, length, seed, transductive=transductive)
+            chosen, _ = pretraining.trained(what_for)
             ledger.add(_frozen(ground, chosen, statistics, hand, row))
 
 
@@ -131,32 +132,31 @@ def measure_whole(name: str, method: str | None, encoder: str, length: Length, s
         if method is None:
             start = pretraining.untrained(encoder, data.sensor, data.collection.statistics, seed, chip=CHIP[name][0])
         else:
-            start = pretrained(name, method, encoder, length, seed, transductive=False)
+            start = pretraining.trained(training(name, method, encoder, length, seed, transductive=False))
         chosen = LandcoverSettings(
-            mode="finetune", labels=500, seed=100 * seed, finetune=FinetuneSettings(minutes=1, encoder_rate=1)
+            mode="finetune", labels=500, seed=100 * seed, finetune=FinetuneSettings(encoder_rate=1)
         )
         task = landcover.fit(data, *start, chosen)
         proba = data.gather(ground.test, task.describe)
         ledger.add(ground.measured(500, [proba], model="whole network", **about))
 
 
-def pretrained(
-    name: str, method: str, encoder: str, length: Length, seed: int, *, transductive: bool
-) -> tuple[Encoder, Card]:
-    """Trained on chips of training blocks, or (transductive) of all."""
+def training(name: str, method: str, encoder: str, length: Length, seed: int, *, transductive: bool) -> Training:
+    """On chips of training blocks, or (transductive) of all."""
     project = Project.load(sets.landcover(name), [f"split.seed={seed}"])
     chip, batch_size = CHIP[name]
-    chosen = pretraining.settings(method, encoder, length, seed, chip=chip, batch_size=batch_size)
+    chosen = pretraining.settings(method, encoder, seed, chip=chip, batch_size=batch_size)
     chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "all" if transductive else "train"})
     scenes = project.scenes()
     assert scenes.statistics is not None
-    return pretraining.trained(
+    loader = pool.loader(project, chosen, [scenes])
+    return Training(
         sets.OUT / name / "encoders" / f"{method}-{encoder}-{length}-{chosen.blocks}-{seed}",
-        chosen,
-        pool.loader(project, chosen, [scenes]),
-        sensor=scenes.sensor,
-        statistics=scenes.statistics,
-        snapshot=scenes.snapshot,
+        length.of(chosen, len(loader)),
+        loader,
+        scenes.sensor,
+        scenes.statistics,
+        scenes.snapshot,
     )
 
 

@@ -23,10 +23,10 @@ from geossl.chips.dataset import DatasetLoader
 from geossl.downstream import neighbourhood
 from geossl.downstream.describe import normalized
 from geossl.features import hypercolumns
-from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 
 from . import pretraining, sets
+from .elsewhere import Training
 from .pretraining import Length
 from .rows import FLOOR, RANDOM, Ledger, Measured
 
@@ -137,22 +137,21 @@ def measure(
             chosen, _ = pretraining.untrained(encoder, sensor(), patches.statistics, seed, chip=CHIP)
             ledger.add(_frozen(patches, chosen, random))
         if method is not None and not ledger.has(**what, **row):
-            chosen, _ = pretrained(patches, method, encoder, length, transductive=transductive)
+            chosen, _ = pretraining.trained(training(patches, method, encoder, length, transductive=transductive))
             ledger.add(_frozen(patches, chosen, row))
 
 
-def pretrained(
-    patches: Patches, method: str, encoder: str, length: Length, *, transductive: bool
-) -> tuple[Encoder, Card]:
-    chosen = pretraining.settings(method, encoder, length, patches.seed, chip=CHIP, batch_size=BATCH)
+def training(patches: Patches, method: str, encoder: str, length: Length, *, transductive: bool) -> Training:
+    """On the patches that teach, or (transductive) on all."""
+    chosen = pretraining.settings(method, encoder, patches.seed, chip=CHIP, batch_size=BATCH)
     keys = range(len(patches.image)) if transductive else np.flatnonzero(patches.teaches).tolist()
-    return pretraining.trained(
+    loader = DatasetLoader(patches, keys, BATCH, seed=patches.seed)
+    return Training(
         sets.OUT / "bigearthnet" / "encoders" / f"{method}-{encoder}-{length}-{len(keys)}-{patches.seed}",
-        chosen,
-        DatasetLoader(patches, keys, BATCH, seed=patches.seed),
-        sensor=sensor(),
-        statistics=patches.statistics,
-        snapshot=None,
+        length.of(chosen, len(loader)),
+        loader,
+        sensor(),
+        patches.statistics,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -23,20 +22,10 @@ from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder, build_encoder
 from geossl.nets.settings import EncoderSettings
 from geossl.nets.weights import CARD, load_encoder
-from geossl.train.checkpoint import ChipBatches
 from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
-from . import sets
-from .elsewhere import pack
-
-packs: Path | None = None
-"""Where to put what would be trained, instead of training it."""
-
-
-class Packed(Exception):
-    """It was put there."""
-
+from .elsewhere import Training
 
 METHODS: dict[str, MethodSettings] = {
     "mae": MaeSettings(),
@@ -60,22 +49,26 @@ def architecture(name: str, chip: int) -> EncoderSettings:
 
 @dataclass(frozen=True)
 class Length:
-    """How long an encoder is pretrained: so many minutes, or so many epochs however long they take."""
+    """How long an encoder is pretrained: so many minutes, or about so many steps however long they take."""
 
     minutes: float = 0.0
-    epochs: int = 0
+    steps: int = 0
 
     def __str__(self) -> str:
-        return f"{self.epochs}epochs" if self.epochs else f"{self.minutes:g}"
+        return f"{self.steps}steps" if self.steps else f"{self.minutes:g}"
+
+    def of(self, chosen: PretrainSettings, batches: int) -> PretrainSettings:
+        """Settings for that long, with so many batches an epoch; only whole epochs are trained."""
+        if self.steps:
+            return chosen.model_copy(update={"epochs": max(1, round(self.steps / batches))})
+        return chosen.model_copy(update={"epochs": 100_000, "minutes": self.minutes})
 
 
-def settings(method: str, encoder: str, length: Length, seed: int, *, chip: int, batch_size: int) -> PretrainSettings:
+def settings(method: str, encoder: str, seed: int, *, chip: int, batch_size: int) -> PretrainSettings:
     """One thread, so that a row costs the same beside others."""
     return PretrainSettings(
         method=METHODS[method],
         encoder=architecture(encoder, chip),
-        epochs=length.epochs or 100_000,
-        minutes=None if length.epochs else length.minutes,
         batch_size=batch_size,
         chip=chip,
         threads=1,
@@ -83,22 +76,18 @@ def settings(method: str, encoder: str, length: Length, seed: int, *, chip: int,
     )
 
 
-def trained(
-    folder: Path,
-    chosen: PretrainSettings,
-    loader: ChipBatches,
-    *,
-    sensor: Sensor,
-    statistics: Statistics,
-    snapshot: str | None,
-) -> tuple[Encoder, Card]:
-    """The encoder of a folder, trained first where there is none."""
-    if not (folder / CARD).exists():
-        if packs is not None:
-            pack(packs / folder.relative_to(sets.OUT), chosen, loader, sensor, statistics, snapshot)
-            raise Packed
-        pretrain(chosen, loader, sensor=sensor, statistics=statistics, snapshot=snapshot, folder=folder)
-    return load_encoder(folder)
+def trained(training: Training) -> tuple[Encoder, Card]:
+    """The encoder of a training, trained first where there is none."""
+    if not (training.folder / CARD).exists():
+        pretrain(
+            training.settings,
+            training.loader,
+            sensor=training.sensor,
+            statistics=training.statistics,
+            snapshot=training.snapshot,
+            folder=training.folder,
+        )
+    return load_encoder(training.folder)
 
 
 def untrained(name: str, sensor: Sensor, statistics: Statistics, seed: int, *, chip: int) -> tuple[Encoder, Card]:

@@ -39,8 +39,8 @@ class Measured:
     metric: str
     repetition: str
     value: float
-    epochs: int = 0
-    """Of pretraining on a GPU, where it was not ended by the clock."""
+    steps: int = 0
+    """Of pretraining, where it was not ended by the clock."""
 
 
 class Ledger:
@@ -111,7 +111,8 @@ def table(measured: Sequence[Measured], wanted: set[str] | None = None) -> list[
         labels = sorted({n for found in rows.values() for n in found})
         lines += [f"**{name}, {metric}**", ""]
         lines.append(
-            "| protocol | method | encoder | min | features and head | n |" + "".join(f" {n} labels |" for n in labels)
+            "| protocol | method | encoder | pretraining | features and head | n |"
+            + "".join(f" {n} labels |" for n in labels)
         )
         lines.append("|" + "---|" * (6 + len(labels)))
         for row in sorted(rows):
@@ -119,7 +120,7 @@ def table(measured: Sequence[Measured], wanted: set[str] | None = None) -> list[
                 continue
             n = len({repetition for found in rows[row].values() for repetition in found})
             cells = [_cell(rows, row, each) for each in labels]
-            time = f"{row.epochs:,} epochs" if row.epochs else f"{row.minutes:g}" if row.minutes else ""
+            time = f"{row.steps:,} steps" if row.steps else f"{row.minutes:g} min" if row.minutes else ""
             start = (row.protocol, row.method, row.encoder, time, row.model, n)
             lines.append("| " + " | ".join(map(str, [*start, *cells])) + " |")
         lines.append("")
@@ -137,19 +138,19 @@ class _Row:
     protocol: str
     encoder: str
     minutes: float
-    epochs: int
+    steps: int
     model: str
 
     @classmethod
     def of(cls, one: Measured) -> _Row:
         kinds = [FLOOR, RANDOM, SCRATCH]
         kind = kinds.index(one.method) if one.method in kinds else len(kinds)
-        return cls(one.set, one.metric, kind, one.method, one.protocol, one.encoder, one.minutes, one.epochs, one.model)
+        return cls(one.set, one.metric, kind, one.method, one.protocol, one.encoder, one.minutes, one.steps, one.model)
 
     def not_pretrained(self, method: str) -> _Row:
         """The same encoder and head, not pretrained."""
         return replace(
-            self, kind=[FLOOR, RANDOM, SCRATCH].index(method), method=method, protocol="-", minutes=0.0, epochs=0
+            self, kind=[FLOOR, RANDOM, SCRATCH].index(method), method=method, protocol="-", minutes=0.0, steps=0
         )
 
 

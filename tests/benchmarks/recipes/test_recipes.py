@@ -16,7 +16,7 @@ from geossl.nets.weights import load_encoder
 from tests.train import synthetic
 
 from . import change, pretraining, sets
-from .elsewhere import JOB, pack, train
+from .elsewhere import JOB, Training, pack, train
 from .patches import Patches
 from .rows import FLOOR, RANDOM, Estimate, Ledger, Measured, table
 
@@ -127,7 +127,8 @@ def test_what_is_packed_is_trained_elsewhere(tmp_path: Path) -> None:
     folders = [tmp_path / "encoders" / name for name in ("one", "other")]
     for folder in folders:
         chosen = synthetic.settings(epochs=3)
-        pack(folder, chosen, Few(batches=2), synthetic.SENSOR, synthetic.STATISTICS, "SNAPSHOT")
+        what = Few(batches=2), synthetic.SENSOR, synthetic.STATISTICS, "SNAPSHOT"
+        pack(Training(tmp_path / "elsewhere", chosen, *what), folder)
     (chips,) = (tmp_path / "encoders").glob("*.npz")  # both share them
     with np.load(chips) as file:
         assert file["image"].shape == (16, 3, 16, 16)  # each chip once
