@@ -139,7 +139,7 @@ def test_an_older_sample_judges_a_newer_map(project: Project, drawn: sample.Draw
     later = area.run(newest, drawn.sample.id, assessed="clearing")
     assert later.json != drawn.folder / "area.json"
     assert later.figures["assessed"] != drawn.sample.release
-    assert later.figures["overall"]["value"] == pytest.approx(1)  # another minimum area of polygons, the same pixels
+    assert 0.9 < later.figures["overall"]["value"] < 1  # a smaller mapping unit keeps a few pixels more
     assert later.figures["classes"][0]["mapped_ha"] is None
     with pytest.raises(LabelError, match="classes that the sample's legend has not"):
         area.run(newest, drawn.sample.id, assessed="landcover")

@@ -245,6 +245,8 @@ def test_a_bad_scene_is_set_aside_and_the_others_are_ingested(project: Project, 
 def test_stages_before_their_time_name_the_one_to_run(project: Project, tmp_path: Path) -> None:
     empty = dataclasses.replace(project, root=tmp_path)
     for verb in ORDER[1:]:
+        if verb == "alerts":  # none are wanted here
+            continue
         with pytest.raises(StoreError, match="geossl ingest"):
             stage(verb)(empty, silent)
 
