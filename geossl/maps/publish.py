@@ -31,6 +31,7 @@ from geossl.maps.polygons import write_polygons
 from geossl.maps.predict import MapReport
 from geossl.maps.quicklook import write_quicklook
 from geossl.maps.settings import MapSettings
+from geossl.maps.space import require_whole, room
 from geossl.maps.stac import map_item, write_catalog, write_collection, write_item
 from geossl.maps.style import polygon_style, raster_style
 from geossl.maps.tiles import TileFolder
@@ -121,12 +122,18 @@ def publish_map(
     else:
         for abandoned in release.folder.parent.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(abandoned)
-        with aside(release.folder) as partial:
+        with room(root, "the new release", lambda: _bytes_wanted(folder)), aside(release.folder) as partial:
             partial.mkdir()
             where = TileFolder(tiles or tiles_folder(root, name))
             _build(partial, release, report, extent, legend, encoder, settings, polygon_codes, where, about, progress)
     _make_newest(release, root, legend.title or name, settings.keep, pinned)
     return release
+
+
+def _bytes_wanted(folder: Path) -> int:
+    """About what a release takes while it is made: rasters with overviews and one more of each, and polygons as ever."""
+    polygons = sum(path.stat().st_size for path in (folder / "latest").glob("*-polygons.*"))
+    return polygons + 2 * sum(path.stat().st_size for path in (folder / "tiles").glob("*.tif"))
 
 
 def _release_id(
@@ -167,6 +174,8 @@ def _build(
     classes, confidence = folder / f"{name}.tif", folder / f"{name}-confidence.tif"
     write_classes(classes, tiles, records, extent.grid, legend, progress)
     write_confidence(confidence, tiles, records, extent.grid, progress)
+    for raster in (classes, confidence):
+        require_whole(raster, sum(sum(record.counts.values()) for record in records))
     count = write_polygons(
         folder / f"{name}-polygons.gpkg",
         classes,

@@ -17,7 +17,7 @@ from pystac.validation import validate_dict
 from rio_cogeo import cog_validate
 from shapely.geometry import box, shape
 
-from geossl.errors import GeosslError
+from geossl.errors import GeosslError, StoreError
 from geossl.maps import publish
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
@@ -163,7 +163,7 @@ def test_a_failure_leaves_the_last_good_map(make, collection, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(publish, "write_quicklook", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match="is full: the new release needs about"):
         make()
     folder = tmp_path / "maps" / "landcover"
     assert (folder / "latest").resolve() == good.folder
