@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -61,8 +62,22 @@ class _Amount(MofNCompleteColumn):
 
     def render(self, task: Task) -> Text:
         if task.description != PIXELS:
-            return super().render(task)
+            speed = task.finished_speed or task.speed
+            return super().render(task).append(f", {_speed(speed)}" if speed else "")
         return Text(_rate(task.completed, task.elapsed or 0), style="progress.data.speed")
+
+
+def _amount(done: int, total: int | None, seconds: float) -> str:
+    """How many of how many; while it goes on, how fast and how long still."""
+    text = f"{done}" + (f" of {total}" if total else "")
+    if not total or not 0 < done < total or seconds < 1:
+        return text
+    return f"{text}, {_speed(done / seconds)}, {timedelta(seconds=round(seconds / done * (total - done)))} left"
+
+
+def _speed(speed: float) -> str:
+    """Things a second, or a minute where they take longer."""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min"
 
 
 def _rate(size: float, seconds: float) -> str:
@@ -84,5 +99,5 @@ class _Lines:
         before, when = self.said.get(what, (-1, -EVERY))
         if quarter != before or now - when > EVERY:
             self.said[what] = quarter, now
-            amount = _rate(done, now - began) if what == PIXELS else f"{done}" + (f" of {total}" if total else "")
+            amount = _rate(done, now - began) if what == PIXELS else _amount(done, total, now - began)
             self.console.print(f"  {what}: {amount}", highlight=False)

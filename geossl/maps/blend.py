@@ -11,6 +11,7 @@ windows sum to one at every pixel, so nothing has to be normalised.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from geossl.maps.settings import MapSettings
 
 STRIDE = 32
 """Windows are this many pixels apart, or a multiple, unless told otherwise: what common networks pool by."""
+
+BATCH_PIXELS = 8 * 256 * 256
+"""Windows predicted at once have about so many pixels unless told otherwise."""
 
 KEEP_BYTES = 256 << 20
 """Bound on the predictions kept for neighbouring tiles; beyond it they are computed again."""
@@ -52,13 +56,14 @@ class Lattice:
     def of(cls, task: MapTask, settings: MapSettings) -> Self:
         """The lattice that settings ask for, with the model's own window where they leave it open."""
         window = settings.window or task.window
-        trusted = window - 2 * task.margin
+        margin = task.margin if settings.margin is None else settings.margin
+        trusted = window - 2 * margin
         overlap = settings.overlap
         if overlap is None:
             # networks that pool see the same ground alike only from offsets that their strides divide
-            stride = (trusted - window // 8) // STRIDE * STRIDE
+            stride = (trusted - trusted // 10) // STRIDE * STRIDE
             overlap = trusted - stride if 2 * stride >= trusted else min(window // 8, trusted // 2)
-        return cls(window, task.margin, overlap)
+        return cls(window, margin, overlap)
 
     @property
     def trusted(self) -> int:
@@ -93,6 +98,16 @@ class Lattice:
 
 
 @dataclass(frozen=True, slots=True)
+class Strip:
+    """The pixels of one row of windows."""
+
+    image: NDArray[Any]
+    """(dates, C, window, W) stored numbers."""
+    valid: NDArray[np.bool_]
+    """(dates, window, W)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Finished rows of a blended prediction."""
 
@@ -111,27 +126,45 @@ class Blender:
     :data:`KEEP_BYTES` of predictions that reach into rectangles still to come.
     """
 
-    def __init__(self, task: MapTask, canvas: Canvas, lattice: Lattice, batch: int) -> None:
+    def __init__(
+        self, task: MapTask, canvas: Canvas, lattice: Lattice, batch: int | None = None, *, flips: bool = False
+    ) -> None:
         self.task = task
         self.canvas = canvas
         self.lattice = lattice
-        self.batch = batch
+        self.batch = batch or max(1, BATCH_PIXELS // lattice.window**2)
+        self.flips = flips
+        """Whether a prediction is the mean over the window's eight flips and quarter turns."""
         self.windows = 0
         """How many windows were predicted so far."""
         weights = lattice.weights()
         self._weights = weights[:, None] * weights[None, :]
         self._kept: OrderedDict[tuple[int, int], NDArray[np.float32]] = OrderedDict()
 
-    def blend(self, rows: range, cols: range) -> Iterator[Rows]:
-        """The prediction of a rectangle in global rows and columns, from the top."""
+    def strips(self, rows: range, cols: range) -> Iterator[Strip]:
+        """What :meth:`blend` needs for a rectangle, from the top; reading alone, so that another thread may do it."""
+        reach = self.lattice.reach(cols)
+        for ky in self.lattice.over(rows):
+            yield Strip(*self.canvas.read(self.lattice.frame(ky), reach))
+
+    def blend(self, rows: range, cols: range, strips: Iterator[Strip] | None = None) -> Iterator[Rows]:
+        """The prediction of a rectangle in global rows and columns, from the top.
+
+        Parameters
+        ----------
+        strips:
+            Those of the rectangle, and perhaps of others that come after it; None: read when needed.
+        """
         lattice = self.lattice
         stride, overlap = lattice.stride, lattice.overlap
+        strips = self.strips(rows, cols) if strips is None else strips
         # float64, so that weights that sum to one give back equal predictions exactly in float32
         strip = np.zeros((len(self.task.legend), lattice.trusted, len(cols)))
         reach = lattice.reach(cols)
         for ky in lattice.over(rows):
-            image, valid = self.canvas.read(lattice.frame(ky), reach)
-            for kx, probabilities in self._strip(ky, rows, cols, image, valid):
+            pixels = next(strips)
+            valid = pixels.valid
+            for kx, probabilities in self._strip(ky, rows, cols, pixels):
                 span = lattice.span(kx)
                 shared = range(max(span.start, cols.start), min(span.stop, cols.stop))
                 inside = slice(shared.start - span.start, shared.stop - span.start)
@@ -150,11 +183,10 @@ class Blender:
             strip[:, :overlap] = strip[:, stride:]
             strip[:, overlap:] = 0
 
-    def _strip(
-        self, ky: int, rows: range, cols: range, image: NDArray[Any], valid: NDArray[np.bool_]
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _strip(self, ky: int, rows: range, cols: range, pixels: Strip) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Trusted predictions (K, trusted, trusted) of the windows of row ``ky`` that have valid pixels."""
         lattice, margin = self.lattice, self.lattice.margin
+        image, valid = pixels.image, pixels.valid
         start = lattice.reach(cols).start
         todo: list[tuple[int, slice]] = []
         for kx in lattice.over(cols):
@@ -177,8 +209,10 @@ class Blender:
                     self._keep((ky, kx), probabilities)
                 yield kx, probabilities
 
-    def predict(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Trusted part of a model's prediction.
+    def predict(
+        self, images: NDArray[Any], valid: NDArray[np.bool_], *, margin: int | None = None
+    ) -> NDArray[np.float32]:
+        """A model's prediction but for a margin around it; by default, the trusted part.
 
         Parameters
         ----------
@@ -187,24 +221,47 @@ class Blender:
         valid:
             (B, dates, H, W).
         """
-        batch, _, height, width = valid.shape
+        height, width = valid.shape[-2:]
         if self.task.dates == 1:
             images, valid = images[:, 0], valid[:, 0]
+        if self.flips:
+            probabilities = np.zeros((len(images), len(self.task.legend), height, width), np.float32)
+            for turns, mirrored in itertools.product(range(4), (False, True)):
+                found = self._ask(_turned(images, turns, mirrored), _turned(valid, turns, mirrored))
+                probabilities += _turned_back(found, turns, mirrored)
+            probabilities /= 8
+        else:
+            probabilities = self._ask(images, valid)
+        margin = self.lattice.margin if margin is None else margin
+        return probabilities[:, :, margin : height - margin, margin : width - margin]
+
+    def _ask(self, images: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """What the model says (B, K, H, W), or an error where that makes no sense."""
         probabilities = self.task.predict(images, valid)
-        expected = (batch, len(self.task.legend), height, width)
+        expected = (len(images), len(self.task.legend), *valid.shape[-2:])
         if probabilities.shape != expected:
             raise GeosslError(f"the model {self.task.id} returned {probabilities.shape}, not {expected}")
         if not np.isfinite(probabilities).all():
             raise GeosslError(
                 f"the model {self.task.id} returned numbers that are not finite", "train it again; its weights are bad"
             )
-        margin = self.lattice.margin
-        return probabilities[:, :, margin : height - margin, margin : width - margin]
+        return probabilities
 
     def _keep(self, key: tuple[int, int], probabilities: NDArray[np.float32]) -> None:
         self._kept[key] = probabilities.copy()  # not a view that holds the whole batch
         while len(self._kept) * probabilities.nbytes > KEEP_BYTES:
             self._kept.popitem(last=False)
+
+
+def _turned[T: np.generic](pixels: NDArray[T], turns: int, mirrored: bool) -> NDArray[T]:
+    """Pixels (…, H, W) turned by quarters, then mirrored."""
+    turned = np.rot90(pixels, turns, (-2, -1))
+    return np.ascontiguousarray(turned[..., ::-1] if mirrored else turned)
+
+
+def _turned_back[T: np.generic](pixels: NDArray[T], turns: int, mirrored: bool) -> NDArray[T]:
+    """The inverse of :func:`_turned`."""
+    return np.rot90(pixels[..., ::-1] if mirrored else pixels, -turns, (-2, -1))
 
 
 def _within(inner: range, outer: range) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl.errors import StoreError
-from geossl.grid import Tile
+from geossl.grid import CHUNK, Tile
 from geossl.imagery.clouds import is_clear
 from geossl.maps.protocols import Imagery, Sliceable
 from geossl.maps.tiles import Source
+
+KEEP_BYTES = 128 << 20
+"""Bound on decoded chunks that wait for the next strip of windows, or for the next tile."""
 
 
 def _period(composite: str) -> tuple[str, str]:
@@ -51,6 +55,13 @@ class Canvas:
         self.dates = dates
         # a strip of windows reads a tile and its eight neighbours over and over
         self._open = functools.lru_cache(maxsize=32)(self._open_tile)
+        self.sources = functools.lru_cache(maxsize=4096)(self._sources)
+        self._chunks: OrderedDict[tuple[str, int, int, int], tuple[NDArray[Any], NDArray[np.bool_]]] = OrderedDict()
+        self._kept = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # what is open or kept stays behind
+        return type(self), (self.collection, dict(self.steps), self.dates)
 
     def _open_tile(self, tile_id: str) -> tuple[Sliceable, Sliceable]:
         return self.collection.image(tile_id), self.collection.quality(tile_id)
@@ -64,12 +75,12 @@ class Canvas:
                 if tile.id in self.steps:
                     yield tile
 
-    def sources(self, tile_id: str) -> list[Source]:
+    def _sources(self, tile_id: str) -> tuple[Source, ...]:
         """What the chosen steps of a tile are, in date order."""
         collection = self.collection
         scenes, revisions = collection.scene_ids(tile_id), collection.revisions(tile_id)
         checksums, times = collection.checksums(tile_id), collection.times(tile_id)
-        return [
+        return tuple(
             Source(
                 tile_id,
                 scenes[step],
@@ -78,7 +89,7 @@ class Canvas:
                 *(_period(scenes[step]) if collection.kind == "composite" else [str(times[step].astype("M8[D]"))] * 2),
             )
             for step in self.steps[tile_id]
-        ]
+        )
 
     def read(self, rows: range, cols: range) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels of a rectangle in global rows and columns.
@@ -97,12 +108,36 @@ class Canvas:
         valid = np.zeros((self.dates, *shape), np.bool_)
         for tile in self.tiles(rows, cols):
             top, left = tile.pixel_origin
-            r = range(max(rows.start, top), min(rows.stop, top + size))
-            c = range(max(cols.start, left), min(cols.stop, left + size))
-            here = np.s_[r.start - rows.start : r.stop - rows.start, c.start - cols.start : c.stop - cols.start]
-            there = np.s_[r.start - top : r.stop - top, c.start - left : c.stop - left]
-            pixels, quality = self._open(tile.id)
-            for date, step in enumerate(self.steps[tile.id]):
-                image[(date, slice(None), *here)] = pixels[(step, slice(None), *there)]
-                valid[(date, *here)] = is_clear(np.asarray(quality[(step, *there)]))
+            for cy, r in _chunks_of(range(max(rows.start, top), min(rows.stop, top + size)), top):
+                for cx, c in _chunks_of(range(max(cols.start, left), min(cols.stop, left + size)), left):
+                    here = np.s_[r.start - rows.start : r.stop - rows.start, c.start - cols.start : c.stop - cols.start]
+                    y, x = top + cy * CHUNK, left + cx * CHUNK
+                    there = np.s_[r.start - y : r.stop - y, c.start - x : c.stop - x]
+                    for date, step in enumerate(self.steps[tile.id]):
+                        pixels, clear = self._chunk(tile.id, step, cy, cx)
+                        image[(date, slice(None), *here)] = pixels[(slice(None), *there)]
+                        valid[(date, *here)] = clear[there]
         return image, valid
+
+    def _chunk(self, tile_id: str, step: int, cy: int, cx: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels (C, h, w) of a stored window, and which are clear (h, w). Decoded once, not by every strip."""
+        key = tile_id, step, cy, cx
+        if key in self._chunks:
+            self._chunks.move_to_end(key)
+            return self._chunks[key]
+        pixels, quality = self._open(tile_id)
+        window = np.s_[cy * CHUNK : (cy + 1) * CHUNK, cx * CHUNK : (cx + 1) * CHUNK]
+        found = np.asarray(pixels[(step, slice(None), *window)]), is_clear(np.asarray(quality[(step, *window)]))
+        self._chunks[key] = found
+        self._kept += found[0].nbytes + found[1].nbytes
+        while self._kept > KEEP_BYTES and len(self._chunks) > 1:
+            _, (image, clear) = self._chunks.popitem(last=False)
+            self._kept -= image.nbytes + clear.nbytes
+        return found
+
+
+def _chunks_of(span: range, first: int) -> Iterator[tuple[int, range]]:
+    """The chunks of a tile that begins at ``first`` that a span touches along an axis, each with what it touches."""
+    for number in range((span.start - first) // CHUNK, (span.stop - 1 - first) // CHUNK + 1):
+        begin = first + number * CHUNK
+        yield number, range(max(span.start, begin), min(span.stop, begin + CHUNK))

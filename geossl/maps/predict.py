@@ -6,20 +6,22 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from geossl.bands import require_same_radiometry
 from geossl.grid import Tile
-from geossl.legend import NO_LABEL, Legend
-from geossl.maps.blend import Blender, Lattice, Rows
+from geossl.maps.blend import Blender, Lattice
 from geossl.maps.canvas import Canvas
 from geossl.maps.protocols import Imagery, MapTask
 from geossl.maps.seam import SeamError, seam_error
 from geossl.maps.settings import MapSettings
+from geossl.maps.space import room
 from geossl.maps.tiles import TileFolder, TileRecord
+from geossl.maps.work import Planned, predict_on, predict_tiles, tile_spans
 from geossl.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ def predict_map(
     *,
     settings: MapSettings | None = None,
     tiles: Iterable[str] | None = None,
+    client: Client | None = None,
     progress: Progress = silent,
 ) -> MapReport:
     """Predict tiles into a folder of intermediate rasters, one tile after the other.
@@ -61,6 +64,9 @@ def predict_map(
     tiles:
         Which tiles to predict; None: all that ``steps`` names. The others still lend their
         pixels to windows that reach across a border.
+    client:
+        Workers that predict, which must see ``folder`` and the collection's store as this process does; None: this
+        process, on its GPU where it has one.
 
     Raises
     ------
@@ -72,68 +78,55 @@ def predict_map(
         task.sensor, collection.sensor, us=f"the model {task.id}", them=f"the collection {collection.name}"
     )
     canvas = Canvas(collection, steps, task.dates)
-    blender = Blender(task, canvas, Lattice.of(task, settings), settings.batch)
+    blender = Blender(task, canvas, Lattice.of(task, settings), settings.batch, flips=settings.flips)
     store = TileFolder(folder)
     wanted = sorted(
         (collection.grid.tile(tile_id) for tile_id in (steps if tiles is None else tiles)),
         key=lambda tile: (tile.iy, tile.ix),
     )
-    records: list[TileRecord] = []
-    computed: list[str] = []
-    for done, tile in enumerate(wanted):
-        progress("map", done, len(wanted))
-        planned = _plan(task, canvas, blender.lattice, tile)
+    records: dict[str, TileRecord] = {}
+    todo: list[Planned] = []
+    for tile in wanted:
+        planned = _plan(blender, tile)
         before = store.record(tile.id)
         if before is not None and before.same_inputs(planned):
-            records.append(before)
-            continue
-        records.append(_predict_tile(blender, tile, store, planned))
-        computed.append(tile.id)
-    progress("map", len(wanted), len(wanted))
-    return MapReport(tuple(records), tuple(computed), blender.windows, _seam(blender, store, records))
+            planned = before
+        else:
+            todo.append((tile, planned))
+        records[tile.id] = planned
+    folder.mkdir(parents=True, exist_ok=True)
+    with room(folder, "the rest of the map", lambda: _bytes_left(store, [tile for tile, _ in todo])):
+        predicted = predict_tiles(blender, todo, store) if client is None else predict_on(client, blender, todo, store)
+        progress("map", 0, len(todo))
+        for done, record in enumerate(predicted, start=1):
+            records[record.tile] = record
+            progress("map", done, len(todo))
+    found = tuple(records.values())
+    return MapReport(found, tuple(tile.id for tile, _ in todo), blender.windows, _seam(blender, store, found))
 
 
-def _spans(tile: Tile) -> tuple[range, range]:
-    """Global rows and columns of a tile."""
-    (top, left), (height, width) = tile.pixel_origin, tile.shape
-    return range(top, top + height), range(left, left + width)
+def _bytes_left(store: TileFolder, tiles: Sequence[Tile]) -> int:
+    """What the tiles that have no record yet will take, going by those that have one."""
+    done = [store.size(tile.id) for tile in tiles if store.note(tile.id) is not None]
+    each = sum(done) / len(done) if done else 2 * tiles[0].shape[0] * tiles[0].shape[1]
+    return int(each * (len(tiles) - len(done)))
 
 
-def _plan(task: MapTask, canvas: Canvas, lattice: Lattice, tile: Tile) -> TileRecord:
+def _plan(blender: Blender, tile: Tile) -> TileRecord:
     """The record that a tile would get if it were predicted now, but for its pixels."""
-    rows, cols = _spans(tile)
+    canvas, lattice = blender.canvas, blender.lattice
+    rows, cols = tile_spans(tile)
     reached = sorted(canvas.tiles(lattice.reach(rows), lattice.reach(cols)), key=lambda other: other.id != tile.id)
     return TileRecord(
         tile=tile.id,
-        task=task.id,
+        task=blender.task.id,
         collection=canvas.collection.name,
         snapshot=canvas.collection.snapshot,
         windows=(lattice.window, lattice.margin, lattice.overlap),
+        flips=blender.flips,
         sources=tuple(source for other in reached for source in canvas.sources(other.id)),
         extent=None,
     )
-
-
-def _predict_tile(blender: Blender, tile: Tile, store: TileFolder, planned: TileRecord) -> TileRecord:
-    rows, cols = _spans(tile)
-    legend = blender.task.legend
-    counts = np.zeros(256, np.int64)
-    with_data_rows, with_data_cols = np.zeros(len(rows), np.bool_), np.zeros(len(cols), np.bool_)
-    with store.writing(tile) as write:
-        for part in blender.blend(rows, cols):
-            bands = _to_bands(part, legend)
-            row = part.rows.start - rows.start
-            write(row, bands)
-            counts += np.bincount(bands[0].ravel(), minlength=256)
-            with_data_rows[row : row + len(part.rows)] = part.valid.any(axis=1)
-            with_data_cols |= part.valid.any(axis=0)
-    extent = None
-    if with_data_rows.any():
-        r, c = np.flatnonzero(with_data_rows), np.flatnonzero(with_data_cols)
-        extent = rows[int(r[0])], rows[int(r[-1])] + 1, cols[int(c[0])], cols[int(c[-1])] + 1
-    record = dataclasses.replace(planned, extent=extent, counts={code: int(counts[code]) for code in legend.codes})
-    store.save(record)
-    return record
 
 
 def _seam(blender: Blender, store: TileFolder, records: Sequence[TileRecord]) -> SeamError | None:
@@ -142,20 +135,12 @@ def _seam(blender: Blender, store: TileFolder, records: Sequence[TileRecord]) ->
     if not with_data:
         return None
     most = max(with_data, key=lambda record: sum(record.counts.values()))
-    of = {"task": most.task, "windows": list(most.windows)}
-    if (known := store.note("seam")) is not None and known["of"] == of:
+    of = {"task": most.task, "windows": list(most.windows), "flips": most.flips}
+    fields = {field.name for field in dataclasses.fields(SeamError)}
+    if (known := store.note("seam")) is not None and known["of"] == of and known["error"].keys() == fields:
         return SeamError(**known["error"])
     assert most.extent is not None
     top, bottom, left, right = most.extent
     error = seam_error(blender, ((top + bottom) // 2, (left + right) // 2))
     store.save_note("seam", {"of": of, "error": dataclasses.asdict(error)})
     return error
-
-
-def _to_bands(part: Rows, legend: Legend) -> NDArray[np.uint8]:
-    """Class codes and confidence in percent, (2, H, W); what is not valid stays no-data."""
-    best = part.probabilities.argmax(axis=0).astype(np.uint8)
-    percent = np.rint(part.probabilities.max(axis=0) * 100).clip(0, 100).astype(np.uint8)
-    bands = np.stack([legend.to_code(best), percent])
-    bands[:, ~part.valid] = NO_LABEL
-    return bands

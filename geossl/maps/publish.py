@@ -37,8 +37,8 @@ from geossl.maps.polygons import write_polygons
 from geossl.maps.predict import MapReport
 from geossl.maps.qgis import write_project
 from geossl.maps.quicklook import write_quicklook
-from geossl.maps.room import room
 from geossl.maps.settings import MapSettings
+from geossl.maps.space import require_whole, room
 from geossl.maps.stac import map_item, write_catalog, write_collection, write_item
 from geossl.maps.style import confidence_style, date_style, polygon_style, raster_style
 from geossl.maps.tiles import TileFolder
@@ -139,7 +139,7 @@ def publish_map(
     else:
         for abandoned in release.folder.parent.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(abandoned)
-        with aside(release.folder) as partial, room(root):
+        with room(root, "the new release", lambda: _bytes_wanted(folder)), aside(release.folder) as partial:
             partial.mkdir()
             where = TileFolder(tiles or tiles_folder(root, name))
             _build(
@@ -158,6 +158,12 @@ def publish_map(
             )
     _make_newest(release, root, legend.title or name, settings.keep, pinned)
     return release
+
+
+def _bytes_wanted(folder: Path) -> int:
+    """About what a release takes while it is made: rasters with overviews and one more of each, and polygons as ever."""
+    polygons = sum(path.stat().st_size for path in (folder / "latest").glob("*-polygons.*"))
+    return polygons + 2 * sum(path.stat().st_size for path in (folder / "tiles").glob("*.tif"))
 
 
 def _release_id(
@@ -205,6 +211,8 @@ def _build(
         write_dates(folder / f"{name}-date.tif", tiles, records, extent.grid, changed, progress)
         days = {to_number(record.dates[1]) for record in records if record.extent is not None}
         (folder / f"{name}-date.qml").write_text(date_style(days), encoding="utf-8")
+    for raster in (classes, confidence):
+        require_whole(raster, sum(sum(record.counts.values()) for record in records))
     count = write_polygons(
         folder / f"{name}-polygons.gpkg",
         classes,

@@ -13,13 +13,25 @@ class MapSettings(BaseModel):
     window: int | None = Field(
         default=None, gt=0, description="side in pixels of what the model sees at once; null: the model's own"
     )
+    margin: int | None = Field(
+        default=None,
+        ge=0,
+        description="pixels along a window's border that are not used, for lack of context; null: the model's own",
+    )
     overlap: int | None = Field(
         default=None,
         ge=0,
-        description="pixels over which neighbouring windows are blended; null: at least an eighth of the window, "
-        "and such that windows are a multiple of 32 pixels apart, which suits networks that pool",
+        description="pixels over which neighbouring windows are blended; null: at least a tenth of what is used of a "
+        "window, and such that windows are a multiple of 32 pixels apart, which suits networks that pool",
     )
-    batch: int = Field(default=8, gt=0, description="windows predicted at once")
+    batch: int | None = Field(
+        default=None, gt=0, description="windows predicted at once; null: as many as have half a million pixels"
+    )
+    flips: bool = Field(
+        default=False,
+        description="predict every window eight times, flipped and turned by quarters, and take the mean: eight times "
+        "as long, often a little better",
+    )
     minimum_ha: float = Field(
         default=0.5,
         ge=0,

@@ -14,9 +14,10 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from geossl.files import aside, write_json
+from geossl.files import write_bytes, write_json
 from geossl.grid import Tile
 from geossl.legend import NO_LABEL
 
@@ -52,10 +53,12 @@ class TileRecord:
     """First and last-plus-one row and column with data, in the grid's global pixels; None: no data at all."""
     counts: dict[int, int] = field(default_factory=dict)
     """Pixels of each class code."""
+    flips: bool = False
+    """Whether it is the mean over flipped and turned views."""
 
     def same_inputs(self, other: TileRecord) -> bool:
         """Whether both were made by one model from the same pixels, hence are equal."""
-        what = ("tile", "task", "collection", "windows", "sources")
+        what = ("tile", "task", "collection", "windows", "flips", "sources")
         return all(getattr(self, name) == getattr(other, name) for name in what)
 
     @property
@@ -83,6 +86,7 @@ class TileRecord:
             sources=tuple(Source(**source) for source in data["sources"]),
             extent=None if extent is None else tuple(extent),
             counts={int(code): count for code, count in data["counts"].items()},
+            flips=data.get("flips", False),
         )
 
 
@@ -103,6 +107,10 @@ class TileFolder:
             return TileRecord.from_dict(content)
         except (KeyError, TypeError):  # of another version: predicted again
             return None
+
+    def size(self, tile_id: str) -> int:
+        """Bytes on disk; 0 where it was not predicted."""
+        return self.raster(tile_id).stat().st_size if self.raster(tile_id).is_file() else 0
 
     def read(self, tile_id: str) -> NDArray[np.uint8]:
         """(2, H, W): class codes and confidence in percent."""
@@ -130,12 +138,15 @@ class TileFolder:
             "blockxsize": 256,
             "blockysize": 256,
         }
-        with aside(self.raster(tile.id)) as partial, rasterio.open(partial, "w", **profile) as target:
+        # in memory, since GDAL closes a file on a full disk without an error
+        with MemoryFile() as memory:
+            with memory.open(**profile) as target:
 
-            def write(row: int, bands: NDArray[np.uint8]) -> None:
-                target.write(bands, window=Window(0, row, width, bands.shape[1]))
+                def write(row: int, bands: NDArray[np.uint8]) -> None:
+                    target.write(bands, window=Window(0, row, width, bands.shape[1]))
 
-            yield write
+                yield write
+            write_bytes(self.raster(tile.id), memory.getbuffer())
 
     def save(self, record: TileRecord) -> None:
         """Note what the tile on disk was made from."""

@@ -89,14 +89,14 @@ def _write(kind: str, box: GeoBox, count: int) -> SceneSet:
     folder = _folder()
     for number in range(min(count, 2)):
         for band in range(BANDS):
-            _write_cog(folder / f"{kind}-{number}-{band:02}.tif", _pixels(band, number, box.shape[0]), box)
+            _write_cog(folder / f"{kind}-{number}-{band:02}.tif", pixels(band, number, box.shape[0]), box)
     for number in range(2, count):
         for band in range(BANDS):
             shutil.copyfile(folder / f"{kind}-{number % 2}-{band:02}.tif", folder / f"{kind}-{number}-{band:02}.tif")
     return SceneSet([_item(folder, kind, number, box) for number in range(count)])
 
 
-def _pixels(band: int, number: int, side: int) -> NDArray[np.uint16]:
+def pixels(band: int, number: int, side: int) -> NDArray[np.uint16]:
     """One band: a real one, moved by the scene's number, turned by the band's, mirrored until it is large enough."""
     bands = _real_bands()
     source = bands[band % len(bands)][:: (-1) ** (band // 4), :: (-1) ** (band // 8)]

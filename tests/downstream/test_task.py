@@ -20,7 +20,8 @@ from geossl.errors import StoreError
 from geossl.features import hypercolumns
 from geossl.legend import CHANGE, Legend
 from geossl.nets.card import Card
-from geossl.nets.encoder import Encoder
+from geossl.nets.encoder import Encoder, build_encoder
+from geossl.nets.settings import EncoderName, EncoderSettings
 
 from .landscape import LEGEND
 
@@ -164,3 +165,13 @@ def test_scores_can_be_added_to_a_card(task: TrainedTask, tmp_path: Path) -> Non
     scored = dataclasses.replace(task, card=dataclasses.replace(task.card, scores=({"metric": "f1", "mean": 0.5},)))
     save_task(tmp_path, scored)
     assert load_task(tmp_path).card.scores == ({"metric": "f1", "mean": 0.5},)
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "margin"), [("unet-small", 256, 32), ("resnet18", 512, 96), ("vit-tiny", 256, 32)]
+)
+def test_networks_that_look_far_get_wide_margins(card: Card, name: EncoderName, window: int, margin: int) -> None:
+    settings = EncoderSettings(name=name)
+    network = LandcoverNetwork(build_encoder(settings, 2), 3)
+    task = TrainedTask.create(a_card(card, LEGEND, architecture=settings), network)
+    assert (task.window, task.margin) == (window, margin)

@@ -155,11 +155,30 @@ def test_seam_error_shows_a_receptive_field_beyond_the_margin(collection, new_ta
     assert report.seam is not None
     assert blended.seam is not None
     assert report.seam.pixels > 0
-    assert report.seam.edge > 5 * report.seam.inside > 0
-    assert 0 < blended.seam.edge < report.seam.edge / 5
+    assert report.seam.edge > 2 * report.seam.error > 0, "the pixels beside the edges are the wrong ones"
+    assert 0 < blended.seam.edge < report.seam.edge / 2
+    assert 0 < blended.seam.step < report.seam.step / 5, "what is blended has no steps"
     again = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=16))
     assert again.windows == 0, "the seam error of a model is measured once"
     assert again.seam == blended.seam
+
+
+def test_the_seam_error_is_the_difference_from_a_prediction_without_windows(collection, new_task, tmp_path):
+    task = new_task(radius=12, window=64, margin=0)
+    options = MapSettings(overlap=16)
+    seam = predict_map(task, collection, one_step(collection), tmp_path, settings=options).seam
+    rows, cols, image, valid = mosaic(collection, collection.tile_ids)
+    canvas = Canvas(collection, one_step(collection), 1)
+    ours = np.concatenate(
+        [part.probabilities for part in Blender(task, canvas, Lattice(64, 0, 16), 8).blend(rows, cols)], axis=1
+    )
+    # the whole area at once; only its border, which lacks context in either, is left out
+    apart = np.abs(ours - task.predict(image[None], valid[None])[0]).max(axis=0)[64:-64, 64:-64]
+    shared = np.arange(rows.start + 64, rows.stop - 64) % 48 < 16
+    assert seam is not None
+    assert seam.error == pytest.approx(apart.mean(), rel=0.3)
+    assert seam.edge == pytest.approx(apart[shared[:, None] | shared[None, :]].mean(), rel=0.3)
+    assert seam.edge > seam.error
 
 
 def test_windows_do_not_upset_a_network_that_pools(collection, new_task, tmp_path):
@@ -221,6 +240,54 @@ def test_an_interrupted_run_goes_on_where_it_stopped(collection, new_task, tmp_p
     assert not list(tmp_path.glob(".partial-*")), "nothing half-written stays"
     report = predict_map(new_task(), collection, one_step(collection), tmp_path, settings=options)
     assert sorted(report.computed) == sorted(set(collection.tile_ids) - set(done))
+
+
+class Asymmetric:
+    """A model that tells up from down and left from right."""
+
+    def __init__(self, task):
+        self._task = task
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
+
+    def predict(self, image, valid):
+        height, width = valid.shape[-2:]
+        ramp = np.linspace(0, 3000, height)[:, None] + np.linspace(0, 1000, width)
+        return self._task.predict((image + ramp).astype(np.int16), valid)
+
+
+@pytest.mark.parametrize("dates", [1, 2])
+def test_flips_are_the_mean_over_all_eight_views_and_turn_with_the_image(collection, new_task, dates):
+    task = Asymmetric(new_task(margin=0, dates=dates))
+    canvas = Canvas(collection, dict.fromkeys(collection.tile_ids, (0,) * dates), dates)
+    plain, flipped = (Blender(task, canvas, Lattice(64, 0, 8), 4, flips=flips) for flips in (False, True))
+    image, valid = (part[None] for part in canvas.read(range(64), range(64)))
+    views = []
+    for turns in range(4):
+        for axis in (None, -1):
+            turned = [np.rot90(part, turns, (-2, -1)) for part in (image, valid)]
+            turned = [part if axis is None else np.flip(part, axis) for part in turned]
+            answer = plain.predict(*turned)
+            answer = answer if axis is None else np.flip(answer, axis)
+            views.append(np.rot90(answer, -turns, (-2, -1)))
+    mean = flipped.predict(image, valid)
+    np.testing.assert_allclose(mean, np.mean(views, axis=0), atol=1e-6)
+    assert np.abs(mean - plain.predict(image, valid)).max() > 0.05
+    mirrored = flipped.predict(image[..., ::-1].copy(), valid[..., ::-1].copy())
+    np.testing.assert_allclose(mirrored[..., ::-1], mean, atol=1e-6)
+    turned = flipped.predict(np.rot90(image, 1, (-2, -1)).copy(), np.rot90(valid, 1, (-2, -1)).copy())
+    np.testing.assert_allclose(np.rot90(turned, -1, (-2, -1)), mean, atol=1e-6)
+
+
+def test_asking_for_flips_means_predicting_again(collection, new_task, tmp_path):
+    predict_map(new_task(), collection, one_step(collection), tmp_path)
+    report = predict_map(new_task(), collection, one_step(collection), tmp_path, settings=MapSettings(flips=True))
+    assert len(report.computed) == 4
+    assert (
+        predict_map(new_task(), collection, one_step(collection), tmp_path, settings=MapSettings(flips=True)).computed
+        == ()
+    )
 
 
 def test_a_damaged_record_or_a_lost_raster_means_predicting_again(collection, new_task, tmp_path):

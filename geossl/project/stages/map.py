@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from geossl.cluster import ClusterSettings, dask_client
+from geossl.downstream.finetune import device
 from geossl.downstream.task import WEIGHTS, load_task
 from geossl.errors import StoreError
 from geossl.maps.models import describe_model
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
 from geossl.maps.qgis import PROJECT
+from geossl.maps.seam import GOAL, SeamError
 from geossl.maps.stac import MODELS
 from geossl.progress import Progress
 from geossl.project.background import write_background
 from geossl.project.project import Project, StageResult
 from geossl.project.refined import refined
 from geossl.project.state import content, fingerprint
+from geossl.train.launch import memory_kept
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def run(project: Project, progress: Progress) -> StageResult:
@@ -55,7 +63,10 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         data = project.task_data(name)
         tiles = tiles_folder(project.maps, name)
         steps = {tile_id: data.steps(tile_id) or () for tile_id in data.require_dates()}
-        report = predict_map(task, images, steps, tiles, settings=project.settings.map, progress=progress)
+        with memory_kept(), _workers(project.settings.cluster) as client:
+            report = predict_map(
+                task, images, steps, tiles, settings=project.settings.map, client=client, progress=progress
+            )
         about: Mapping[str, Any] = {}
         if task.dates == 2:
             report, tiles, about = refined(project, name, data, task, report, tiles, progress)
@@ -82,9 +93,31 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             computed=list(report.computed),
             seam=None if report.seam is None else asdict(report.seam),
         )
-    seam = report.seam
-    shown = "" if seam is None else f"; steps across window edges {seam.edge:.1e}, elsewhere {seam.inside:.1e}"
     return [
         f"{name}: {release.classes.relative_to(project.root)}",
-        f"{len(report.computed)} of {len(report.records)} tiles predicted{shown}",
+        f"{len(report.computed)} of {len(report.records)} tiles predicted",
+        *_seam(report.seam),
     ]
+
+
+def _seam(seam: SeamError | None) -> list[str]:
+    """What a person should know of the windows' edges."""
+    if seam is None:
+        return []
+    line = (
+        f"seam error: probabilities differ by {seam.edge:.1e} where windows meet from a prediction without windows, "
+        f"steps across edges by {seam.step:.1e}"
+    )
+    if seam.edge < GOAL:
+        return [line]
+    return [f"{line}: map.margin (with map.window) lowers that, but not for a transformer, which sees the whole window"]
+
+
+@contextlib.contextmanager
+def _workers(settings: ClusterSettings) -> Iterator[Client | None]:
+    """The workers of a cluster; None where this process, with its GPU or all its processors, does as well."""
+    if device().type != "cpu" or (settings.scheduler is None and settings.slurm is None):
+        yield None
+    else:
+        with dask_client(settings) as client:
+            yield client
