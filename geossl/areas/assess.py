@@ -41,6 +41,8 @@ def assess(sample: Sample, answers: Answers, mapped: NDArray[np.uint8], *, same_
     area = np.array([row.area_ha for row in sample.strata])
     units = np.array([row.units for row in sample.strata])
     given, k = answers.given, len(sample.legend)
+    if not given.any():
+        raise LabelError("no point was answered yet", "fill in the field `reference` of the sample's points")
     rows = _responses(sample, stratum, given)
     known = StratifiedSample(stratum[given], area, units=units, size=size[given])
     found = estimate(known, mapped[given], answers.reference[given], k)
@@ -53,7 +55,7 @@ def assess(sample: Sample, answers: Answers, mapped: NDArray[np.uint8], *, same_
             "class": name,
             "mapped_ha": of_map[i] if same_map else None,
             "points": int(is_class[:, i].sum()),
-            "area_ha": _row(found.area, i, sample.area_ha),
+            "area_ha": _row(found.area, i),
             "users": _row(found.users, i),
             "producers": _row(found.producers, i),
             "area_ha_whatever_the_open_points_are": [float(lowest[i]), float(highest[i])],
@@ -112,12 +114,6 @@ def _notes(
     if none := int((mapped == NO_LABEL).sum()):
         notes.append(f"the assessed map has no class at {none} point(s): areas count them, accuracies do not")
     for position, entry in enumerate(classes):
-        n = int((given & (mapped == position)).sum())
-        if entry["users"]["error"] == 0 and n:
-            notes.append(
-                f"user's accuracy of {entry['class']!r}: all {n} points agree, so that the interval shows no spread; "
-                f"as many as {min(1.0, 3 / n):.0%} of others may still be missed (rule of three)"
-            )
         missed = int((given & (answers.reference == position) & (mapped != position)).sum())
         if entry["points"] and 0 < missed < FEW:
             notes.append(
@@ -131,8 +127,8 @@ def _notes(
     return notes
 
 
-def _row(figure: Figure, at: int | tuple[()] = (), most: float = 1.0) -> dict[str, float | None]:
+def _row(figure: Figure, at: int | tuple[()] = ()) -> dict[str, float | None]:
     """Value, standard error and the ends of the 95 % interval; null where the sample says nothing."""
-    low, high = figure.interval(most)
+    low, high = figure.interval()
     values = {"value": figure.value, "error": figure.error, "low": low, "high": high}
     return {key: float(value[at]) if np.isfinite(value[at]) else None for key, value in values.items()}

@@ -28,15 +28,30 @@ class Figure:
     value: Floats
     """NaN where the sample says nothing (no point of the class)."""
     error: Floats
+    points: Floats | None = None
+    """Of a share: points that it is a share of, infinite where they were counted out."""
 
     @property
     def half(self) -> Floats:
-        """Half of the 95 % interval."""
+        """1.96 standard errors: half of a symmetric 95 % interval, as both papers print it."""
         return Z * self.error
 
-    def interval(self, most: float = np.inf) -> tuple[Floats, Floats]:
-        """Ends of the 95 % interval, cut off where no truth can lie: below 0 and above ``most``."""
-        return np.maximum(self.value - self.half, 0.0), np.minimum(self.value + self.half, most)
+    def interval(self) -> tuple[Floats, Floats]:
+        """Ends of the 95 % interval.
+
+        Of an area, 1.96 standard errors to each side, but not below 0. Of a share, Wilson's interval for as many
+        points as would have its standard error if they were drawn at random: near 1, or with few points, a symmetric
+        one holds the truth less often than it says, and has no width where all points agree (Wilson 1927; Franco et
+        al. 2019, Journal of Survey Statistics and Methodology 7:334–364, compare such intervals).
+        """
+        if self.points is None:
+            return np.maximum(self.value - self.half, 0.0), self.value + self.half
+        spread = self.value * (1 - self.value)
+        alike = np.divide(spread, self.error**2, out=np.array(self.points, np.float64), where=self.error > 0)
+        shrunk = 1 + Z**2 / alike
+        middle = (self.value + Z**2 / (2 * alike)) / shrunk
+        half = Z * np.sqrt(spread / alike + Z**2 / (4 * alike**2)) / shrunk
+        return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,7 @@ class StratifiedSample:
         if ((self.count < 2) & ((left > 0) | (self.count < 1))).any():
             raise ValueError(f"every stratum needs at least two points, but they have {self.count}")
         # of a mean's variance: the finite population's share and the divisors of s² / n
+        self._open = left > 0
         self._factor = left / self.count / np.maximum(self.count - 1, 1)
 
     def total(self, y: NDArray[Any]) -> Figure:
@@ -103,7 +119,9 @@ class StratifiedSample:
         share = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
         size = self._size.reshape(-1, *[1] * (y.ndim - 1))
         spread = np.sqrt(self._variance((y - share * x) * size))
-        return Figure(share, np.divide(spread, below, out=np.full(np.shape(below), np.nan), where=below > 0))
+        error = np.divide(spread, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+        points = self._open[self.stratum] @ x
+        return Figure(share, error, np.where(points > 0, points, np.inf))
 
     def _means(self, y: NDArray[Any]) -> Floats:
         """(H,) or (H, M) mean of every stratum."""

@@ -150,12 +150,20 @@ def test_a_stratum_without_two_answers_is_refused(sample: Sample) -> None:
         assess(sample, answers, mapped, same_map=True)
 
 
-def test_agreement_without_exception_is_said_to_be_less_certain_than_it_looks(sample: Sample) -> None:
+def test_agreement_without_exception_still_has_an_interval(sample: Sample) -> None:
     mapped = sample.legend.to_index(np.array([p.mapped for p in sample.points], np.uint8))
     found = assess(sample, answer(sample), mapped, same_map=True)
-    assert found["classes"][1]["users"]["error"] == 0
-    assert any("'cleared': all 20 points agree" in note and "15%" in note for note in found["notes"])
+    users = found["classes"][1]["users"]
+    assert (users["value"], users["error"], users["high"]) == (1, 0, 1)
+    # Wilson's lower end for 20 of 20
+    assert users["low"] == pytest.approx(20 / (20 + 1.96**2))
     assert any("7 pixels" in note for note in found["notes"])
+
+
+def test_a_sample_without_an_answer_says_what_to_do(sample: Sample) -> None:
+    mapped = sample.legend.to_index(np.array([p.mapped for p in sample.points], np.uint8))
+    with pytest.raises(LabelError, match="no point was answered yet"):
+        assess(sample, answer(sample, open_={p.plot for p in sample.points}), mapped, same_map=True)
 
 
 def test_answers_of_low_confidence_count_and_are_said(sample: Sample, tmp_path: Path) -> None:

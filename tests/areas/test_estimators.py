@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from geossl.areas.design import allocate, expected_error, sample_size
 from geossl.areas.estimators import StratifiedSample, estimate
@@ -97,6 +98,15 @@ def test_errors_are_the_spread_of_repeated_samples_from_other_strata() -> None:
         errors = np.array([getattr(draw, name).error for draw in draws])
         assert values.mean(axis=0) == pytest.approx(np.array(right), rel=0.01), name
         assert errors.mean(axis=0) == pytest.approx(values.std(axis=0), rel=0.1), name
+
+
+def test_intervals_of_shares_are_those_of_wilson_where_points_are_drawn_alike() -> None:
+    """One stratum is a simple random sample: SciPy has its Wilson interval, but for n − 1 in the standard error."""
+    truth = np.repeat([1, 0], [47, 8])
+    found = estimate(StratifiedSample(np.zeros(55, int), [1.0]), np.ones(55, int), truth, 2)
+    low, high = found.users.interval()
+    oracle = stats.binomtest(47, 55).proportion_ci(0.95, "wilson")
+    assert (low[1], high[1]) == pytest.approx((oracle.low, oracle.high), abs=2e-3)
 
 
 def test_a_stratum_that_was_counted_out_has_no_error() -> None:

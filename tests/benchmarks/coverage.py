@@ -4,9 +4,6 @@
 
 The map is the world's own truth, disturbed: moved by a pixel, and in smooth patches mistaken for what lies elsewhere.
 Every sample is drawn and estimated by what `geossl sample` and `geossl area` use, with their default design.
-
-Intervals are symmetric, as Olofsson et al. 2014 have them. Those of areas do what they say; those of accuracies near 1,
-or of a class with few points, hold the truth somewhat less often, as such intervals of proportions do.
 """
 
 from __future__ import annotations
@@ -86,9 +83,10 @@ def simulate(
     rows = []
     for name in FIGURES:
         figures = [getattr(estimates, name) for estimates in found]
-        value, error_ = (np.array([np.atleast_1d(getattr(f, part)) for f in figures]) for part in ("value", "error"))
+        value = np.array([np.atleast_1d(f.value) for f in figures])
+        low, high = (np.array([np.atleast_1d(f.interval()[end]) for f in figures]) for end in (0, 1))
         scale = len(truth) if name == "area" else 1
-        inside = np.abs(value - right[name] * scale) <= 1.96 * error_
+        inside = (low <= right[name] * scale) & (right[name] * scale <= high)
         for i in range(value.shape[1]):
             of = names[i] if name != "overall" else "all"
             known = np.isfinite(value[:, i])

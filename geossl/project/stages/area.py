@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geossl.areas.answers import WHY_NOT, read_answers
 from geossl.areas.assess import assess
+from geossl.areas.estimators import Z
 from geossl.areas.sample import INTERPRET, POINTS, Sample
 from geossl.chips.split import TRAIN, VAL
 from geossl.errors import LabelError, StoreError
@@ -24,6 +25,8 @@ from geossl.legend import NO_LABEL
 from geossl.maps.published import Published, find_map
 from geossl.project.project import Project
 from geossl.project.state import fingerprint
+
+INTERVALS = "95 % intervals: of areas ± 1.96 standard errors (Olofsson et al. 2014); of accuracies Wilson's with the same errors"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def table_rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def lines(figures: dict[str, Any]) -> Iterator[str]:
     """What stands below the table."""
+    yield INTERVALS
     yield f"overall accuracy {_share(figures['overall'])}"
     yield f"{figures['answered']} of {figures['points']} points answered ({figures['response']:.0%})"
     short = [row for row in figures["strata"] if row["answered"] < row["points"]]
@@ -138,7 +142,7 @@ def lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _hectares(row: dict[str, float | None]) -> str:
-    return f"{row['value']:,.1f} ha ({row['low']:,.1f} … {row['high']:,.1f})"
+    return f"{row['value']:,.1f} ± {Z * (row['error'] or 0):,.1f} ha"
 
 
 def _share(row: dict[str, float | None]) -> str:
