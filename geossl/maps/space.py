@@ -47,8 +47,9 @@ def room(folder: Path, what: str, need: Callable[[], int]) -> Iterator[None]:
         said = getattr(error, "errno", None) in _FULL or "disk is full" in str(error)
         if not said and free >= needed:
             raise
+        wanted = f"about {_human(needed)} more" if needed > free else f"more than {_human(free)}"
         raise StoreError(
-            f"the disk of {folder} is full: {what} needs about {_human(needed)} more, and {_human(free)} are free",
+            f"the disk of {folder} is full: {what} needs {wanted}, and {_human(free)} are free",
             _REMEDY,
         ) from error
 

@@ -168,10 +168,10 @@ def test_a_map_that_is_killed_again_and_again_ends_as_one_that_is_not(tiny_cube,
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that is a disk of 2 MB."""
+    """A folder that is a disk of 24 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here: that takes root")
     try:
@@ -207,14 +207,14 @@ def test_a_disk_that_fills_leaves_the_last_map_and_says_what_is_missing(collecti
     # no room for a second version of a tile beside its first
     filling = fill(small_disk, leave=tile.stat().st_size // 2)
     other = new_task(id="pointwise-2", radius=1)
-    with pytest.raises(StoreError, match=r"is full: the rest of the map needs about [\d.]+[kKM]i?B more"):
+    with pytest.raises(StoreError, match=r"is full: the rest of the map needs (about|more than) [\d.]+[kKM]i?B"):
         publish(other)
     filling.unlink()
 
     # room for tiles, none for a release
     predict_map(other, collection, steps, tiles_folder(small_disk, "land"), settings=options)
     filling = fill(small_disk, leave=tile.stat().st_size)
-    with pytest.raises(StoreError, match=r"is full: the new release needs about [\d.]+[kKM]i?B more"):
+    with pytest.raises(StoreError, match=r"is full: the new release needs (about|more than) [\d.]+[kKM]i?B"):
         publish(other)
     assert {path.name: path.read_bytes() for path in (small_disk / "land" / "latest").iterdir()} == good
     assert not list((small_disk / "land" / "releases").glob(".partial-*"))
