@@ -103,7 +103,8 @@ def _judged(path: Path, grid: Grid, published: Published) -> gpd.GeoDataFrame:
     _refuse(path, frame, ~frame["release"].isin(list(published.releases)), "a release that never was", "release")
     broken = ~frame.geometry.is_valid | ~frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])
     if broken.any():
-        why = explain_validity(frame.geometry[broken].iloc[0])
+        first = frame.geometry[broken].iloc[0]
+        why = first.geom_type if first.is_valid else explain_validity(first)
         _refuse(path, frame, broken, f"a geometry that is no polygon ({why})", "alert_id", "repair it in QGIS")
     return frame
 
