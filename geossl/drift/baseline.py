@@ -3,7 +3,8 @@
 Every number of a description (a band's mean at a place, say) is expected to follow the year: a constant of the
 place, and two harmonics that all places share, which each place may bend a little as far as its own history
 shows (harmonic regression with shrinkage; after Zhu & Woodcock 2014, who fit each pixel by itself). What is left,
-averaged over the places, is the scene's own deviation. Its distance from nought is Mahalanobis', with a shrunken
+averaged over the places, is the scene's own deviation; how far single places are off joins it, for means, spreads
+and features apart, since other land is brighter here and darker there. Its distance from nought is Mahalanobis', with a shrunken
 covariance (Ledoit & Wolf 2004) of the deviations of the history itself, each taken by a model that has not seen
 the scene (nor, where there are several years, its year).
 
@@ -69,7 +70,7 @@ class Distance:
 
     value: float
     deviation: NDArray[np.float64]
-    """(D,) averaged over places."""
+    """(D + 3,) averaged over places, and how far single places are off beyond the usual."""
     places: int
 
 
@@ -101,13 +102,18 @@ class Baseline:
         self.history = history
         self.expected = _fit(history, self._rows)
         folds = _folds(history)
-        deviations = np.empty((len(history), self._rows[0].shape[1]))
+        bands = history[0].mean.shape[1]
+        self._parts = (slice(0, bands), slice(bands, 2 * bands), slice(2 * bands, None))
+        deviations = np.empty((len(history), self._rows[0].shape[1] + len(self._parts)))
         for fold in set(folds):
             inside = [i for i, other in enumerate(folds) if other != fold]
             model = _fit([history[i] for i in inside], [self._rows[i] for i in inside])
             for i, other in enumerate(folds):
                 if other == fold:
-                    deviations[i] = _deviation(model, history[i], self._rows[i])
+                    deviations[i] = self._deviation(model, history[i], self._rows[i])
+        self._usual = np.zeros(deviations.shape[1])
+        self._usual[-len(self._parts) :] = deviations[:, -len(self._parts) :].mean(axis=0)
+        deviations -= self._usual
         self._precision = _precision(deviations)
         # each by a covariance that has not seen it
         self.distances = np.array(
@@ -125,9 +131,20 @@ class Baseline:
 
     def distance(self, scene: Description) -> Distance:
         """How far a scene is from what is expected of it."""
-        deviation = _deviation(self.expected, scene, self.numbers(scene))
+        deviation = self._deviation(self.expected, scene, self.numbers(scene)) - self._usual
         places = int(np.isin(scene.place, self.expected.place).sum())
         return Distance(_length(deviation, self._precision), deviation, places)
+
+    def _deviation(self, model: Expected, scene: Description, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(D + 3,) what is left, averaged over the places that the model knows, and the logarithms of its size there."""
+        expected, known = model.at(scene.time, scene.place)
+        if not known.any():
+            return np.zeros(numbers.shape[1] + len(self._parts))
+        left = numbers[known] - expected
+        sizes = [
+            0.5 * np.log((left[:, part] ** 2).mean() + 1e-6) if left[:, part].size else 0.0 for part in self._parts
+        ]
+        return np.concatenate([left.mean(axis=0), sizes])
 
 
 def _year(time: np.datetime64) -> NDArray[np.float64]:
@@ -180,12 +197,6 @@ def _folds(history: Sequence[Description]) -> list[int]:
     years = [int(each.time.astype("datetime64[Y]").astype(int)) for each in history]
     least = min(len(history) - years.count(year) for year in set(years))
     return years if len(set(years)) > 1 and least >= LEAST // 2 else list(range(len(history)))
-
-
-def _deviation(model: Expected, scene: Description, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(D,) what is left, averaged over the places that the model knows; nought where it knows none."""
-    expected, known = model.at(scene.time, scene.place)
-    return (numbers[known] - expected).mean(axis=0) if known.any() else np.zeros(numbers.shape[1])
 
 
 def _precision(deviations: NDArray[np.float64]) -> NDArray[np.float64]:
