@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ from geossl.errors import GeosslError
 from geossl.files import aside
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL, Legend
-from geossl.maps.room import room
 from geossl.maps.tiles import TileFolder, TileRecord
 from geossl.progress import Progress, silent
 
@@ -190,7 +190,6 @@ def gather(
     with (
         TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as work,
         aside(path) as partial,
-        room(path.parent),
     ):
         gathered = Path(work) / "gathered.tif"
         with rasterio.open(gathered, "w", **profile) as raster:
@@ -213,7 +212,7 @@ def gather(
         )
         # what GDAL cannot write when it closes a file it only reports to the terminal
         if known is not None and (found := _known(partial, nodata)) != known:
-            raise OSError(f"{path} has {found} pixels with data where {known} were written")
+            raise OSError(errno.ENOSPC, f"{path} has {found} pixels with data where {known} were written")
     progress(path.stem, len(records), len(records))
 
 

@@ -21,7 +21,6 @@ from geossl.files import aside
 from geossl.legend import Legend
 from geossl.maps.cog import CONFIDENCE_SCALE, Extent
 from geossl.maps.patches import Patches, stream_patches
-from geossl.maps.room import room
 from geossl.maps.tiles import TileRecord
 from geossl.progress import Progress, silent
 
@@ -73,7 +72,6 @@ def write_polygons(
     with (
         aside(path) as gpkg_partial,
         aside(parquet) as parquet_partial,
-        room(path.parent),
         _Parquet(parquet_partial) as rows,
     ):
         for patches in stream_patches(

@@ -38,7 +38,7 @@ from geossl.maps.predict import MapReport
 from geossl.maps.qgis import write_project
 from geossl.maps.quicklook import write_quicklook
 from geossl.maps.settings import MapSettings
-from geossl.maps.space import require_whole, room
+from geossl.maps.space import room
 from geossl.maps.stac import map_item, write_catalog, write_collection, write_item
 from geossl.maps.style import confidence_style, date_style, polygon_style, raster_style
 from geossl.maps.tiles import TileFolder
@@ -211,8 +211,6 @@ def _build(
         write_dates(folder / f"{name}-date.tif", tiles, records, extent.grid, changed, progress)
         days = {to_number(record.dates[1]) for record in records if record.extent is not None}
         (folder / f"{name}-date.qml").write_text(date_style(days), encoding="utf-8")
-    for raster in (classes, confidence):
-        require_whole(raster, sum(sum(record.counts.values()) for record in records))
     count = write_polygons(
         folder / f"{name}-polygons.gpkg",
         classes,

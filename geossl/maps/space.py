@@ -12,14 +12,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import rasterio
 from pydantic import ByteSize
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geossl.errors import StoreError
-from geossl.legend import NO_LABEL
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REMEDY = "free disk, then run the same command again: tiles that are done are kept, and so is the last map"
@@ -52,22 +49,6 @@ def room(folder: Path, what: str, need: Callable[[], int]) -> Iterator[None]:
             f"the disk of {folder} is full: {what} needs {wanted}, and {_human(free)} are free",
             _REMEDY,
         ) from error
-
-
-def require_whole(path: Path, pixels: int) -> None:
-    """See whether a raster holds at least as many pixels with data as were written to it.
-
-    Raises
-    ------
-    OSError
-        It does not: the disk was full (``errno`` says so too).
-    """
-    found = 0
-    with rasterio.open(path) as raster:
-        for _, window in raster.block_windows(1):
-            found += int(np.count_nonzero(raster.read(1, window=window) != NO_LABEL))
-    if found < pixels:
-        raise OSError(errno.ENOSPC, f"{path.name} holds {found} of {pixels} pixels")
 
 
 def _human(size: float) -> str:

@@ -84,7 +84,9 @@ def a_task(card: Card, kind: str, name: EncoderName = "unet-tiny", sensor: Senso
         settings, "lda" if "statistics" in features else "dense", features, card.id, {}, "S", {}, 0.5,
         temperature=1.7, threshold=0.8 if change else 0.0,
     )  # fmt: skip
-    return dataclasses.replace(TrainedTask.create(made, network), window=WINDOW, margin=16)
+    task = TrainedTask.create(made, network)
+    task.window, task.margin = WINDOW, 16
+    return task
 
 
 def scene(task: TrainedTask, batch: int = 3) -> tuple[NDArray[Any], NDArray[np.bool_]]:

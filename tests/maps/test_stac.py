@@ -71,7 +71,9 @@ def a_task(toy, kind: str, seed: int = 0) -> TrainedTask:
         kind, legend, toy.sensor, statistics, architecture, "dense", "encoder", "simclr-unet-tiny-1",
         {"water": 10}, "SNAPSHOT0", {"epochs": 3}, 0.7, created="2026-01-02T03:04:05+00:00",
     )  # fmt: skip
-    return dataclasses.replace(TrainedTask.create(card, network), window=64, margin=8)
+    task = TrainedTask.create(card, network)
+    task.window, task.margin = 64, 8
+    return task
 
 
 @pytest.fixture
