@@ -324,7 +324,8 @@ def test_memory_does_not_grow_with_the_number_of_tiles(new_collection, new_task,
             tracemalloc.stop()
 
     peak(1)  # what is loaded and cached once
-    assert peak(24) < 1.3 * peak(6)
+    # 54 more tiles would be 14 MB of pixels alone; how far reading has run ahead is a matter of chance
+    assert peak(60) - peak(6) < 4e6
 
 
 def test_change_needs_both_dates_clear(new_collection, new_task, tmp_path):
