@@ -30,7 +30,7 @@ from geossl.project.project import Project
 from geossl.project.stages.run import stage
 
 from .recipes import sets
-from .recipes.change_tasks import ENCODER, LENGTH, METHOD, of_unlabelled_cities
+from .recipes.change_tasks import ENCODER, EPOCHS, METHOD, of_unlabelled_cities
 
 METHODS: tuple[UnlabelledMethod, ...] = ("embedding", "irmad", "cva")
 DEMO = Path(__file__).parents[2] / "geossl" / "demo" / "geossl.yaml"
@@ -43,7 +43,7 @@ Row = tuple[float, float, float]
 
 def cities() -> Iterator[tuple[str, TaskData, Encoder, Card]]:
     """The labelled cities of OSCD, and an encoder that saw the others."""
-    encoder, card = of_unlabelled_cities(METHOD, ENCODER, LENGTH)
+    encoder, card = of_unlabelled_cities(METHOD, ENCODER, EPOCHS)
     for city in sets.LABELLED:
         data = Project.load(sets.city(city)).task_data("change")
         assert isinstance(data, TaskData)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -45,11 +44,11 @@ from geossl.project.project import Project
 from . import pretraining, sets
 from .change import BATCH, CHIP, EVERY, FOLDS, Fold, joined
 from .landcover import lattice
-from .pretraining import Length
+from .pretraining import Training
 from .rows import FLOOR, SCRATCH, Ledger, Measured, table
 
 LABELS = 500
-ENCODER, METHOD, LENGTH = "unet-small", "simclr-season", Length(epochs=12)
+ENCODER, METHOD, EPOCHS = "unet-small", "simclr-season", 12
 TRAINING = FinetuneSettings(steps=100, encoder_rate=1, windows=256)
 PEERS = {
     "FC-Siam-diff, torchgeo": {"model": "fcsiamdiff", "backbone": "resnet18"},
@@ -97,26 +96,27 @@ def _row(fold: Fold, model: str, method: str) -> Iterator[Measured]:
             sensor = fold.taught[0].sensor
             encoder, card = pretraining.untrained(ENCODER, sensor, fold.statistics, fold.number, chip=CHIP)
         else:
-            encoder, card = of_unlabelled_cities(METHOD, ENCODER, LENGTH)
-            about |= {"protocol": "inductive", **dataclasses.asdict(LENGTH)}
+            encoder, card = of_unlabelled_cities(METHOD, ENCODER, EPOCHS)
+            about |= {"protocol": "inductive", "epochs": EPOCHS}
         network = _ours(fold, encoder, card.statistics)
         yield from _scored(fold, dict.fromkeys(fold.judges, _logit(network, card.statistics)), about)
 
 
-def of_unlabelled_cities(method: str, encoder: str, length: Length) -> tuple[Encoder, Card]:
+def of_unlabelled_cities(method: str, encoder: str, epochs: int) -> tuple[Encoder, Card]:
     """An encoder that saw no city with labels."""
     projects = [Project.load(sets.city(city)) for city in sets.UNLABELLED]
-    chosen = pretraining.settings(method, encoder, length, 0, chip=CHIP, batch_size=BATCH)
+    chosen = pretraining.settings(method, encoder, 0, chip=CHIP, batch_size=BATCH).model_copy(update={"epochs": epochs})
     loaders = [pool.loader(project, chosen, [project.scenes()]) for project in projects]
     filled = [each for each in loaders if isinstance(each, ChipLoader) and len(each)]
     found = [project.scenes().statistics for project in projects]
     return pretraining.trained(
-        sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{length}-unlabelled",
-        chosen,
-        PoolLoader(filled, [len(each) for each in filled], seed=0),
-        sensor=projects[0].sensor,
-        statistics=pretraining.pooled([s for s in found if s is not None]),
-        snapshot=None,
+        Training(
+            sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{epochs}epochs-unlabelled",
+            chosen,
+            PoolLoader(filled, [len(each) for each in filled], seed=0),
+            projects[0].sensor,
+            pretraining.pooled([s for s in found if s is not None]),
+        )
     )
 
 

@@ -28,7 +28,7 @@ from geossl.project import pool
 from geossl.train.settings import PretrainSettings
 from tests.benchmarks.recipes import pretraining
 from tests.benchmarks.recipes.landcover import lattice
-from tests.benchmarks.recipes.pretraining import Length
+from tests.benchmarks.recipes.pretraining import Training
 
 from . import sets
 
@@ -172,19 +172,13 @@ def _start(project: Any, name: str, seed: int, learnt: bool) -> tuple[Encoder, C
     chip, min_clear = sets.SETS[name].chip, sets.SETS[name].min_clear
     if not learnt:
         return pretraining.untrained(ENCODER, scenes.sensor, scenes.statistics, seed, chip=chip)
-    length = Length(epochs=1)
-    chosen = pretraining.settings(METHOD, ENCODER, length, seed, chip=chip, batch_size=BATCH)
+    chosen = pretraining.settings(METHOD, ENCODER, seed, chip=chip, batch_size=BATCH)
     chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "train", "min_clear": min_clear})
     loader = pool.loader(project, chosen, [scenes])
     epochs = -(-STEPS // len(loader))
     chosen = PretrainSettings.model_validate(chosen.model_dump() | {"epochs": epochs})
     return pretraining.trained(
-        sets.OUT / name / "encoder",
-        chosen,
-        loader,
-        sensor=scenes.sensor,
-        statistics=scenes.statistics,
-        snapshot=scenes.snapshot,
+        Training(sets.OUT / name / "encoder", chosen, loader, scenes.sensor, scenes.statistics, scenes.snapshot)
     )
 
 
