@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geossl.chips.split import TEST, TRAIN, VAL, Split
+from geossl.chips.split import GATE, TEST, TRAIN, VAL, Split
 from geossl.cube.collection import Collection, Labels
 from geossl.cube.labels import add_labels, label_inputs
 from geossl.cube.periods import day
@@ -102,7 +102,7 @@ def held_out(labels: Labels, split: Split) -> Iterator[str]:
 
 def subset_counts(labels: Labels, split: Split) -> dict[str, dict[str, int]]:
     """Class name → labelled pixels in training, validation and test blocks, without their buffers."""
-    table = np.zeros((len(SUBSETS) + 1, NO_LABEL + 1), np.int64)
+    table = np.zeros((GATE + 1, NO_LABEL + 1), np.int64)
     for tile_id in labels.tile_ids:
         codes, subset = labels.read(tile_id), split.subset_mask(labels.tile(tile_id))
         found = np.bincount(subset.astype(np.int64).ravel() * (NO_LABEL + 1) + codes.ravel(), minlength=table.size)
