@@ -48,10 +48,14 @@ def bars(console: Console) -> Iterator[Listener]:
     )
     with Progress(*columns, console=console, speed_estimate_period=_RECENT) as progress:
         tasks: dict[str, TaskID] = {}
+        last: dict[str, int] = {}
 
         def listen(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total)
+            elif done < last[what]:  # the same work once more, such as another network
+                progress.reset(tasks[what])
+            last[what] = done
             progress.update(tasks[what], completed=done, total=total)
 
         yield listen
@@ -90,11 +94,16 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.said: dict[str, tuple[int, float]] = {}
-        self.began: dict[str, float] = {}
+        self.began: dict[str, tuple[int, float]] = {}
+        """Kind of work → how much of it was done last, and when it began."""
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        began = self.began.setdefault(what, now)
+        last, began = self.began.get(what, (0, now))
+        if done < last:  # the same work once more, such as another network
+            began = now
+            self.said.pop(what, None)
+        self.began[what] = done, began
         quarter = 4 * done // total if total else 0
         before, when = self.said.get(what, (-1, -EVERY))
         if quarter != before or now - when > EVERY:

@@ -33,3 +33,16 @@ def test_slow_things_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) 
         for done in (0, 6):
             listen("map", done, 12)
     assert out.getvalue().splitlines()[-1] == "  map: 6 of 12, 6.0/min, 0:01:00 left"
+
+
+def test_the_same_work_once_more_is_timed_from_its_own_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 1000.0, 1010.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    out = io.StringIO()
+    with progress.bars(Console(file=out, width=100)) as listen:
+        for done in (1, 300, 1, 75):
+            listen("fine-tune", done, 300)
+    assert out.getvalue().splitlines()[2:] == [
+        "  fine-tune: 1 of 300",
+        "  fine-tune: 75 of 300, 7.5/s, 0:00:30 left",
+    ]
