@@ -1,4 +1,4 @@
-"""The verbs.
+"""The command line: the verbs of the main job here, all others beside it.
 
 Each verb imports what it needs when it runs, so that ``geossl --help`` answers at once. A verb that
 set something aside ends with exit code 3, a mistake of the user with 1, Ctrl-C with 130.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
@@ -22,17 +21,12 @@ from geossl.cli.cube import cube
 from geossl.cli.export import export
 from geossl.cli.labels import labels, suggest
 from geossl.cli.lineage import lineage
+from geossl.cli.look import doctor, drift, embed, scenes, status
 from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.registry import add_to as add_registry
+from geossl.cli.say import SET_ASIDE, console, open_project, run_stage, run_stages
 from geossl.cli.search import search
 from geossl.errors import GeosslError
-
-if TYPE_CHECKING:
-    from geossl.progress import Progress
-    from geossl.project.project import Project as OpenProject
-    from geossl.project.project import StageResult
-
-SET_ASIDE = 3
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """What a disk may say to any verb that writes."""
@@ -56,14 +50,11 @@ only what is not done yet.""",
 app.command(alerts)
 app.command(cube)
 app.command(export)
-app.command(search, group=_look)
 add_registry(app)
-app.command(sample, group=_publish)
-app.command(area, group=_publish)
-app.command(release, group=_publish)
-app.command(lineage, group=_look)
-app.command(labels, group=_look)
-app.command(suggest, group=_look)
+for looks in (doctor, drift, embed, labels, lineage, scenes, search, status, suggest):
+    app.command(looks, group=_look)
+for publishes in (area, release, sample):
+    app.command(publishes, group=_publish)
 
 
 @app.command(group=_start)
@@ -82,10 +73,10 @@ def demo(folder: Annotated[Path, Parameter(["--folder", "-f"])] = Path("out/demo
     from geossl.project.project import Project
     from geossl.project.stages.demo import demo as stage
 
-    code = _with_bars(lambda progress: stage(folder, progress), brief=True)
-    project, console = Project.load(folder), _console()
-    console.print(time_table(project), score_table(project))
-    console.print(f"\nLook at [bold]{folder / 'report.html'}[/bold]; the maps are below {folder / 'store' / 'maps'}.")
+    code = run_stages(lambda progress: stage(folder, progress), brief=True)
+    project, out = Project.load(folder), console()
+    out.print(time_table(project), score_table(project))
+    out.print(f"\nLook at [bold]{folder / 'report.html'}[/bold]; the maps are below {folder / 'store' / 'maps'}.")
     return code
 
 
@@ -134,29 +125,29 @@ def ingest(
         Only say what there is to do: scenes, tiles, disk and hours, by reading a small sample.
     """
     if not plan:
-        return _stage("ingest", project, overrides)
+        return run_stage("ingest", project, overrides)
     from geossl.cli.progress import bars
     from geossl.cli.summary import plan_lines
     from geossl.project.stages.ingest import plan as stage
 
-    console = _console()
-    with bars(console) as progress:
-        found = stage(_open(project, overrides), progress)
+    out = console()
+    with bars(out) as progress:
+        found = stage(open_project(project, overrides), progress)
     for line in plan_lines(found):
-        console.print(line, highlight=False, markup=False)
+        out.print(line, highlight=False, markup=False)
     return SET_ASIDE if found.set_aside else 0
 
 
 @app.command(group=_stages, sort_key=2)
 def stats(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Compute band statistics over clear pixels, and cloud-free composites."""
-    return _stage("stats", project, overrides)
+    return run_stage("stats", project, overrides)
 
 
 @app.command(group=_stages, sort_key=3)
 def pretrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Train an encoder on the unlabelled imagery. Goes on where it was interrupted."""
-    return _stage("pretrain", project, overrides)
+    return run_stage("pretrain", project, overrides)
 
 
 @app.command(group=_stages, sort_key=4)
@@ -188,83 +179,38 @@ def evaluate(
         At most so many images of each split, drawn at random; by default all, as published figures have it.
     """
     if dataset is None and root is None and not band and limit is None:
-        return _stage("evaluate", project, overrides)
+        return run_stage("evaluate", project, overrides)
     from geossl.project.stages.evaluate_dataset import run as on_dataset
 
-    return _with_bars(
-        lambda progress: [on_dataset(_open(project, overrides), dataset, root, band or [], progress, limit=limit)]
+    return run_stages(
+        lambda progress: [
+            on_dataset(open_project(project, overrides), dataset, root, band or [], progress, limit=limit)
+        ]
     )
 
 
 @app.command(group=_stages, sort_key=5)
 def finetune(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Fit each task from its labels, and score it on held-out blocks beside the floors."""
-    return _stage("finetune", project, overrides)
+    return run_stage("finetune", project, overrides)
 
 
 @app.command(name="map", group=_stages, sort_key=7)
 def map_(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Map the area: GeoTIFFs with palette, polygons, QGIS styles, STAC Items."""
-    return _stage("map", project, overrides)
+    return run_stage("map", project, overrides)
 
 
 @app.command(group=_stages, sort_key=9)
 def report(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Write one page of pictures and figures that needs no network."""
-    return _stage("report", project, overrides)
+    return run_stage("report", project, overrides)
 
 
 @app.command(group=_stages, sort_key=6)
 def retrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Learn again if it is due by `retrain:` in the project file; a new model makes maps only if it is provably not worse."""
-    return _stage("retrain", project, overrides)
-
-
-@app.command(group=_look)
-def embed(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
-    """Let the encoder describe every chip of every scene, as GeoParquet and for `geossl search`. Only new scenes are added."""
-    return _stage("embed", project, overrides)
-
-
-@app.command(group=_look)
-def drift(
-    *,
-    project: ProjectFile = HERE,
-    overrides: Overrides = None,
-    release: list[str] | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
-    """Say whether the scenes since the last training look different, and whether that is the land or a fault.
-
-    Scenes that look like a fault (offset, gain, haze, stripes, misplaced) are held back: they stay in the
-    cube, and neither training nor maps see them until they are released. A picture and all figures are
-    written below store/drift.
-
-    Parameters
-    ----------
-    release
-        Let held scenes (ids) be seen again; they are not held a second time.
-    json
-        Print the figures for machines.
-    """
-    from geossl.project.stages import drift as stage
-
-    opened = _open(project, overrides)
-    if release:
-        done = stage.let_go(opened, release)
-        print(f"released {', '.join(done) or 'none: they were not held'}")
-        return 0
-    code = _stage("drift", project, overrides) if not json else 0
-    from geossl.progress import silent
-
-    found = stage.measure(opened, silent)
-    if json:
-        import json as encoder
-
-        print(encoder.dumps(found.to_dict(), indent=1))
-    else:
-        _console().print(stage.table(found))
-    return code
+    return run_stage("retrain", project, overrides)
 
 
 @app.command(group=_start)
@@ -272,77 +218,7 @@ def run(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """All stages, in order; each does only what is not done yet."""
     from geossl.project.stages.run import run_all
 
-    return _with_bars(lambda progress: run_all(_open(project, overrides), progress))
-
-
-@app.command(group=_look)
-def status(
-    *,
-    project: ProjectFile = HERE,
-    overrides: Overrides = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
-    """Say what exists, when it was made, and how much disk it takes.
-
-    Parameters
-    ----------
-    json
-        Print it for machines.
-    """
-    from geossl.project.stages.status import status as stage
-
-    found = stage(_open(project, overrides))
-    if json:
-        import json as encoder
-
-        print(encoder.dumps(found.to_dict(), indent=1))
-    else:
-        _console().print(found.table())
-    return 0
-
-
-@app.command(group=_look)
-def scenes(
-    *,
-    project: ProjectFile = HERE,
-    overrides: Overrides = None,
-    quarantined: Annotated[bool, Parameter(negative="")] = False,
-    snapshot: str | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
-    """List the scenes in the cube with their clear fraction, the newest last.
-
-    Parameters
-    ----------
-    quarantined
-        List what was set aside instead, with the reasons.
-    snapshot
-        As an older snapshot shows them: an id or tag of `geossl cube log`.
-    json
-        Print it for machines.
-    """
-    from geossl.project.stages import scenes as stage
-
-    opened = _open(project, overrides)
-    if json:
-        import json as encoder
-
-        rows = stage.quarantine_rows(opened, snapshot) if quarantined else stage.scene_rows(opened, snapshot)
-        print(encoder.dumps([row.to_dict() for row in rows], indent=1))
-    else:
-        table = stage.quarantine_table if quarantined else stage.scene_table
-        _console().print(table(opened, snapshot))
-    return 0
-
-
-@app.command(group=_look)
-def doctor(*, project: ProjectFile | None = None) -> int:
-    """Check versions, GDAL drivers, GPU, disk and stores, and say what to do."""
-    from geossl.project.stages.doctor import doctor as stage
-
-    table, healthy = stage(project)
-    _console().print(table)
-    return 0 if healthy else 1
+    return run_stages(lambda progress: run_all(open_project(project, overrides), progress))
 
 
 @app.command(group=_operate)
@@ -359,42 +235,6 @@ def deploy(*, project: ProjectFile = HERE, pool: str = "geossl") -> int:
     for line in register(project.resolve(), pool=pool):
         print(line)
     return 0
-
-
-def _console():  # type: ignore[no-untyped-def]  # rich is imported only when something is printed
-    from rich.console import Console
-
-    return Console(stderr=False)
-
-
-def _open(project: Path, overrides: list[str] | None) -> OpenProject:
-    from geossl.project.project import Project
-
-    return Project.load(project, overrides or [])
-
-
-Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report", "embed", "retrain", "drift"]
-
-
-def _stage(verb: Verb, project: Path, overrides: list[str] | None) -> int:
-    from geossl.project.stages.run import stage
-
-    return _with_bars(lambda progress: [stage(verb)(_open(project, overrides), progress)])
-
-
-def _with_bars(work: Callable[[Progress], list[StageResult]], *, brief: bool = False) -> int:
-    """Run stages under progress bars, then say what each did (``brief``: only which did anything)."""
-    from geossl.cli.progress import bars
-
-    console = _console()
-    with bars(console) as progress:
-        results = work(progress)
-    for result in results:
-        mark = "–" if result.skipped else "✓"
-        console.print(f"{mark} [bold]{result.stage}[/bold]" + ("  nothing to do" if result.skipped else ""))
-        for line in [] if brief else result.lines:
-            console.print(f"    {line}", highlight=False, markup=False)
-    return SET_ASIDE if any(result.set_aside for result in results) else 0
 
 
 def main() -> None:

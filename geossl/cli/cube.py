@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as encoder
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from geossl.cli.options import HERE, ProjectFile
+from geossl.cli.say import console, print_json
 
 DAMAGED = 4
 """Exit code of a check that found damage."""
@@ -51,9 +51,9 @@ def log(*, last: int = 30, project: ProjectFile = HERE, json: Json = False) -> i
     entries = Project.load(project).cube().log()
     entries = entries[:last] if last else entries
     if json:
-        print(encoder.dumps(log_dict(entries), indent=1))
+        print_json(log_dict(entries))
     else:
-        _console().print(log_table(entries))
+        console().print(log_table(entries))
     return 0
 
 
@@ -79,7 +79,7 @@ def diff(
 
     found = compare(Project.load(project).cube(), before, after)
     if json:
-        print(encoder.dumps(found.to_dict(), indent=1))
+        print_json(found.to_dict())
     else:
         for line in diff_lines(found):
             print(line)
@@ -112,21 +112,21 @@ def check(
     from geossl.project.stages.cube import check as stage
     from geossl.project.stages.cube import damage_table
 
-    console = _console(stderr=json)
-    with bars(console) as progress:
+    out = console(stderr=json)
+    with bars(out) as progress:
         report, done = stage(Project.load(project), snapshot, progress, mend=repair)
     if json:
-        print(encoder.dumps(report.to_dict() | {"repaired": done}, indent=1))
+        print_json(report.to_dict() | {"repaired": done})
         return DAMAGED if report.damage and not done else 0
     if report.damage:
-        console.print(damage_table(report))
+        out.print(damage_table(report))
     for line in done:
-        console.print(f"✓ {line}", highlight=False)
+        out.print(f"✓ {line}", highlight=False)
     if done:
-        console.print("Now run `geossl ingest` and `geossl stats`.")
+        out.print("Now run `geossl ingest` and `geossl stats`.")
     looked_at = f"{report.chunks} chunks ({human(report.bytes)}), {report.scenes} scenes, {report.tiles} tiles"
     verdict = f"{len(report.damage)} damaged" if report.damage else "all sound"
-    console.print(f"snapshot {report.snapshot}: {looked_at}: {verdict}", highlight=False)
+    out.print(f"snapshot {report.snapshot}: {looked_at}: {verdict}", highlight=False)
     return DAMAGED if report.damage and not done else 0
 
 
@@ -149,7 +149,7 @@ def expire(*, keep: str, dry_run: DryRun = False, project: ProjectFile = HERE) -
     store = Project.load(project).cube()
     going = store.expire(duration(keep), dry_run=dry_run)
     if going:
-        _console().print(log_table(going))
+        console().print(log_table(going))
     if dry_run:
         print(f"{len(going)} snapshot(s) would be forgotten.")
     else:
@@ -189,7 +189,7 @@ def migrate(*, dry_run: DryRun = False, project: ProjectFile = HERE) -> int:
     elif dry_run:
         print(f"The cube has format {version}; it would be brought to {layout.FORMAT}.")
     else:
-        with bars(_console()) as progress:
+        with bars(console()) as progress:
             done = stage(opened, progress)
         print(*done, sep="\n")
     return 0
@@ -213,9 +213,3 @@ def export(file: Path, *, snapshot: str | None = None, project: ProjectFile = HE
 
     print(f"{stage(Project.load(project), file, snapshot)} scene(s) written to {file}.")
     return 0
-
-
-def _console(*, stderr: bool = False):  # type: ignore[no-untyped-def]  # rich is imported only when something is printed
-    from rich.console import Console
-
-    return Console(stderr=stderr)

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from geossl.cli.options import HERE, Overrides, ProjectFile
+from geossl.cli.say import console, print_json
 
 
 def labels(
@@ -38,9 +39,7 @@ def labels(
 
     rows = listing(Project.load(project), task, snapshot)
     if json:
-        import json as encoder
-
-        print(encoder.dumps(rows, indent=1))
+        print_json(rows)
     else:
         for row in rows:
             print(*lines(row), sep="\n")
@@ -83,13 +82,7 @@ def suggest(
     from geossl.project.project import Project
     from geossl.project.stages.suggest import suggest as stage
 
-    with bars(_console()) as progress:
+    with bars(console(stderr=True)) as progress:
         found = stage(Project.load(project, overrides or []), task, count, out, progress)
     print(*found.lines, sep="\n")
     return 0
-
-
-def _console():  # type: ignore[no-untyped-def]  # rich is imported only when something is printed
-    from rich.console import Console
-
-    return Console(stderr=True)
