@@ -19,7 +19,7 @@ def drift(
     *,
     project: ProjectFile = HERE,
     overrides: Overrides = None,
-    release: list[str] | None = None,
+    release: Annotated[list[str] | None, Parameter(negative="")] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Say whether the scenes since the last training look different, and whether that is the land or a fault.

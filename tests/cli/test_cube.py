@@ -13,6 +13,7 @@ import pytest
 
 from geossl.cli.app import app
 from geossl.cli.cube import DAMAGED
+from geossl.cube.hold import hold
 from geossl.cube.repository import LONGEST_INGEST
 from geossl.demo.landscape import LandscapeSettings, write_landscape
 from geossl.errors import GeosslError
@@ -146,3 +147,19 @@ def test_export_names_what_it_wrote(project: Project, geossl: Geossl) -> None:
     assert "1 scene(s)" in geossl("cube", "export", str(target), "--snapshot", "first")
     with pytest.raises(GeosslError, match="parquet"):
         geossl("cube", "export", str(project.root / "scenes.csv"))
+
+
+def test_a_held_scene_is_marked(project: Project, geossl: Geossl) -> None:
+    assert "held" not in geossl("scenes") + geossl("status")
+    scene = json.loads(geossl("scenes", "--json"))[-1]["id"]
+    hold(project.cube(), project.sensor.name, {scene: "looks like haze"})
+    told = geossl("scenes")
+    assert [line for line in told.splitlines() if scene in line] == [
+        line for line in told.splitlines() if "haze" in line
+    ]
+    assert "geossl drift --release" in told
+    assert [row["held"] for row in json.loads(geossl("scenes", "--json"))] == [None, "looks like haze"]
+    assert json.loads(geossl("status", "--json"))["held"] == 1
+    assert "all sound" in geossl("cube", "check")
+    assert geossl("drift", "--release", scene) == f"released {scene}\n"
+    assert "held" not in geossl("scenes") + geossl("status")

@@ -10,7 +10,9 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from geossl.cube.arrays import subgroup
 from geossl.cube.collection import Collection
+from geossl.cube.hold import held_scenes
 from geossl.cube.scenes import quarantined
 from geossl.project.project import Project
 
@@ -29,7 +31,9 @@ class SceneRow:
     clear: float
     """Share of clear pixels, 0 … 1, mean over its tiles."""
     revision: int
-    """How often it was processed again."""
+    """How often it was processed again, held back or released."""
+    held: str | None
+    """Why nobody sees it (:mod:`geossl.cube.hold`); None where it is not held back."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +53,9 @@ class QuarantineRow:
 
 def scene_rows(project: Project, snapshot: str | None = None) -> list[SceneRow]:
     """All scenes of a snapshot (id or tag; None: the newest), the newest last."""
-    collection = project.cube().view(snapshot).collection(project.sensor.name)
+    view = project.cube().view(snapshot)
+    collection = view.collection(project.sensor.name)
+    held = held_scenes(subgroup(view.root, collection.name))
     times: dict[str, np.datetime64] = {}
     clear: dict[str, list[float]] = {}
     revisions: dict[str, int] = {}
@@ -66,6 +72,7 @@ def scene_rows(project: Project, snapshot: str | None = None) -> list[SceneRow]:
             len(clear[scene_id]),
             float(np.mean(clear[scene_id])),
             revisions[scene_id],
+            held.get(scene_id),
         )
         for scene_id in sorted(times, key=lambda scene_id: (times[scene_id], scene_id))
     ]
@@ -78,15 +85,20 @@ def quarantine_rows(project: Project, snapshot: str | None = None) -> list[Quara
 
 
 def scene_table(project: Project, snapshot: str | None = None) -> Table:
-    """One row a scene: time, tiles, clear fraction, revision."""
+    """One row a scene: time, tiles, clear fraction, revision, and why it is held back where some are."""
     rows = scene_rows(project, snapshot)
-    table = Table(title=f"{len(rows)} scenes in {project.sensor.name}")
+    held = [row.id for row in rows if row.held is not None]
+    caption = f"{len(held)} held back; geossl drift --release SCENE lets one be seen again" if held else None
+    table = Table(title=f"{len(rows)} scenes in {project.sensor.name}", caption=caption)
     table.add_column("scene", overflow="fold")
     table.add_column("time (UTC)", no_wrap=True)
     for heading in ("tiles", "clear", "revision"):
         table.add_column(heading, justify="right")
+    if held:
+        table.add_column("held back", overflow="fold")
     for row in rows:
-        table.add_row(escape(row.id), row.time.replace("T", " "), str(row.tiles), f"{row.clear:.0%}", str(row.revision))
+        cells = [escape(row.id), row.time.replace("T", " "), str(row.tiles), f"{row.clear:.0%}", str(row.revision)]
+        table.add_row(*cells, *([escape(row.held or "")] if held else []))
     return table
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from geossl.cube.arrays import subgroup
+from geossl.cube.hold import held_scenes
 from geossl.cube.scenes import quarantined
 from geossl.project.project import Project
 
@@ -22,6 +24,8 @@ class Status:
     last_scene: str | None
     """Time of the newest scene, UTC."""
     set_aside: int
+    held: int
+    """Scenes in the cube that nobody sees, since they look like a fault."""
     stages: list[dict[str, Any]]
     """Stage, when it finished (UTC) and how long it took, in order of time."""
     bytes: dict[str, int]
@@ -34,6 +38,8 @@ class Status:
         table = Table("what", "value", title=f"project {self.project}")
         table.add_row("scenes", f"{self.scenes}, newest {self.last_scene or '–'}")
         table.add_row("set aside", f"{self.set_aside}" + (" (geossl scenes --quarantined)" if self.set_aside else ""))
+        if self.held:
+            table.add_row("held back", f"{self.held} (geossl scenes)")
         table.add_row("cube snapshot", self.snapshot or "none yet: geossl ingest")
         for kind, size in self.bytes.items():
             table.add_row(f"{kind} on disk", f"{size / 1e6:,.0f} MB")
@@ -48,12 +54,13 @@ def status(project: Project) -> Status:
     sizes = {
         name: _size(project.store / name) for name in ("cube", "encoders", "tasks", "maps", "alerts", "embeddings")
     }
-    snapshot, scenes, last, set_aside = None, 0, None, 0
+    snapshot, scenes, last, set_aside, held = None, 0, None, 0, 0
     if (project.store / "cube").exists():
         view = project.cube().view()
         snapshot, set_aside = view.snapshot, len(quarantined(view, project.sensor.name))
         if project.sensor.name in view.collections():
             collection = view.collection(project.sensor.name)
+            held = len(held_scenes(subgroup(view.root, collection.name)))
             found = {
                 scene: time
                 for tile_id in collection.tile_ids
@@ -61,7 +68,7 @@ def status(project: Project) -> Status:
             }
             scenes = len(found)
             last = str(max(found.values()).astype("datetime64[s]")) if found else None
-    return Status(project.settings.name, snapshot, scenes, last, set_aside, records, sizes)
+    return Status(project.settings.name, snapshot, scenes, last, set_aside, held, records, sizes)
 
 
 def _size(folder: Path) -> int:
