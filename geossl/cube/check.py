@@ -35,6 +35,7 @@ _SCENE_AGAIN = "`geossl cube check --repair`, then `geossl ingest` reads the sce
 _TILE_AGAIN = "`geossl cube check --repair`, then `geossl ingest` reads the tile again from all of its scenes"
 _COMPOSITE_AGAIN = "`geossl cube check --repair`, then `geossl stats` makes the tile's composites again"
 _LABELS_AGAIN = "`geossl cube check --repair`, then `geossl ingest` puts the labels in again"
+_VERDICTS_AGAIN = "`geossl cube check --repair`, then `geossl alerts review` reads the judged files again"
 _EARLIER = (
     "`geossl cube check --repair` goes back to the newest sound snapshot; `geossl ingest` then goes on from there"
 )
@@ -201,7 +202,7 @@ class _Chunks:
         pixels = layout.is_pixels(name) and chunk is not None
         remedy = _TILE_AGAIN
         if layer.startswith(layout.LABELS):
-            remedy = _LABELS_AGAIN
+            remedy = _VERDICTS_AGAIN if "verdicts" in self.view.root[layer].attrs else _LABELS_AGAIN
         elif tile == layout.SCENES:
             remedy = _EARLIER
         elif self.view.collection(layer).kind != "scenes":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import re
 import shutil
@@ -23,6 +24,7 @@ from geossl.cube.ingest import ingest
 from geossl.cube.repair import repair
 from geossl.cube.repository import Cube
 from geossl.cube.settings import IngestSettings
+from geossl.cube.verdicts import CONFIRMED, TileVerdicts, add_verdicts
 from geossl.errors import StoreError
 from geossl.grid import CHUNK
 from geossl.imagery.scene import Scene
@@ -249,6 +251,18 @@ def test_damaged_labels_and_composites_are_dropped(tiny_cube: Cube, tmp_path: Pa
     labels_only = CheckReport(found.snapshot, damage=[i for i in found.damage if i.collection == "labels/landcover"])
     assert repair(cube, labels_only) == ["dropped labels/landcover"]
     assert cube.view().label_names() == []
+
+
+def test_damaged_verdicts_are_said_to_come_from_reviews(full: Cube) -> None:
+    days = np.ones((256, 256), np.int16)
+    verdicts = {WEST: TileVerdicts(np.full(days.shape, CONFIRMED, np.uint8), days, days)}
+    dates = dt.date(2024, 1, 1), dt.date(2024, 2, 1)
+    said = {"a": ("confirmed", "", "r1")}
+    add_verdicts(full, "toy-verdicts", GRID, verdicts, said, epoch=dates[0], dates=dates, source="toy.gpkg")
+    assert check(full).damage == []
+    flip(chunk_files(full, "labels/toy-verdicts")["first", WEST, 0], random.Random(5))
+    remedies = {item.remedy for item in check(full).damage if item.collection == "labels/toy-verdicts"}
+    assert [("geossl alerts review" in text, "geossl ingest" in text) for text in remedies] == [(True, False)]
 
 
 def layout_rows(session: object, tile: str, rows: dict[int, dict[str, object]]) -> None:
