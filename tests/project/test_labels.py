@@ -17,7 +17,7 @@ from PIL import Image
 from geossl.chips.split import TRAIN
 from geossl.cli.app import app
 from geossl.cube.collection import Labels
-from geossl.errors import LabelError, SettingsError, StoreError
+from geossl.errors import SettingsError, StoreError
 from geossl.legend import NO_LABEL
 from geossl.progress import silent
 from geossl.project.project import Project
@@ -156,9 +156,11 @@ def test_what_a_person_may_get_wrong(project: Project, tmp_path: Path) -> None:
         suggest(project, "roads", 5, tmp_path / "next.gpkg", silent)
     with pytest.raises(SettingsError, match=r"as a GeoPackage[^→]*→ name it"):
         suggest(project, "landcover", 5, tmp_path / "next.shp", silent)
-    # the clearings' labels cover all ground: what is no clearing is no change
-    with pytest.raises(LabelError, match="all of it is labelled"):
+    with pytest.raises(SettingsError, match=r"clearings with dates[^→]*→ draw what is missing into the file"):
         suggest(project, "clearing", 5, tmp_path / "next.gpkg", silent)
+    raster = Project.load(project.root, ["tasks.landcover.labels.path=cover.gtif"])
+    with pytest.raises(SettingsError, match=r"are a raster[^→]*→ make polygons of it"):
+        suggest(raster, "landcover", 5, tmp_path / "next.gpkg", silent)
     young = copied(project, tmp_path / "young", "store/cube", "store/state")
     with pytest.raises(StoreError, match=r"no model whose doubts[^→]*→ run `geossl finetune`"):
         suggest(young, "landcover", 5, tmp_path / "next.gpkg", silent)

@@ -24,6 +24,7 @@ from geossl.maps.places import write_places
 from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
 from geossl.project.project import Project
+from geossl.project.settings import ChangeTask
 from geossl.report.pictures import OVERLAYS, quicklook
 from geossl.report.records import Picture
 from geossl.report.sheet import Cell, contact_sheet
@@ -47,7 +48,7 @@ def suggest(project: Project, name: str, count: int, out: Path, progress: Progre
     Raises
     ------
     SettingsError
-        There is no such task with labels, or the file exists.
+        There is no such task with labels, no squares with classes can be joined to them, or the file exists.
     StoreError
         The task has no model yet.
     LabelError
@@ -58,6 +59,16 @@ def suggest(project: Project, name: str, count: int, out: Path, progress: Progre
         labelled = [known for known, each in project.settings.tasks.items() if each.labels is not None]
         raise SettingsError(
             f"the project has no task {name!r} with labels", f"its tasks with labels are: {', '.join(labelled) or '–'}"
+        )
+    if any(map(is_raster, task.labels.paths)):
+        raise SettingsError(
+            f"the labels of task {name!r} are a raster, which cannot be joined with other files",
+            "make polygons of it, such as by gdal_polygonize, and name those instead",
+        )
+    if isinstance(task, ChangeTask) and task.labels.date_column is not None:
+        raise SettingsError(
+            f"the labels of task {name!r} are clearings with dates, to which squares with classes cannot be joined",
+            "draw what is missing into the file itself, and widen `labels.area` to all ground that was looked at",
         )
     if out.suffix.lower() != ".gpkg":
         raise SettingsError(f"--out {out}: places are written as a GeoPackage", "name it *.gpkg")
@@ -90,15 +101,12 @@ def suggest(project: Project, name: str, count: int, out: Path, progress: Progre
 
 def file_values(project: Project, labels: LabelSettings, legend: Legend) -> dict[LandClass, int | str]:
     """What a label file of the task writes for each class: so that places filled in are read as its labels are."""
-    paths = [project.root / path for path in labels.paths]
     numbers = False
-    if labels.column is not None and not any(map(is_raster, paths)):
-        frame = read_vectors(paths, labels.layer, "EPSG:4326").frame
+    if labels.column is not None:
+        frame = read_vectors([project.root / path for path in labels.paths], labels.layer, "EPSG:4326").frame
         numbers = frame[labels.column].dtype.kind in "iufb"
     if isinstance(labels.classes, tuple):
         claimed = {c.code: c.values for c in labels.classes}
-        if any(map(is_raster, paths)):
-            numbers = any(isinstance(value, int) for values in claimed.values() for value in values)
         wanted = int if numbers else str
         return {
             land: next(
