@@ -72,11 +72,13 @@ def _change(cube: Cube, collection: str, scenes: Mapping[str, str], *, held: boo
             return None
         steps: dict[str, dict[int, layout.Step]] = defaultdict(dict)
         revisions = {scene: table[scene].revision + 1 for scene in done}
+        tiles = set(layout.tile_ids(group))
         for scene in done:
-            for tile_id in table[scene].tiles & set(layout.tile_ids(group)):
+            for tile_id in table[scene].tiles & tiles:
                 ids = column(group, f"{tile_id}/scene_id").tolist()
                 if scene in ids:
-                    steps[tile_id][ids.index(scene)] = _mark(group, tile_id, ids.index(scene), revisions[scene], held)
+                    step = ids.index(scene)
+                    steps[tile_id][step] = _mark(group, tile_id, step, revisions[scene], held)
         layout.write_records(group, steps)
         write_revisions(group, revisions)
         left = now | {scene: scenes[scene] for scene in done} if held else {s: now[s] for s in now.keys() - done}
