@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import icechunk
@@ -45,6 +48,32 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real imagery at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is a disk of 24 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here: that takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill(small_disk: Path) -> Callable[[int], Path]:
+    """``fill(leave)`` leaves so many bytes of the small disk free; deleting the file that it returns frees the rest."""
+
+    def fill(leave: int) -> Path:
+        file = small_disk / "filling"
+        file.write_bytes(bytes(shutil.disk_usage(small_disk).free - leave))
+        return file
+
+    return fill
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,27 +32,6 @@ STEP = 2 * (2 * 2 + 1) * 256**2
 def run(cube: Cube, scenes: list[Scene], client: Client | None = None, *, reserve: int = 0) -> IngestReport:
     settings = IngestSettings(wave=2, reserve=ByteSize(reserve))
     return ingest(cube, scenes, SENSOR, GRID, "s2", settings, client)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that is a disk of 8 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here: that takes root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(folder: Path, leave: int) -> Path:
-    """Leave this many bytes free."""
-    file = folder / "filling"
-    file.write_bytes(bytes(shutil.disk_usage(folder).free - leave))
-    return file
 
 
 def is_like_calm(cube: Cube, scenes: list[Scene], folder: Path) -> bool:
@@ -107,14 +85,19 @@ def test_what_compresses_well_is_expected_to_go_on_so(
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_a_full_disk_leaves_the_last_commit_and_is_gone_on_from(
-    small_disk: Path, tmp_path: Path, make_scene: SceneMaker, client: Client, parallel: bool
+    small_disk: Path,
+    fill: Callable[[int], Path],
+    tmp_path: Path,
+    make_scene: SceneMaker,
+    client: Client,
+    parallel: bool,
 ) -> None:
     scenes = [make_scene(number) for number in range(6)]
     cube = Cube.create(str(small_disk / "cube"))
     run(cube, scenes[:2])
     before = digest(cube.view())
     # pixels of random numbers do not compress; the estimate is switched off by a disk that fills meanwhile
-    filling = fill(small_disk, int(1.2 * STEP))
+    filling = fill(int(1.2 * STEP))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(space, "free_bytes", lambda _: None)
         with pytest.raises(StoreError, match="is full") as caught:
@@ -126,7 +109,9 @@ def test_a_full_disk_leaves_the_last_commit_and_is_gone_on_from(
     assert is_like_calm(cube, scenes, tmp_path)
 
 
-def test_a_disk_without_a_single_byte_left(small_disk: Path, tmp_path: Path, make_scene: SceneMaker) -> None:
+def test_a_disk_without_a_single_byte_left(
+    small_disk: Path, fill: Callable[[int], Path], tmp_path: Path, make_scene: SceneMaker
+) -> None:
     """Not even the lock, a manifest or a reference can be written."""
     scenes = [make_scene(number) for number in range(4)]
     cube = Cube.create(str(small_disk / "cube"))
@@ -135,7 +120,7 @@ def test_a_disk_without_a_single_byte_left(small_disk: Path, tmp_path: Path, mak
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(space, "free_bytes", lambda _: None)
         for leave in range(0, 24, 4):
-            filling = fill(small_disk, leave * 4096)
+            filling = fill(leave * 4096)
             with pytest.raises(StoreError, match="is full"):
                 run(cube, scenes)
             assert digest(Cube.open(cube.uri).view()) == before

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
@@ -21,22 +17,8 @@ from geossl.maps.settings import MapSettings
 SETTINGS = MapSettings(overlap=8, minimum_ha=0.05)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that is a disk of 12 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here: that takes root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.slow
-def test_a_full_disk_at_any_point_leaves_the_last_good_map(collection, new_task, small_disk):
+def test_a_full_disk_at_any_point_leaves_the_last_good_map(collection, new_task, small_disk, fill):
     task = new_task()
     for image in collection.images.values():  # every pixel its own patch: files of a few hundred kB
         image[:] = np.random.default_rng(0).integers(-4000, 4000, image.shape)
@@ -53,9 +35,9 @@ def test_a_full_disk_at_any_point_leaves_the_last_good_map(collection, new_task,
     home = small_disk / "landcover"
     before = {path: path.read_bytes() for path in good.folder.iterdir()}
     needed = sum(map(len, before.values()))
-    filling, settings = small_disk / "filling", SETTINGS.model_copy(update={"simplify": 0.0})
+    settings = SETTINGS.model_copy(update={"simplify": 0.0})
     for share in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
-        filling.write_bytes(bytes(shutil.disk_usage(small_disk).free - int(share * needed)))
+        filling = fill(leave=int(share * needed))
         with pytest.raises(StoreError, match=r"is full(.|\n)*run the same command again"):
             publish()
         filling.unlink()

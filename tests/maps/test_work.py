@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -166,28 +165,7 @@ def test_a_map_that_is_killed_again_and_again_ends_as_one_that_is_not(tiny_cube,
         np.testing.assert_array_equal(pixels, theirs[tile_id])
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that is a disk of 24 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here: that takes root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(folder: Path, leave: int) -> Path:
-    """Leave this many bytes free."""
-    file = folder / "filling"
-    file.write_bytes(bytes(shutil.disk_usage(folder).free - leave))
-    return file
-
-
-def test_a_disk_that_fills_leaves_the_last_map_and_says_what_is_missing(collection, new_task, small_disk):
+def test_a_disk_that_fills_leaves_the_last_map_and_says_what_is_missing(collection, new_task, small_disk, fill):
     """Pixels of noise, so that tiles are as large as they get."""
     rng = np.random.default_rng(0)
     for image in collection.images.values():
@@ -205,7 +183,7 @@ def test_a_disk_that_fills_leaves_the_last_map_and_says_what_is_missing(collecti
     (tile, *_) = (tiles_folder(small_disk, "land") / f"{tile_id}.tif" for tile_id in collection.tile_ids)
 
     # no room for a second version of a tile beside its first
-    filling = fill(small_disk, leave=tile.stat().st_size // 2)
+    filling = fill(leave=tile.stat().st_size // 2)
     other = new_task(id="pointwise-2", radius=1)
     with pytest.raises(StoreError, match=r"is full: the rest of the map needs (about|more than) [\d.]+[kKM]i?B"):
         publish(other)
@@ -213,7 +191,7 @@ def test_a_disk_that_fills_leaves_the_last_map_and_says_what_is_missing(collecti
 
     # room for tiles, none for a release
     predict_map(other, collection, steps, tiles_folder(small_disk, "land"), settings=options)
-    filling = fill(small_disk, leave=tile.stat().st_size)
+    filling = fill(leave=tile.stat().st_size)
     with pytest.raises(StoreError, match=r"is full: the new release needs (about|more than) [\d.]+[kKM]i?B"):
         publish(other)
     assert {path.name: path.read_bytes() for path in (small_disk / "land" / "latest").iterdir()} == good
