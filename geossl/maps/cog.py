@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -109,7 +109,7 @@ def write_classes(
         raster.set_band_description(1, legend.title or "class")
 
     extent = Extent.of(grid, records)
-    gather(path, tiles, records, extent, _band(1), describe, "mode", progress, known=_pixels(records))
+    gather(path, tiles, records, extent, _band(1), describe, "mode", progress)
     names = dict(zip(legend.codes, legend.names, strict=True))
     entries = "".join(f"<Category>{escape(names.get(code, ''))}</Category>" for code in range(max(names) + 1))
     with aside(path.with_name(f"{path.name}.aux.xml")) as partial:
@@ -131,7 +131,7 @@ def write_confidence(
         raster.set_band_description(1, "confidence")
 
     extent = Extent.of(grid, records)
-    gather(path, tiles, records, extent, _band(2), describe, "average", progress, known=_pixels(records))
+    gather(path, tiles, records, extent, _band(2), describe, "average", progress)
     return extent
 
 
@@ -148,25 +148,53 @@ def gather(
     count: int = 1,
     dtype: str = "uint8",
     nodata: int = NO_LABEL,
-    known: int | None = None,
 ) -> None:
-    """Write a COG at ``path`` of what ``read`` makes of every tile, with statistics; a working raster lies beside it.
+    """Write a COG of what ``read`` makes of every tile, as :func:`write_cog` does.
 
     Parameters
     ----------
     read:
         From an opened tile, a window of it, and its record: (count, h, w).
+    """
+
+    def parts() -> Iterator[tuple[Window, NDArray[Any]]]:
+        for done, record in enumerate(records):
+            progress(path.stem, done, len(records))
+            if record.extent is not None and (place := extent.place(record.tile)) is not None:
+                target, source = place
+                with rasterio.open(tiles.raster(record.tile)) as tile:
+                    yield target, read(tile, source, record)
+
+    write_cog(path, extent, parts(), describe, overviews, count=count, dtype=dtype, nodata=nodata)
+    progress(path.stem, len(records), len(records))
+
+
+def write_cog(
+    path: Path,
+    extent: Extent,
+    parts: Iterable[tuple[Window, NDArray[Any]]],
+    describe: Callable[[DatasetWriter], None],
+    overviews: str,
+    *,
+    count: int = 1,
+    dtype: str = "uint8",
+    nodata: int = NO_LABEL,
+) -> None:
+    """Write a COG at ``path`` of its parts, with statistics; a working raster lies beside it.
+
+    Parameters
+    ----------
+    parts:
+        Windows that do not overlap, and their pixels (count, h, w).
     describe:
         Adds palette, scales and names.
     overviews:
         GDAL's name of how they are resampled.
-    known:
-        How many pixels have data; None: not known, hence not checked.
 
     Raises
     ------
-    StoreError
-        The disk is full, or the file does not hold what was written.
+    OSError
+        The file does not hold what was written: the disk is full.
     """
     height, width = extent.shape
     profile = {
@@ -191,15 +219,12 @@ def gather(
         TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as work,
         aside(path) as partial,
     ):
-        gathered = Path(work) / "gathered.tif"
+        gathered, known = Path(work) / "gathered.tif", 0
         with rasterio.open(gathered, "w", **profile) as raster:
             describe(raster)
-            for done, record in enumerate(records):
-                progress(path.stem, done, len(records))
-                if record.extent is not None and (place := extent.place(record.tile)) is not None:
-                    target, source = place
-                    with rasterio.open(tiles.raster(record.tile)) as tile:
-                        raster.write(read(tile, source, record), window=target)
+            for window, pixels in parts:
+                raster.write(pixels, window=window)
+                known += int(np.count_nonzero(pixels[0] != nodata))
         rasterio.shutil.copy(
             gathered,
             partial,
@@ -211,9 +236,8 @@ def gather(
             bigtiff="if_safer",
         )
         # what GDAL cannot write when it closes a file it only reports to the terminal
-        if known is not None and (found := _known(partial, nodata)) != known:
+        if (found := _known(partial, nodata)) != known:
             raise OSError(errno.ENOSPC, f"{path} has {found} pixels with data where {known} were written")
-    progress(path.stem, len(records), len(records))
 
 
 def _known(path: Path, nodata: int) -> int:
@@ -222,11 +246,6 @@ def _known(path: Path, nodata: int) -> int:
         return sum(
             int(np.count_nonzero(raster.read(1, window=window) != nodata)) for _, window in raster.block_windows(1)
         )
-
-
-def _pixels(records: Sequence[TileRecord]) -> int:
-    """How many pixels of a map have data."""
-    return sum(sum(record.counts.values()) for record in records)
 
 
 def _band(number: int) -> Callable[[DatasetReader, Window, TileRecord], NDArray[Any]]:

@@ -54,21 +54,7 @@ def write_dates(
             raster.set_band_description(band, name)
 
     extent = Extent.of(grid, records)
-    known = sum(record.counts.get(code, 0) for record in records for code in codes)
-    gather(
-        path,
-        tiles,
-        records,
-        extent,
-        read,
-        describe,
-        "mode",
-        progress,
-        count=2,
-        dtype="int32",
-        nodata=NO_DATE,
-        known=known,
-    )
+    gather(path, tiles, records, extent, read, describe, "mode", progress, count=2, dtype="int32", nodata=NO_DATE)
     return extent
 
 

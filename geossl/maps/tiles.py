@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.io import MemoryFile
+from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.windows import Window
 
 from geossl.files import write_bytes, write_json
@@ -122,31 +122,12 @@ class TileFolder:
         """Writes a tile from the top: ``write(row, bands)`` with row within the tile and bands (2, h, W)."""
         # a record never outlives its raster: without it the tile counts as not predicted
         (self.folder / f"{tile.id}.json").unlink(missing_ok=True)
-        height, width = tile.shape
-        profile = {
-            "driver": "GTiff",
-            "dtype": "uint8",
-            "count": 2,
-            "height": height,
-            "width": width,
-            "crs": tile.grid.crs,
-            "transform": tile.transform,
-            "nodata": NO_LABEL,
-            "compress": "deflate",
-            "zlevel": 1,
-            "tiled": True,
-            "blockxsize": 256,
-            "blockysize": 256,
-        }
-        # in memory, since GDAL closes a file on a full disk without an error
-        with MemoryFile() as memory:
-            with memory.open(**profile) as target:
+        with tile_raster(self.raster(tile.id), tile, count=2, dtype="uint8", nodata=NO_LABEL) as target:
 
-                def write(row: int, bands: NDArray[np.uint8]) -> None:
-                    target.write(bands, window=Window(0, row, width, bands.shape[1]))
+            def write(row: int, bands: NDArray[np.uint8]) -> None:
+                target.write(bands, window=Window(0, row, target.width, bands.shape[1]))
 
-                yield write
-            write_bytes(self.raster(tile.id), memory.getbuffer())
+            yield write
 
     def save(self, record: TileRecord) -> None:
         """Note what the tile on disk was made from."""
@@ -161,3 +142,26 @@ class TileFolder:
 
     def save_note(self, name: str, content: dict[str, Any]) -> None:
         write_json(self.folder / f"{name}.json", content)
+
+
+@contextmanager
+def tile_raster(path: Path, tile: Tile, **profile: Any) -> Iterator[DatasetWriter]:
+    """A GeoTIFF of one tile to be written to; it is on the disk, and whole, when the block ends."""
+    height, width = tile.shape
+    # in memory, since GDAL closes a file on a full disk without an error
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            height=height,
+            width=width,
+            crs=tile.grid.crs,
+            transform=tile.transform,
+            compress="deflate",
+            zlevel=1,
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            **profile,
+        ) as target:
+            yield target
+        write_bytes(path, memory.getbuffer())

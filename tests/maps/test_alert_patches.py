@@ -26,7 +26,7 @@ from geossl.cube.check import check
 from geossl.cube.repository import Cube
 from geossl.cube.verdicts import CONFIRMED as CLEARING
 from geossl.cube.verdicts import REJECTED, TileVerdicts, add_verdicts, read_verdicts, said_of, verdict_key
-from geossl.errors import LabelError
+from geossl.errors import LabelError, StoreError
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL
 from geossl.maps.alerts.patches import APART, group
@@ -155,6 +155,29 @@ def test_without_an_alert_there_is_a_release_all_the_same(tmp_path: Path) -> Non
     assert release.patches == 0
     assert len(gpd.read_file(release.polygons)) == 0
     assert len(gpd.read_parquet(release.polygons.with_suffix(".parquet"))) == 0
+
+
+def test_a_full_disk_leaves_the_last_release_and_says_so(small_disk: Path, fill: Callable[[int], Path]) -> None:
+    store = _stored(small_disk)
+    good = _publish(small_disk)
+    before = {path.name: path.read_bytes() for path in good.folder.iterdir()}
+    tile = store.raster(TILES[0]).read_bytes()
+    noise = np.random.default_rng(0).integers(0, 99, (256, 256), np.int16)
+    filling = fill(100_000)
+    with pytest.raises(OSError, match="No space left"):
+        store.write(GRID.tile(TILES[0]), dict.fromkeys(BANDS, noise), {})
+    assert store.raster(TILES[0]).read_bytes() == tile
+    assert store.record(TILES[0]) is None, "the tile is made again"
+    filling.unlink()
+    _stored(small_disk, grown=True)
+    for share in (0.0, 0.3, 0.7):
+        filling = fill(int(share * sum(map(len, before.values()))))
+        with pytest.raises(StoreError, match=r"is full(.|\n)*run the same command again"):
+            _publish(small_disk, until=UNTIL + 9)
+        filling.unlink()
+        latest = small_disk / "latest"
+        assert {path.name: path.read_bytes() for path in latest.iterdir()} == before
+    assert _publish(small_disk, until=UNTIL + 9).id != good.id
 
 
 def _judge(path: Path, change: Callable[[gpd.GeoDataFrame], gpd.GeoDataFrame], to: Path | None = None) -> Path:

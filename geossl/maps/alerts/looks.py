@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 
 from geossl.bands import require_same_radiometry
-from geossl.files import aside, file_name, read_json, write_json
+from geossl.files import file_name, read_json, write_json
 from geossl.grid import Tile
 from geossl.maps.alerts.rule import UNSEEN, Look, to_day
 from geossl.maps.canvas import Canvas
 from geossl.maps.protocols import Imagery, MapTask
+from geossl.maps.tiles import tile_raster
 from geossl.progress import Progress, silent
 
 Fit = Callable[[Mapping[str, int]], MapTask | None]
@@ -77,19 +78,8 @@ class LookFolder:
 
     def write(self, look: SceneLook, tile: Tile, percent: NDArray[np.uint8]) -> None:
         """Keep what a scene says of a tile, (H, W)."""
-        profile = {
-            "driver": "GTiff",
-            "dtype": "uint8",
-            "count": 1,
-            "height": tile.shape[0],
-            "width": tile.shape[1],
-            "crs": tile.grid.crs,
-            "transform": tile.transform,
-            "nodata": UNSEEN,
-            "compress": "deflate",
-            "zlevel": 1,
-        }
-        with aside(self.raster(look.scene, tile.id)) as partial, rasterio.open(partial, "w", **profile) as target:
+        where = self.raster(look.scene, tile.id)
+        with tile_raster(where, tile, count=1, dtype="uint8", nodata=UNSEEN) as target:
             target.write(percent, 1)
             target.update_tags(**{_KEY: look.key})
 

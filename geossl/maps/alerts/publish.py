@@ -13,23 +13,22 @@ A monitor's folder looks so::
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
 from geossl.files import aside, read_json, write_json
@@ -40,7 +39,8 @@ from geossl.maps.alerts.review import Published
 from geossl.maps.alerts.rule import CONFIRMED, EPOCH, NEVER, NONE, to_date
 from geossl.maps.alerts.style import ALERTS, alert_style
 from geossl.maps.alerts.tiles import REVIEWED, AlertTiles, state_key
-from geossl.maps.cog import BLOCK, Extent
+from geossl.maps.cog import CONFIDENCE_SCALE, Extent, write_cog
+from geossl.maps.space import room
 from geossl.maps.style import raster_style
 
 LAYER = "alerts"
@@ -133,7 +133,7 @@ def publish_alerts(
     if not target.is_dir():
         for abandoned in target.parent.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(abandoned)
-        with aside(target) as partial:
+        with room(folder, "the new release", lambda: _bytes_wanted(folder)), aside(target) as partial:
             partial.mkdir()
             _rasters(partial, name, store, grid, tiles, pixels)
             _polygons(partial, name, frame)
@@ -156,6 +156,11 @@ def publish_alerts(
     return AlertRelease(
         release_id, name, target, until, len(patches), hectares, float(frame["area_ha"][sure].sum()), edited
     )
+
+
+def _bytes_wanted(folder: Path) -> int:
+    """About what a release takes while it is made: as much as the last one, and its rasters once more."""
+    return sum(path.stat().st_size * (1 + (path.suffix == ".tif")) for path in (folder / "latest").glob("*"))
 
 
 def published_pixels(pixels: AlertPixels, grid: Grid, minimum_ha: float) -> AlertPixels:
@@ -242,58 +247,27 @@ def _polygons(folder: Path, name: str, frame: gpd.GeoDataFrame) -> None:
 
 def _rasters(folder: Path, name: str, store: AlertTiles, grid: Grid, tiles: Sequence[str], pixels: AlertPixels) -> None:
     """Cloud-optimised GeoTIFFs of status, date and probability, over all tiles."""
-    origins = [grid.tile(tile_id).pixel_origin for tile_id in tiles]
+    tops, lefts = zip(*(grid.tile(tile_id).pixel_origin for tile_id in tiles), strict=True)
     size = grid.tile_size
-    tops, lefts = zip(*origins, strict=True)
     extent = Extent(grid, range(min(tops), max(tops) + size), range(min(lefts), max(lefts) + size))
-    kinds = {
-        "status": ("uint8", NO_LABEL, "mode"),
-        "date": ("int16", NEVER, "nearest"),
-        "confidence": ("uint8", NO_LABEL, "average"),
-    }
-    tile_of = pixels.row // size * (1 << 32) + pixels.col // size
-    with TemporaryDirectory(dir=folder, prefix=".gathered-") as work:
-        paths = {kind: Path(work) / f"{kind}.tif" for kind in kinds}
-        for kind, (dtype, nodata, _) in kinds.items():
-            profile = {
-                "driver": "GTiff",
-                "dtype": dtype,
-                "count": 1,
-                "height": extent.shape[0],
-                "width": extent.shape[1],
-                "crs": grid.crs,
-                "transform": extent.transform,
-                "nodata": nodata,
-                "tiled": True,
-                "blockxsize": BLOCK,
-                "blockysize": BLOCK,
-                "compress": "deflate",
-                "zlevel": 1,
-                "sparse_ok": True,
-                "bigtiff": "if_safer",
-            }
-            with rasterio.open(paths[kind], "w", **profile) as raster:
-                _describe(raster, kind)
-                for tile_id, (top, left) in zip(tiles, origins, strict=True):
-                    here = tile_of == top // size * (1 << 32) + left // size
-                    at = pixels.row[here] - top, pixels.col[here] - left
-                    bands = {name: values[here] for name, values in pixels.bands.items()}
-                    window = Window(left - extent.cols.start, top - extent.rows.start, size, size)
-                    raster.write(_plane(kind, store, tile_id, at, bands), 1, window=window)
-        for kind, (_, _, overviews) in kinds.items():
-            rasterio.shutil.copy(
-                paths[kind],
-                folder / f"{name}-{kind}.tif",
-                driver="COG",
-                compress="deflate",
-                blocksize=BLOCK,
-                overview_resampling=overviews,
-                bigtiff="if_safer",
-            )
+    for kind, dtype, nodata, overviews in (
+        ("status", "uint8", NO_LABEL, "mode"),
+        ("date", "int16", NEVER, "nearest"),
+        ("confidence", "uint8", NO_LABEL, "average"),
+    ):
+        write_cog(
+            folder / f"{name}-{kind}.tif",
+            extent,
+            _planes(kind, store, grid, tiles, extent, pixels),
+            functools.partial(_describe, kind=kind),
+            overviews,
+            dtype=dtype,
+            nodata=nodata,
+        )
     (folder / f"{name}-status.qml").write_text(raster_style(ALERTS), encoding="utf-8")
 
 
-def _describe(raster: Any, kind: str) -> None:
+def _describe(raster: DatasetWriter, kind: str) -> None:
     if kind == "status":
         raster.write_colormap(1, ALERTS.colormap())
         raster.set_band_description(1, "alert status")
@@ -301,30 +275,32 @@ def _describe(raster: Any, kind: str) -> None:
         raster.set_band_description(1, f"first detection, days since {EPOCH.isoformat()}")
         raster.units = (f"days since {EPOCH.isoformat()}",)
     else:
-        raster.scales = (0.01,)
+        raster.scales = (CONFIDENCE_SCALE,)
         raster.set_band_description(1, "probability of clearing")
 
 
-def _plane(
-    kind: str,
-    store: AlertTiles,
-    tile_id: str,
-    at: tuple[NDArray[np.int64], NDArray[np.int64]],
-    bands: Mapping[str, NDArray[np.int16]],
-) -> NDArray[Any]:
-    """(H, W) of one tile: what its kept alerts say; elsewhere forest without an alert, or nothing."""
-    status = store.read(tile_id)["status"]
-    if kind == "status":
-        # what is too small to be kept is no alert yet
-        plane = np.where(status == NO_LABEL, NO_LABEL, NONE).astype(np.uint8)
-        plane[at] = bands["status"]
-    elif kind == "date":
-        plane = np.full(status.shape, NEVER, np.int16)
-        plane[at] = bands["first"]
-    else:
-        plane = np.full(status.shape, NO_LABEL, np.uint8)
-        plane[at] = bands["percent"]
-    return plane
+def _planes(
+    kind: str, store: AlertTiles, grid: Grid, tiles: Sequence[str], extent: Extent, pixels: AlertPixels
+) -> Iterator[tuple[Window, NDArray[Any]]]:
+    """(1, H, W) of each tile: what its kept alerts say; elsewhere forest without an alert, or nothing."""
+    size = grid.tile_size
+    tile_of = pixels.row // size * (1 << 32) + pixels.col // size
+    for tile_id in tiles:
+        tile = grid.tile(tile_id)
+        top, left = tile.pixel_origin
+        here = tile_of == tile.iy * (1 << 32) + tile.ix
+        at = pixels.row[here] - top, pixels.col[here] - left
+        if kind == "status":
+            # what is too small to be kept is no alert yet
+            plane = np.where(store.read(tile_id)["status"] == NO_LABEL, NO_LABEL, NONE).astype(np.uint8)
+            plane[at] = pixels.bands["status"][here]
+        elif kind == "date":
+            plane = np.full(tile.shape, NEVER, np.int16)
+            plane[at] = pixels.bands["first"][here]
+        else:
+            plane = np.full(tile.shape, NO_LABEL, np.uint8)
+            plane[at] = pixels.bands["percent"][here]
+        yield Window(left - extent.cols.start, top - extent.rows.start, size, size), plane[None]
 
 
 def _prune(

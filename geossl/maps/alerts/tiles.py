@@ -13,10 +13,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from geossl.files import aside, read_json, write_json
+from geossl.files import read_json, write_json
 from geossl.grid import Grid, Tile
 from geossl.maps.alerts.looks import LookFolder, SceneLook
 from geossl.maps.alerts.rule import NEVER, OUTSIDE, Rule, follow
+from geossl.maps.tiles import tile_raster
 from geossl.progress import Progress, silent
 
 REVIEWED = 3
@@ -63,23 +64,7 @@ class AlertTiles:
     def write(self, tile: Tile, bands: Mapping[str, NDArray[np.int16]], record: dict[str, Any]) -> None:
         # a record never outlives its raster: without it the tile counts as not made
         (self.folder / f"{tile.id}.json").unlink(missing_ok=True)
-        height, width = tile.shape
-        profile = {
-            "driver": "GTiff",
-            "dtype": "int16",
-            "count": len(BANDS),
-            "height": height,
-            "width": width,
-            "crs": tile.grid.crs,
-            "transform": tile.transform,
-            "compress": "deflate",
-            "predictor": 2,
-            "zlevel": 1,
-            "tiled": True,
-            "blockxsize": 256,
-            "blockysize": 256,
-        }
-        with aside(self.raster(tile.id)) as partial, rasterio.open(partial, "w", **profile) as target:
+        with tile_raster(self.raster(tile.id), tile, count=len(BANDS), dtype="int16", predictor=2) as target:
             for band, name in enumerate(BANDS, 1):
                 target.write(bands[name], band)
                 target.set_band_description(band, name)
