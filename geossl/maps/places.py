@@ -12,10 +12,9 @@ import pyogrio
 
 from geossl.files import aside, write_text
 from geossl.legend import LandClass
+from geossl.maps.style import Fill, categorised, field_form, to_text
 
 _EMPTY = "227,26,28"
-
-_HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 
 
 def write_places(path: Path, frame: geopandas.GeoDataFrame, column: str, values: Mapping[LandClass, int | str]) -> None:
@@ -55,46 +54,21 @@ def write_places(path: Path, frame: geopandas.GeoDataFrame, column: str, values:
 def places_style(column: str, values: Mapping[LandClass, int | str]) -> str:
     """Squares in the colour of their class, red outlines where that is still empty, each with its rank; the class is
     chosen from a list."""
-    root = ET.Element("qgis", version="3.22.0-Białowieża", styleCategories="AllStyleCategories", labelsEnabled="1")
-    renderer = ET.SubElement(
-        root, "renderer-v2", type="categorizedSymbol", attr=column, symbollevels="0", enableorderby="0"
-    )
-    categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
     kind = "long" if all(isinstance(value, int) for value in values.values()) else "string"
-    for name, (land, value) in enumerate(values.items()):
-        _category(categories, symbols, name, str(value), land.name, kind, ",".join(map(str, land.rgb)), "204")
-    _category(categories, symbols, len(values), "", "to be labelled", "string", _EMPTY, "0")
+    fills = [
+        _fill(str(value), land.name, f"{','.join(map(str, land.rgb))},204", kind) for land, value in values.items()
+    ]
+    fills.append(_fill("", "to be labelled", f"{_EMPTY},0", "string"))
+    root = categorised(column, fills, "AllStyleCategories")
+    root.set("labelsEnabled", "1")
     _labels(root)
     fields = ET.SubElement(root, "fieldConfiguration")
-    widget = ET.SubElement(ET.SubElement(fields, "field", name=column), "editWidget", type="ValueMap")
-    config = ET.SubElement(ET.SubElement(widget, "config"), "Option", type="Map")
-    choices = ET.SubElement(config, "Option", name="map", type="List")
-    for land, value in values.items():
-        choice = ET.SubElement(choices, "Option", type="Map")
-        ET.SubElement(choice, "Option", name=land.name, value=str(value), type="QString")
-    ET.SubElement(root, "layerGeometryType").text = "2"
-    ET.indent(root)
-    return f"{_HEAD}{ET.tostring(root, encoding='unicode')}\n"
+    field_form(fields, column, {land.name: str(value) for land, value in values.items()})
+    return to_text(root)
 
 
-def _category(
-    categories: ET.Element, symbols: ET.Element, name: int, value: str, label: str, kind: str, color: str, alpha: str
-) -> None:
-    ET.SubElement(categories, "category", value=value, symbol=str(name), label=label, render="true", type=kind)
-    symbol = ET.SubElement(symbols, "symbol", type="fill", name=str(name), alpha="1", clip_to_extent="1")
-    layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill"}, enabled="1", locked="0")
-    properties = {
-        "color": f"{color},{alpha}",
-        "outline_color": f"{_EMPTY},255",
-        "outline_style": "solid",
-        "outline_width": "0.5",
-        "outline_width_unit": "MM",
-        "style": "solid",
-    }
-    options = ET.SubElement(layer, "Option", type="Map")
-    for key, text in properties.items():
-        ET.SubElement(options, "Option", name=key, value=text, type="QString")
-        ET.SubElement(layer, "prop", k=key, v=text)  # what releases before 3.24 read
+def _fill(value: str, label: str, color: str, kind: str) -> Fill:
+    return Fill(value, label, color, f"{_EMPTY},255", kind, width="0.5", opacity="1")
 
 
 def _labels(root: ET.Element) -> None:

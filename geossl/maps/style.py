@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from geossl.legend import Legend
@@ -64,24 +65,57 @@ def polygon_style(legend: Legend, codes: Collection[int] | None = None) -> str:
     codes:
         Which classes there are polygons of; None: all.
     """
-    root = ET.Element("qgis", version=VERSION, styleCategories="Symbology")
+    return to_text(categorised("class_code", class_fills(legend, codes)))
+
+
+class Fill(NamedTuple):
+    """How the polygons with one value look."""
+
+    value: str
+    label: str
+    color: str
+    """Red, green, blue, alpha."""
+    outline: str
+    kind: str = "long"
+    """QGIS's name of the value's type."""
+    width: str = "0.2"
+    """Of the outline, in millimetres."""
+    opacity: str = "0.7"
+
+
+def class_fills(legend: Legend, codes: Collection[int] | None = None) -> Iterator[Fill]:
+    """The classes of a legend, or some of them, in their colours with a darker outline."""
+    for land in legend:
+        if codes is None or land.code in codes:
+            red, green, blue = land.rgb
+            outline = f"{red // 2},{green // 2},{blue // 2},255"
+            yield Fill(str(land.code), land.name, f"{red},{green},{blue},255", outline)
+
+
+def categorised(column: str, fills: Iterable[Fill], categories: str = "Symbology") -> ET.Element:
+    """A style for polygons by a column's values.
+
+    Parameters
+    ----------
+    categories:
+        What the style speaks of, in QGIS's words.
+    """
+    root = ET.Element("qgis", version=VERSION, styleCategories=categories)
     renderer = ET.SubElement(
-        root, "renderer-v2", type="categorizedSymbol", attr="class_code", symbollevels="0", enableorderby="0"
+        root, "renderer-v2", type="categorizedSymbol", attr=column, symbollevels="0", enableorderby="0"
     )
-    categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
-    shown = [land for land in legend if codes is None or land.code in codes]
-    for name, land in enumerate(shown):
+    entries, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
+    for name, fill in enumerate(fills):
         ET.SubElement(
-            categories, "category", value=str(land.code), symbol=str(name), label=land.name, render="true", type="long"
+            entries, "category", value=fill.value, symbol=str(name), label=fill.label, render="true", type=fill.kind
         )
-        symbol = ET.SubElement(symbols, "symbol", type="fill", name=str(name), alpha="0.7", clip_to_extent="1")
+        symbol = ET.SubElement(symbols, "symbol", type="fill", name=str(name), alpha=fill.opacity, clip_to_extent="1")
         layer = ET.SubElement(symbol, "layer", {"class": "SimpleFill"}, enabled="1", locked="0")
-        red, green, blue = land.rgb
         properties = {
-            "color": f"{red},{green},{blue},255",
-            "outline_color": f"{red // 2},{green // 2},{blue // 2},255",
+            "color": fill.color,
+            "outline_color": fill.outline,
             "outline_style": "solid",
-            "outline_width": "0.2",
+            "outline_width": fill.width,
             "outline_width_unit": "MM",
             "style": "solid",
         }
@@ -90,7 +124,19 @@ def polygon_style(legend: Legend, codes: Collection[int] | None = None) -> str:
             ET.SubElement(options, "Option", name=key, value=value, type="QString")
             ET.SubElement(layer, "prop", k=key, v=value)  # what releases before 3.24 read
     ET.SubElement(root, "layerGeometryType").text = "2"
-    return to_text(root)
+    return root
+
+
+def field_form(fields: ET.Element, name: str, choices: Mapping[str, str] | None = None) -> None:
+    """How a field is filled in: by choosing from labels that stand for values, or as text."""
+    field = ET.SubElement(fields, "field", name=name, configurationFlags="None")
+    widget = ET.SubElement(field, "editWidget", type="TextEdit" if choices is None else "ValueMap")
+    options = ET.SubElement(ET.SubElement(widget, "config"), "Option", type="Map")
+    if choices is not None:
+        values = ET.SubElement(options, "Option", name="map", type="List")
+        for label, value in choices.items():
+            entry = ET.SubElement(values, "Option", type="Map")
+            ET.SubElement(entry, "Option", name=label, value=value, type="QString")
 
 
 def to_text(root: ET.Element) -> str:
