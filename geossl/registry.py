@@ -180,13 +180,15 @@ class Registry:
     ) -> Version:
         """Register a trained model; the first of a task becomes champion and anchor, others challenger.
 
-        Registering a folder again returns the version that it has.
+        Registering a folder again returns the version that it has; it is challenger again if it is not champion.
         """
         relative = folder.resolve().relative_to(self.store.resolve()).as_posix()
         with self._changing(task):
             known = self.versions(task)
             for version in known:
                 if version.folder == relative:
+                    if version.number not in (self.aliases(task).get(alias) for alias in ("champion", "challenger")):
+                        self._set(task, f"version {version.number} registered again", challenger=version.number)
                     return version
             version = Version(task, len(known) + 1, relative, _now(), tuple(scores), dict(card or {}))
             _write(self._version_path(task, version.number), version.to_dict())

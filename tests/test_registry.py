@@ -152,6 +152,10 @@ def test_the_first_model_is_champion_and_anchor_the_next_challenger(store):
     assert registry.tasks() == ["cover"]
     assert register(store, "a") == first, "registering again changes nothing"
     assert len(registry.history("cover")) == 2
+    registry.promote("cover", 2, why="by hand")
+    assert register(store, "a") == first
+    assert registry.aliases("cover") == {"champion": 2, "previous": 1, "anchor": 1, "challenger": 1}
+    assert len(registry.versions("cover")) == 2
 
 
 @pytest.mark.usefixtures("no_mirror")

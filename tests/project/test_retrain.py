@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,9 +14,11 @@ from pydantic import ValidationError
 from geossl.errors import SettingsError
 from geossl.progress import silent
 from geossl.project.project import Project
-from geossl.project.stages import retrain
+from geossl.project.stages import finetune, retrain
 from geossl.project.stages.run import order, run_all, stage
+from geossl.project.state import State
 from geossl.project.trainings import Trainings
+from geossl.registry import Registry
 
 LOOP = [
     "split.gate=0.15",
@@ -148,3 +152,46 @@ def test_a_policy_needs_gate_blocks_and_a_verb_a_policy(small_project: Path) -> 
         Project.load(small_project, ["retrain.hours=1"])
     with pytest.raises(SettingsError, match="no `retrain`"):
         retrain.run(Project.load(small_project), silent)
+
+
+def loop_state(store: Path) -> Any:
+    """As much of a project as the loop's bookkeeping asks for."""
+    cube = SimpleNamespace(view=lambda _: None)
+    return SimpleNamespace(store=store, state=State(store), registry=Registry(store), cube=lambda: cube)
+
+
+def test_scores_follow_the_champion_whenever_the_loop_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geossl.registry._mirror", lambda *_: None)
+    project = loop_state(tmp_path)
+
+    def challenger(model: str) -> None:
+        with project.state.recording("challenger.loss", f"key-{model}") as result:
+            result.update(model=model, by_hand=f"hand-{model}", scores=[model])
+            project.registry.register("loss", tmp_path / "tasks" / "loss" / model)
+
+    def noted() -> list[str]:
+        finetune.settle(project, "loss")
+        return project.state.get("finetune.loss").result["scores"]
+
+    challenger("a")
+    assert noted() == ["a"], "the first is champion at once"
+    challenger("b")
+    assert noted() == ["a"], "nothing was decided yet"
+    project.registry.promote("loss", 2, why="by hand, or by a loop that was killed here")
+    assert noted() == ["b"]
+    assert project.state.fresh("finetune.loss", "hand-b") is not None
+    with project.state.recording("finetune.loss", "later") as result:
+        result.update(model="b", scores=["scored anew by hand"])
+    assert noted() == ["scored anew by hand"]
+
+
+def test_a_training_that_was_overtaken_is_not_gone_back_to(tmp_path: Path) -> None:
+    project, log = loop_state(tmp_path), Trainings(tmp_path)
+    with pytest.raises(KeyboardInterrupt), log.running("why", "OLD", 1, silent):
+        raise KeyboardInterrupt
+    assert retrain._cut_off(project, log) == log.all()[-1]
+    with project.state.recording("pretrain", "by hand") as result:
+        result["snapshot"] = "NEW"
+    assert retrain._cut_off(project, log) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from geossl.downstream import change, landcover, unlabelled
@@ -54,17 +55,17 @@ def challenge(project: Project, name: str, progress: Progress) -> list[str]:
         return []
     with project.state.recording(f"challenger.{name}", key) as result:
         result["by_hand"] = _key(project, name)
-        version = _fit(project, name, result, progress)
-    if version == project.registry.find(name, "champion"):
-        settle(project, name, promoted=True)
+        _fit(project, name, result, progress)
     return _lines(name, result)
 
 
-def settle(project: Project, name: str, *, promoted: bool) -> None:
-    """Note what became of a challenger: scores and reports are of the model that makes the maps."""
-    record = project.state.get(f"challenger.{name}")
-    assert record is not None
-    if promoted:
+def settle(project: Project, name: str) -> None:
+    """Take over the last challenger's scores where it is the champion: reports are of the model that makes the maps."""
+    record, noted = project.state.get(f"challenger.{name}"), project.state.get(f"finetune.{name}")
+    champion = project.registry.find(name, "champion")
+    if record is None or champion is None or Path(champion.folder).name != record.result["model"]:
+        return
+    if noted is None or noted.finished < record.finished:
         with project.state.recording(f"finetune.{name}", record.result["by_hand"]) as result:
             result.update(record.result)
 

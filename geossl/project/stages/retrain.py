@@ -44,6 +44,7 @@ def run(project: Project, progress: Progress) -> StageResult:
         )
     trained, lines = _encoder(project, policy, progress)
     if project.state.get("pretrain") is not None:
+        lines += _score(project, progress)
         for name in project.settings.tasks:
             done = _task(project, name, policy, progress)
             lines += done
@@ -96,7 +97,15 @@ def _encoder(project: Project, policy: RetrainSettings, progress: Progress) -> t
         result = pretrain.run(project, watched, snapshot)
     if result.skipped:
         return False, [f"trained already on what there is ({why})"]
-    return True, [f"trained: {why}", *result.lines, *evaluate.run(project, progress).lines]
+    return True, [f"trained: {why}", *result.lines]
+
+
+def _score(project: Project, progress: Progress) -> list[str]:
+    """Score the newest encoder, unless that was done; new imagery alone is no reason."""
+    done = project.state.get("evaluate")
+    if done is not None and done.result["encoder"] == project.encoder_folder().name:
+        return []
+    return evaluate.run(project, progress).lines
 
 
 def _cut_off(project: Project, log: Trainings) -> Training | None:
@@ -104,6 +113,9 @@ def _cut_off(project: Project, log: Trainings) -> Training | None:
     last = next(reversed(log.all()), None)
     if last is None or last.finished:
         return None
+    record = project.state.get("pretrain")
+    if record is not None and dt.datetime.fromisoformat(record.finished) > dt.datetime.fromisoformat(last.started):
+        return None  # an encoder came since, by hand or just before the end was noted: no way back behind it
     try:
         project.cube().view(last.snapshot)
     except StoreError:  # expired: nothing to go on with
@@ -131,16 +143,15 @@ def _task(project: Project, name: str, policy: RetrainSettings, progress: Progre
     lines = finetune.challenge(project, name, progress)
     challenger = project.registry.find(name, "challenger")
     decided = {entry["challenger"] for entry in project.registry.decisions(name)}
-    if challenger is None or challenger.number in decided:
-        return lines
-    decision = compare(project, name, challenger, policy, progress)
-    if decision is None:
-        project.registry.promote(name, challenger.number, why="there are no labels to compare by")
-        lines.append(f"{name}: version {challenger.number} makes the maps (there are no labels to compare by)")
-    else:
-        project.registry.decide(name, challenger.number, decision)
-        lines += [f"{name}: version {challenger.number} {line}" for line in verdict(decision)]
-    finetune.settle(project, name, promoted=decision is None or decision.passed)
+    if challenger is not None and challenger.number not in decided:
+        decision = compare(project, name, challenger, policy, progress)
+        if decision is None:
+            project.registry.promote(name, challenger.number, why="there are no labels to compare by")
+            lines.append(f"{name}: version {challenger.number} makes the maps (there are no labels to compare by)")
+        else:
+            project.registry.decide(name, challenger.number, decision)
+            lines += [f"{name}: version {challenger.number} {line}" for line in verdict(decision)]
+    finetune.settle(project, name)
     return lines
 
 
