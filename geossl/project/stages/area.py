@@ -72,7 +72,8 @@ def run(
     published = None if assessed is None else find_map(project.maps, assessed)
     same = published is None or (published.name, published.id) == (sample.map, sample.release)
     mapped = _classes_drawn(sample) if published is None or same else _classes_at(sample, published)
-    key = fingerprint(sample=sample.id, answers=_sha256(path), column=column, map=assessed)
+    checksum = _sha256(path)
+    key = fingerprint(sample=sample.id, answers=checksum, column=column, map=assessed)
     with project.state.recording(f"area.{folder.name}", key) as result:
         figures = assess(sample, answers, mapped, same_map=same)
         if taught := _taught(project, sample):
@@ -88,7 +89,7 @@ def run(
             "dates": list(sample.dates),
             "points_on_training_labels": taught,
             "reference": path.name,
-            "reference_sha256": _sha256(path),
+            "reference_sha256": checksum,
             "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
         suffix = "" if same or published is None else f"-{published.name}-{published.id}"
