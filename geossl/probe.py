@@ -260,11 +260,19 @@ class Tuned[P: Probe]:
 def tuned[P: Probe](
     candidates: Sequence[Callable[[], P]], x: Floats, y: Labels, groups: Labels, *, seed: int = 0
 ) -> Tuned[P]:
-    """Choose among probes by cross-validation over groups, on at most :data:`CHOICE` samples."""
+    """The probe that :func:`choice` names, fitted to all samples."""
+    best, score = choice(candidates, x, y, groups, seed=seed)
+    return Tuned(best, candidates[best]().fit(x, y), score)
+
+
+def choice(
+    candidates: Sequence[Callable[[], Probe]], x: Floats, y: Labels, groups: Labels, *, seed: int = 0
+) -> tuple[int, float]:
+    """Which probe does best in cross-validation over groups, on at most :data:`CHOICE` samples, and its macro F1."""
     few = np.random.default_rng(seed).permutation(len(x))[:CHOICE]
     scores = [cross_validate(make, x[few], y[few], groups[few], seed=seed) for make in candidates]
     best = int(np.argmax(np.nan_to_num(scores, nan=-1.0)))
-    return Tuned(best, candidates[best]().fit(x, y), scores[best])
+    return best, scores[best]
 
 
 def ldas(classes: int) -> list[Callable[[], ShrinkageLDA]]:

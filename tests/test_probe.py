@@ -105,6 +105,6 @@ def test_tuning_takes_the_best_and_the_first_of_equals() -> None:
     weak: Callable[[], probe.Probe] = functools.partial(probe.KNN, 3, 1)
     strong: Callable[[], probe.Probe] = functools.partial(probe.ShrinkageLDA, 3)
     blocks = np.arange(200) // 5
-    found = probe.tuned([weak, strong, strong], x, y, blocks)
-    assert found.number == 1
-    assert probe.tuned([weak, strong], x, y, np.zeros(200, np.int64)).number == 0
+    number, score = probe.choice([weak, strong, strong], x, y, blocks)
+    assert (number, score) == (1, pytest.approx(probe.cross_validate(strong, x, y, blocks)))
+    assert probe.choice([weak, strong], x, y, np.zeros(200, np.int64))[0] == 0

@@ -17,7 +17,7 @@ import geossl
 from geossl.augment import Normalize
 from geossl.bands import require_same_radiometry
 from geossl.chips.split import TRAIN, VAL
-from geossl.downstream.data import TaskData
+from geossl.downstream.data import TaskData, class_counts
 from geossl.downstream.finetune import finetune, labelled_chips, temperature
 from geossl.downstream.networks import ChangeNetwork
 from geossl.downstream.settings import ChangeSettings
@@ -74,7 +74,7 @@ def fit(
     )
     threshold = best_threshold(trained.truth > 0, of_change(trained.logits)) if (trained.truth > 0).any() else 0.0
     shifted = trained.logits - np.array([0, *[threshold] * (classes - 1)], np.float32)
-    taught = np.bincount(train.label.ravel(), minlength=256)[:classes]
+    taught = class_counts(train.label, classes)
     return TrainedTask.create(
         TaskCard(
             task="change",

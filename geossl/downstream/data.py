@@ -148,7 +148,7 @@ class TaskData(DatedImages):
         """(K,) labelled pixels of every class in a subset."""
         counts = np.zeros(len(self.legend), np.int64)
         for _, ground in self.grounds():
-            counts += _count(ground.label[ground.subset == subset], len(counts))
+            counts += class_counts(ground.label[ground.subset == subset], len(counts))
         return counts
 
     def require_labels(self, subset: int) -> NDArray[np.int64]:
@@ -177,7 +177,7 @@ class TaskData(DatedImages):
         parts: list[tuple[NDArray[Any], ...]] = []
         for position, ground in self.grounds():
             label = np.where(ground.subset == subset, ground.label, NO_LABEL).ravel()
-            found = _count(label, len(counts))
+            found = class_counts(label, len(counts))
             for k, (first, numbers) in enumerate(zip(seen, chosen, strict=True)):
                 inside = numbers[np.searchsorted(numbers, first) : np.searchsorted(numbers, first + found[k])]
                 if inside.size:
@@ -221,7 +221,7 @@ class TaskData(DatedImages):
         for position, ground in self.grounds():
             label = self._teaching(position, ground, subset, only)
             for row, col in np.ndindex(label.shape[0] // size, label.shape[1] // size):
-                has = _count(label[row * size : (row + 1) * size, col * size : (col + 1) * size], k) > 0
+                has = class_counts(label[row * size : (row + 1) * size, col * size : (col + 1) * size], k) > 0
                 if has.any():
                     found.append((position, row * size, col * size, has))
         if not found:
@@ -291,6 +291,6 @@ def quotas(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return out
 
 
-def _count(label: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """(K,) pixels of every class."""
+def class_counts(label: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """(K,) pixels of every class; those without a label count for none."""
     return np.bincount(label.ravel(), minlength=NO_LABEL + 1)[:classes]

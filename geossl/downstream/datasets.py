@@ -354,8 +354,7 @@ class _Heads:
                 parts.append(dataclasses.replace(_NOTHING, histogram=of_each[None]))
             else:
                 parts.append(Counts.of(truth.astype(np.uint8), proba[here]))
-        names = [field.name for field in dataclasses.fields(Counts)]
-        return Counts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return Counts.join(parts)
 
 
 _NOTHING = Counts.of(np.zeros(0, np.uint8), np.zeros((0, 1), np.float32))

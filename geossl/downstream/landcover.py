@@ -18,7 +18,7 @@ from geossl import probe
 from geossl.augment import Normalize
 from geossl.bands import require_same_radiometry
 from geossl.chips.split import TRAIN, VAL
-from geossl.downstream.data import Pixels, TaskData
+from geossl.downstream.data import Pixels, TaskData, class_counts
 from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.finetune import finetune, labelled_chips, predict_chips, temperature
 from geossl.downstream.networks import LandcoverNetwork, LinearNetwork
@@ -101,13 +101,13 @@ def fit(
     names = data.legend.names
     notes = [f"no training label is {n!r}: it is never predicted" for n, c in zip(names, counts, strict=True) if not c]
     mode = settings.mode
-    if mode == "auto" and (data.counts(VAL) > 0).sum() < 2:
+    if mode != "few":
+        judged = data.require_labels(VAL) if mode == "finetune" else data.counts(VAL)
+        unjudged = (counts > 0) & (judged == 0)
+    if mode == "auto" and (judged > 0).sum() < 2:
         mode = "few"
         notes.append("validation blocks hold no two labelled classes: the network was not fine-tuned")
-    if mode == "finetune":
-        data.require_labels(VAL)
-    if mode != "few":
-        unjudged = (counts > 0) & (data.counts(VAL) == 0)
+    elif mode != "few":
         notes += [
             f"no validation label is {n!r}: neither the end of the training nor the temperature heeds it"
             for n, missing in zip(names, unjudged, strict=True)
@@ -189,26 +189,26 @@ def choose(
     seed: int,
     progress: Progress = silent,
 ) -> Chosen:
-    """Fit every candidate to labelled pixels and keep the best.
+    """Compare candidates on labelled pixels, and fit the best.
 
     Parameters
     ----------
     table:
         Features (N, F) of the pixels for every set that a candidate looks at.
     """
-    tuned: dict[tuple[FeatureSet, Head], probe.Tuned[FewHead]] = {}
+    judged: dict[tuple[FeatureSet, Head], tuple[int, float]] = {}
     for done, (features, head) in enumerate(candidates):
         progress("choose a head", done, len(candidates))
-        tuned[features, head] = probe.tuned(
+        judged[features, head] = probe.choice(
             heads(head, classes, seed), table[features], pixels.label, pixels.block, seed=seed
         )
     progress("choose a head", len(candidates), len(candidates))
-    features, head = max(candidates, key=lambda c: np.nan_to_num(tuned[c].score, nan=-1.0))
-    best = tuned[features, head]
-    make = heads(head, classes, seed)[best.number]
+    features, head = max(candidates, key=lambda c: np.nan_to_num(judged[c][1], nan=-1.0))
+    number, reached = judged[features, head]
+    make = heads(head, classes, seed)[number]
     held_out = probe.out_of_fold(make, table[features], pixels.label, pixels.block, logits, seed=seed)
     sure = 1.0 if held_out is None else temperature(held_out, pixels.label)
-    return Chosen(features, head, best.probe, best.score, sure)
+    return Chosen(features, head, make().fit(table[features], pixels.label), reached, sure)
 
 
 def _few(
@@ -238,7 +238,7 @@ def _few(
         features=chosen.features,
         validation=chosen.score,
         temperature=chosen.temperature,
-        taught=np.bincount(pixels.label, minlength=classes),
+        taught=class_counts(pixels.label, classes),
     )
 
 
@@ -278,5 +278,5 @@ def _dense(data: TaskData, encoder: Encoder, card: Card, settings: LandcoverSett
         features="encoder",
         validation=trained.score,
         temperature=temperature(trained.logits, trained.truth),
-        taught=np.bincount(train.label.ravel(), minlength=256)[:classes],
+        taught=class_counts(train.label, classes),
     )

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from geossl import probe
 from geossl.bands import Sensor, Statistics
 from geossl.cube.collection import Collection
-from geossl.downstream.data import CONTEXT, CORE, quotas, windows
+from geossl.downstream.data import CONTEXT, CORE, class_counts, quotas, windows
+from geossl.downstream.describe import normalized
 from geossl.downstream.finetune import temperature
 from geossl.downstream.neighbourhood import multi_scale
 from geossl.downstream.relative import vegetation_bands
@@ -111,9 +112,7 @@ class LookTask:
 
 def describe(image: NDArray[Any], valid: NDArray[np.bool_], statistics: Statistics) -> NDArray[np.float32]:
     """Stored numbers (C, H, W) → the features (F, H, W) that a look is told by."""
-    mean, std = (np.array(values, np.float32)[:, None, None] for values in (statistics.mean, statistics.std))
-    normal = np.where(valid, (image.astype(np.float32) - mean) / np.maximum(std, 1e-6), np.float32(0))
-    return multi_scale(normal, valid, SCALES)
+    return multi_scale(normalized(image[None], valid[None], statistics)[0], valid, SCALES)
 
 
 def fit_look(
@@ -181,12 +180,8 @@ def _sample(
         for i in np.sort(rng.permutation(len(here))[: -(-WINDOWS // len(steps))]):
             window = here[i]
             of_window = label[window.row : window.row + CORE, window.col : window.col + CORE]
-            counts = np.bincount(of_window.ravel(), minlength=NO_LABEL + 1)[: len(legend)]
             # more than its share of every class, since others lack some
-            wanted = quotas(counts, 4 * PIXELS // WINDOWS)
-            at = np.concatenate(
-                [rng.choice(np.flatnonzero(of_window == k), n, replace=False) for k, n in enumerate(wanted) if n]
-            )
+            at = _balanced(of_window, len(legend), 4 * PIXELS // WINDOWS, rng)
             row, col = np.divmod(at, of_window.shape[1])
             features = describe(window.image[0], window.valid[0], statistics)[inside]
             found.append(features[:, row, col].T)
@@ -196,11 +191,14 @@ def _sample(
     if not found:
         return np.empty((0, 1), np.float32), np.empty(0, np.uint8), np.empty(0, np.int64)
     label, block, features = np.concatenate(labels), np.concatenate(blocks), np.concatenate(found)
-    counts = np.bincount(label, minlength=len(legend))
-    few = np.concatenate(
-        [rng.choice(np.flatnonzero(label == k), n, replace=False) for k, n in enumerate(quotas(counts, PIXELS)) if n]
-    )
+    few = _balanced(label, len(legend), PIXELS, rng)
     return features[few], label[few], block[few]
+
+
+def _balanced(label: NDArray[np.uint8], classes: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Where up to ``most`` labelled pixels are, numbered in reading order, as balanced over the classes as there are pixels."""
+    wanted = quotas(class_counts(label, classes), most)
+    return np.concatenate([rng.choice(np.flatnonzero(label == k), n, replace=False) for k, n in enumerate(wanted) if n])
 
 
 def evergreen(collection: Collection, steps: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, NDArray[np.uint8]]]:

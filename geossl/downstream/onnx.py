@@ -139,6 +139,11 @@ def export_onnx(task: TrainedTask, path: Path, resolution: float) -> dict[str, s
             f"writing ONNX needs the package {error.name!r}",
             "install geossl with its extra: `pip install geossl[export]`",
         ) from error
+    if task.card.head == "forest":
+        raise GeosslError(
+            f"the model {task.id} is a random forest on {task.card.features}, which cannot be written as ONNX",
+            "use its maps, or fine-tune a network with `settings.mode: finetune`",
+        )
     graph = DeepnessGraph(task).eval().cpu()
     example = torch.zeros(2, graph.dates * graph.bands, task.window, task.window)
     with aside(path) as partial:
@@ -158,8 +163,7 @@ def export_onnx(task: TrainedTask, path: Path, resolution: float) -> dict[str, s
                 )
         except torch.onnx.OnnxExporterError as error:
             raise GeosslError(
-                f"the model {task.id} ({task.card.head} head on {task.card.features}) cannot be written as ONNX: "
-                f"{str(error).splitlines()[0]}",
+                f"the model {task.id} ({task.card.head} head on {task.card.features}) cannot be written as ONNX",
                 "export a task whose head is a network, or use its maps",
             ) from error
         model = onnx.load(partial)

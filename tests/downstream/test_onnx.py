@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.tree import DecisionTreeClassifier
 
+from geossl import probe
 from geossl.bands import Radiometry, Sensor
 from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork, LinearNetwork
 from geossl.downstream.onnx import NO_DATA, export_onnx
 from geossl.downstream.task import TaskCard, TrainedTask
+from geossl.downstream.trees import Forest, ForestNetwork
 from geossl.errors import GeosslError
 from geossl.legend import CHANGE
 from geossl.nets.card import Card
@@ -67,10 +69,11 @@ def a_task(card: Card, kind: str, name: EncoderName = "unet-tiny", sensor: Senso
     torch.manual_seed(1)
     settings = EncoderSettings(name=name)
     encoder = build_encoder(settings, 2)
-    change = kind == "change"
+    change = kind in ("change", "from-to")
+    legend = CHANGE if kind == "change" else LEGEND
     network: torch.nn.Module
     if change:
-        network = ChangeNetwork(encoder, 2)
+        network = ChangeNetwork(encoder, len(legend))
     elif kind == "dense":
         network = LandcoverNetwork(encoder, 3)
     else:
@@ -80,7 +83,7 @@ def a_task(card: Card, kind: str, name: EncoderName = "unet-tiny", sensor: Senso
         network.set_head(weight, np.array([0.1, -0.3, 0.2], np.float32))
     features = {"statistics": "statistics", "linear": "encoder + statistics"}.get(kind, "encoder")
     made = TaskCard(
-        "change" if change else "landcover", CHANGE if change else LEGEND, sensor or card.sensor, card.statistics,
+        "change" if change else "landcover", legend, sensor or card.sensor, card.statistics,
         settings, "lda" if "statistics" in features else "dense", features, card.id, {}, "S", {}, 0.5,
         temperature=1.7, threshold=0.8 if change else 0.0,
     )  # fmt: skip
@@ -129,7 +132,7 @@ def check(task: TrainedTask, path: Path) -> Deepness:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["linear", "statistics", "change"])
+@pytest.mark.parametrize("kind", ["linear", "statistics", "change", "from-to"])
 def test_every_head_gives_the_probabilities_of_the_map(kind: str, card: Card, tmp_path: Path) -> None:
     task = a_task(card, kind)
     export_onnx(task, tmp_path / "model.onnx", 10.0)
@@ -181,9 +184,23 @@ def test_the_file_says_what_deepness_asks_for(card: Card, tmp_path: Path) -> Non
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+def test_a_forest_is_refused_in_words_and_leaves_the_last_file(card: Card, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    fitted = probe.RandomForest(3, trees=5).fit(rng.normal(size=(90, 22)), np.arange(90) % 3)
+    network = ForestNetwork(None, Forest.of(fitted.model, 3), statistics=True)
+    dense = a_task(card, "dense").card
+    task = TrainedTask.create(dataclasses.replace(dense, head="forest", features="statistics"), network)
+    path = tmp_path / "model.onnx"
+    path.write_text("good")
+    with pytest.raises(GeosslError, match="is a random forest on statistics, which cannot be written as ONNX"):
+        export_onnx(task, path, 10.0)
+    assert path.read_text() == "good"
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.slow
 def test_a_head_that_is_no_graph_is_refused_and_leaves_the_last_file(card: Card, tmp_path: Path) -> None:
-    class Forest(torch.nn.Module):
+    class Tree(torch.nn.Module):
         """What a graph cannot hold: a fitted scikit-learn model."""
 
         def __init__(self) -> None:
@@ -196,7 +213,7 @@ def test_a_head_that_is_no_graph_is_refused_and_leaves_the_last_file(card: Card,
             found = self.model.predict_proba(pixels).reshape(len(image), *image.shape[-2:], 3)
             return torch.from_numpy(found.astype(np.float32)).permute(0, 3, 1, 2)
 
-    task = dataclasses.replace(a_task(card, "dense"), network=Forest())
+    task = dataclasses.replace(a_task(card, "dense"), network=Tree())
     path = tmp_path / "model.onnx"
     path.write_text("good")
     with pytest.raises(GeosslError, match=r"cannot be written as ONNX|away from those of the map"):
