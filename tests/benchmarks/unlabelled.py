@@ -30,7 +30,7 @@ from geossl.project.project import Project
 from geossl.project.stages.run import stage
 
 from .recipes import sets
-from .recipes.change_tasks import ENCODER, EPOCHS, METHOD, of_unlabelled_cities
+from .recipes.change_tasks import of_unlabelled_cities
 
 METHODS: tuple[UnlabelledMethod, ...] = ("embedding", "irmad", "cva")
 DEMO = Path(__file__).parents[2] / "geossl" / "demo" / "geossl.yaml"
@@ -43,7 +43,7 @@ Row = tuple[float, float, float]
 
 def cities() -> Iterator[tuple[str, TaskData, Encoder, Card]]:
     """The labelled cities of OSCD, and an encoder that saw the others."""
-    encoder, card = of_unlabelled_cities(METHOD, ENCODER, EPOCHS)
+    encoder, card = of_unlabelled_cities()
     for city in sets.LABELLED:
         data = Project.load(sets.city(city)).task_data("change")
         assert isinstance(data, TaskData)
@@ -96,7 +96,7 @@ def main() -> None:
                 rows[method].append(measured(data, encoder, card, method, of))  # type: ignore[arg-type]
                 print(_line(name, place, method, rows[method][-1]), flush=True)
         for method, found in rows.items():
-            mean = np.mean(np.abs(found) * [[1, 1, 1]], axis=0)
+            mean = np.mean(np.abs(found), axis=0)
             print(_line(name, f"mean of {len(found)}", method, (mean[0], mean[1], mean[2]), area=".0%"), flush=True)
 
 

@@ -96,14 +96,13 @@ class Fold:
         out, stop = FOLDS[number]
         teach = [c for c in sets.LABELLED if c not in out and c != stop]
         seen = tuple(Project.load(sets.city(c)) for c in (*sets.UNLABELLED, *teach, stop))
-        found = [project.scenes().statistics for project in seen]
         return cls(
             number,
             tuple(city_data(c, TRAIN) for c in teach),
             city_data(stop, VAL),
             {c: city_data(c, TEST) for c in out},
             seen,
-            pretraining.pooled([s for s in found if s is not None]),
+            statistics(seen),
         )
 
     def pixels(self, labels: int) -> list[Pixels]:
@@ -178,18 +177,38 @@ def training(fold: Fold, method: str, encoder: str, length: Length, *, transduct
     projects = [*fold.seen]
     if transductive:
         projects += [Project.load(sets.city(city)) for city in fold.judges]
-    chosen = pretraining.settings(method, encoder, fold.number, chip=CHIP, batch_size=BATCH)
+    protocol = "all" if transductive else "seen"
+    what = f"{protocol}-{fold.number}"
+    return over(projects, what, method, encoder, length, seed=fold.number, statistics=fold.statistics)
+
+
+def over(
+    projects: Sequence[Project],
+    what: str,
+    method: str,
+    encoder: str,
+    length: Length,
+    *,
+    seed: int,
+    statistics: Statistics,
+) -> Training:
+    """On all imagery of some cities, each with as many batches as it fills; ``what`` they are stands in the folder."""
+    chosen = pretraining.settings(method, encoder, seed, chip=CHIP, batch_size=BATCH)
     loaders = [pool.loader(project, chosen, [project.scenes()]) for project in projects]
     filled = [each for each in loaders if isinstance(each, ChipLoader) and len(each)]
-    loader = PoolLoader(filled, [len(each) for each in filled], seed=fold.number)
-    protocol = "all" if transductive else "seen"
+    loader = PoolLoader(filled, [len(each) for each in filled], seed=seed)
     return Training(
-        sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{length}-{protocol}-{fold.number}",
+        sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{length}-{what}",
         length.of(chosen, len(loader)),
         loader,
         projects[0].sensor,
-        fold.statistics,
+        statistics,
     )
+
+
+def statistics(projects: Sequence[Project]) -> Statistics:
+    """Of the bands of all these cities."""
+    return pretraining.pooled([found for project in projects if (found := project.scenes().statistics) is not None])
 
 
 def _floors(fold: Fold, about: dict[str, Any]) -> Iterator[Measured]:

@@ -12,6 +12,7 @@ import argparse
 import copy
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import lightning
@@ -24,8 +25,6 @@ from torchgeo.tasks import ChangeDetection
 
 from geossl.augment import Normalize
 from geossl.bands import Statistics
-from geossl.chips.loader import ChipLoader
-from geossl.chips.pool import PoolLoader
 from geossl.chips.split import TRAIN, VAL
 from geossl.downstream import change, unlabelled
 from geossl.downstream.data import Chips, Describe
@@ -38,17 +37,16 @@ from geossl.legend import NO_LABEL
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.nets.settings import EncoderSettings
-from geossl.project import pool
 from geossl.project.project import Project
 
 from . import pretraining, sets
-from .change import BATCH, CHIP, EVERY, FOLDS, Fold, joined
+from .change import CHIP, EVERY, FOLDS, Fold, joined, over, statistics
 from .landcover import lattice
-from .pretraining import Training
+from .pretraining import Length
 from .rows import FLOOR, SCRATCH, Ledger, Measured, table
 
 LABELS = 500
-ENCODER, METHOD, EPOCHS = "unet-small", "simclr-season", 12
+ENCODER, METHOD, LENGTH = "unet-small", "simclr-season", Length(steps=420)
 TRAINING = FinetuneSettings(steps=100, encoder_rate=1, windows=256)
 PEERS = {
     "FC-Siam-diff, torchgeo": {"model": "fcsiamdiff", "backbone": "resnet18"},
@@ -96,28 +94,17 @@ def _row(fold: Fold, model: str, method: str) -> Iterator[Measured]:
             sensor = fold.taught[0].sensor
             encoder, card = pretraining.untrained(ENCODER, sensor, fold.statistics, fold.number, chip=CHIP)
         else:
-            encoder, card = of_unlabelled_cities(METHOD, ENCODER, EPOCHS)
-            about |= {"protocol": "inductive", "epochs": EPOCHS}
+            encoder, card = of_unlabelled_cities()
+            about |= {"protocol": "inductive", **asdict(LENGTH)}
         network = _ours(fold, encoder, card.statistics)
         yield from _scored(fold, dict.fromkeys(fold.judges, _logit(network, card.statistics)), about)
 
 
-def of_unlabelled_cities(method: str, encoder: str, epochs: int) -> tuple[Encoder, Card]:
+def of_unlabelled_cities() -> tuple[Encoder, Card]:
     """An encoder that saw no city with labels."""
     projects = [Project.load(sets.city(city)) for city in sets.UNLABELLED]
-    chosen = pretraining.settings(method, encoder, 0, chip=CHIP, batch_size=BATCH).model_copy(update={"epochs": epochs})
-    loaders = [pool.loader(project, chosen, [project.scenes()]) for project in projects]
-    filled = [each for each in loaders if isinstance(each, ChipLoader) and len(each)]
-    found = [project.scenes().statistics for project in projects]
-    return pretraining.trained(
-        Training(
-            sets.OUT / "oscd" / "encoders" / f"{method}-{encoder}-{epochs}epochs-unlabelled",
-            chosen,
-            PoolLoader(filled, [len(each) for each in filled], seed=0),
-            projects[0].sensor,
-            pretraining.pooled([s for s in found if s is not None]),
-        )
-    )
+    of = statistics(projects)
+    return pretraining.trained(over(projects, "unlabelled", METHOD, ENCODER, LENGTH, seed=0, statistics=of))
 
 
 def _scored(fold: Fold, describes: dict[str, Describe], about: dict[str, Any]) -> Iterator[Measured]:

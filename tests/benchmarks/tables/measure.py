@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,22 @@ from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.floors import FROM_NOTHING
 from geossl.downstream.heldout import Counts
 from geossl.downstream.settings import FinetuneSettings, LandcoverSettings
+from geossl.files import aside
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.probe import softmax
 from geossl.project import pool
+from geossl.project.project import Project
 from geossl.train.settings import PretrainSettings
 from tests.benchmarks.recipes import pretraining
+from tests.benchmarks.recipes.elsewhere import Training
 from tests.benchmarks.recipes.landcover import lattice
-from tests.benchmarks.recipes.pretraining import Training
 
 from . import sets
 
 LABELS = (20, 100, 500)
 DRAWS = 2
-METHOD, ENCODER, STEPS, BATCH = "dense", "unet-tiny", 200, 16
+METHOD, ENCODER, STEPS, BATCH, SEED = "dense", "unet-tiny", 200, 16, 0
 TRAINED = FinetuneSettings(steps=100, batch_size=8, windows=128)
 """Short, since every row trains six networks."""
 
@@ -73,9 +75,9 @@ class Kept:
         return all(self._file(model, each).exists() for each in keys)
 
     def put(self, model: str, key: Key, counts: Counts, **about: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)}
-        np.savez_compressed(self._file(model, key), about=json.dumps(about), **arrays)
+        with aside(self._file(model, key)) as partial:  # half a file would be taken for a measurement
+            np.savez_compressed(partial, about=json.dumps(about), **arrays)
 
     def get(self, model: str, labels: int) -> list[Counts]:
         """All draws; empty where it was not measured."""
@@ -121,19 +123,20 @@ class Ground:
         return Counts.join([Counts.of(self.test.label[mask], proba[mask]) for mask in masks])
 
 
-def measure(name: str, wanted: Iterable[str], seed: int = 0) -> None:
-    """Whatever of a set is not measured yet: the models whose name holds one of the wanted words, or all."""
-    project = sets.project(name)
-    data = project.task_data("landcover")
-    assert isinstance(data, TaskData)
+def measure(name: str, words: Sequence[str]) -> None:
+    """Whatever of a set is not measured yet: the models whose name holds one of the words, or all."""
     kept = Kept(name)
-    ground = Ground(data, sets.SETS[name].every)
-    words = list(wanted)
 
     def missing(model: str) -> bool:
         return not kept.has(model) and (not words or any(word in model for word in words))
 
-    start = functools.partial(_start, project, name, seed)
+    if not any(map(missing, models())):
+        return
+    project = sets.project(name)
+    data = project.task_data("landcover")
+    assert isinstance(data, TaskData)
+    ground = Ground(data, sets.SETS[name].every)
+    start = functools.partial(_start, project, name)
     hand = ground.tables(by_statistics(data.collection.statistics))  # type: ignore[arg-type]
     for model, fit in _floors(ground).items():
         if missing(model):
@@ -165,14 +168,14 @@ def _say(name: str, model: str) -> None:
     print(f"{name}: {model}", flush=True)
 
 
-def _start(project: Any, name: str, seed: int, learnt: bool) -> tuple[Encoder, Card]:
+def _start(project: Project, name: str, learnt: bool) -> tuple[Encoder, Card]:
     """The pretrained encoder (of training blocks alone), or one as it begins."""
     scenes = project.scenes()
     assert scenes.statistics is not None
     chip, min_clear = sets.SETS[name].chip, sets.SETS[name].min_clear
     if not learnt:
-        return pretraining.untrained(ENCODER, scenes.sensor, scenes.statistics, seed, chip=chip)
-    chosen = pretraining.settings(METHOD, ENCODER, seed, chip=chip, batch_size=BATCH)
+        return pretraining.untrained(ENCODER, scenes.sensor, scenes.statistics, SEED, chip=chip)
+    chosen = pretraining.settings(METHOD, ENCODER, SEED, chip=chip, batch_size=BATCH)
     chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "train", "min_clear": min_clear})
     loader = pool.loader(project, chosen, [scenes])
     epochs = -(-STEPS // len(loader))
