@@ -25,12 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
 from geossl.imagery.access import AccessSettings
+from geossl.imagery.buckets import BUCKETS
 from geossl.imagery.clouds import QualityKind
 from geossl.imagery.hls import NAME as HLS_NAME
 from geossl.imagery.hls import read_hls
 from geossl.imagery.items import OWN
 from geossl.imagery.landsat import metadata_files, read_landsat
-from geossl.imagery.listing import BUCKETS, METADATA, Skeleton, skeleton
+from geossl.imagery.listing import METADATA, Skeleton, skeleton
 from geossl.imagery.pattern import NameParts, NamePattern
 from geossl.imagery.raster import SUFFIXES, footprint, geobox, open_raster
 from geossl.imagery.safe import read_safe

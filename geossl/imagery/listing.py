@@ -7,21 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from os import environ
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from geossl.errors import SceneError, SettingsError
 from geossl.imagery import web
-from geossl.imagery.access import OPEN, Access, bucket_endpoint
+from geossl.imagery.access import OPEN, Access
+from geossl.imagery.buckets import BUCKETS, open_bucket
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
-BUCKETS = ("s3", "gs", "az")
-"""Schemes whose files can be listed."""
+    pass
 
 METADATA = (".json", ".xml", ".txt")
 """What is fetched when a bucket is laid out as a folder."""
@@ -65,7 +61,7 @@ def probe(href: str, access: Access | None) -> Probe:
         return Probe(reply.status, reply.body, f"{tag} {size}" if tag or size else "")
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-    store, path = _open(href, access)
+    store, path = open_bucket(href, access)
     try:
         meta = store.head(path)
         head = bytes(store.get_range(path, start=0, end=min(_HEAD, meta["size"]))) if meta["size"] else b""
@@ -89,7 +85,7 @@ def read(href: str, access: Access | None) -> bytes:
     from obstore.exceptions import BaseError
 
     try:
-        store, path = _open(href, access or OPEN)
+        store, path = open_bucket(href, access or OPEN)
         return bytes(store.get(path).bytes())
     except BaseError as error:
         raise OSError(str(error).partition("\n")[0]) from error
@@ -200,7 +196,7 @@ def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool]) -> 
         folder = Path(scratch).resolve() / (PurePosixPath(place.path).name or place.netloc)
         folder.mkdir()
         try:
-            store, prefix = _open(uri, access or OPEN)
+            store, prefix = open_bucket(uri, access or OPEN)
             listed = (one for page in store.list(prefix or None) for one in page)
             named = ((one["path"].removeprefix(prefix).lstrip("/"), one) for one in listed)
             found = {name: one for name, one in named if wanted(name)}
@@ -219,32 +215,6 @@ def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool]) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.get(name, b""))
         yield Skeleton(uri, folder, {name: _version(one) for name, one in found.items()})
-
-
-def _open(href: str, access: Access) -> tuple[ObjectStore, str]:
-    """The bucket of an address and the path within it."""
-    from obstore.store import S3Store, from_url
-
-    parts = urlsplit(href)
-    bounds: dict[str, Any] = {
-        "client_options": {
-            "allow_http": True,
-            "timeout": timedelta(seconds=10 * web.TIMEOUT),
-            "read_timeout": timedelta(seconds=web.TIMEOUT),
-            "connect_timeout": timedelta(seconds=web.TIMEOUT),
-        },
-        "retry_config": {"max_retries": web.ATTEMPTS, "retry_timeout": timedelta(seconds=10 * web.TIMEOUT)},
-    }
-    path = parts.path.strip("/")
-    options: dict[str, Any]
-    if parts.scheme == "s3":
-        options = {"endpoint": bucket_endpoint()} if bucket_endpoint() else {}
-        options |= access.store_options()
-        return S3Store(parts.netloc, virtual_hosted_style_request="endpoint" not in options, **options, **bounds), path
-    # the account is named as GDAL wants it
-    account = environ.get("AZURE_STORAGE_ACCOUNT") if parts.scheme == "az" else None
-    options = {"account_name": account} if account else {}
-    return from_url(f"{parts.scheme}://{parts.netloc}", **options, **bounds), path
 
 
 def _version(meta: Any) -> str:

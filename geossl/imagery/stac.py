@@ -26,7 +26,8 @@ from urllib3 import Retry
 from geossl.bands import Sensor
 from geossl.errors import SceneError, SettingsError
 from geossl.imagery.access import Access, AccessSettings
-from geossl.imagery.listing import BUCKETS, read
+from geossl.imagery.buckets import BUCKETS
+from geossl.imagery.listing import read
 from geossl.imagery.scene import Rejected, Scene
 
 TIMEOUT = 60.0

@@ -29,6 +29,7 @@ from lightning.pytorch.callbacks import Callback
 
 from geossl.errors import StoreError, TrainingError
 from geossl.files import read_json, write_json
+from geossl.train.copies import Copies
 from geossl.train.launch import rank, wait_for_ranks
 from geossl.train.module import Pretraining
 
@@ -88,13 +89,23 @@ class Checkpoint(Callback):
     ----------
     saved:
         What :func:`load` found, to go on from.
+    copies:
+        Where each one is copied to, beside its place on disk.
     """
 
-    def __init__(self, run: Pretraining, path: Path, loader: ChipBatches, saved: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        run: Pretraining,
+        path: Path,
+        loader: ChipBatches,
+        saved: Mapping[str, Any] | None,
+        copies: Copies | None = None,
+    ) -> None:
         self.run = run
         self.path = path
         self.loader = loader
         self.saved = saved
+        self.copies = copies
         self._time = time.monotonic()
         self._broken = False
 
@@ -122,6 +133,8 @@ class Checkpoint(Callback):
         keep = not self._broken and not isinstance(exception, TrainingError)
         if batches.ready == batches.processed and self.run.step and keep:
             self._save(trainer)
+        if self.copies is not None:
+            self.copies.wait()
 
     def _save(self, trainer: Trainer) -> None:
         self._time = time.monotonic()
@@ -143,6 +156,8 @@ class Checkpoint(Callback):
                     f"the checkpoint {self.path} cannot be written at step {self.run.step}: {_reason(error)}",
                     "free disk, or make it writable; the same command goes on from the last checkpoint",
                 ) from error
+            if self.copies is not None:
+                self.copies.put(self.path, self.run.step)
 
 
 class Interrupt(Callback):
@@ -244,12 +259,25 @@ def load(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
     What another run left there is removed, and the identity is noted beside it for the next time.
     """
-    fingerprint = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
     note = path.with_name("run.json")
-    if (read_json(note) or {}).get("fingerprint") != fingerprint:
+    if (read_json(note) or {}).get("fingerprint") != fingerprint(identity):
         path.unlink(missing_ok=True)
-        write_json(note, {"fingerprint": fingerprint, "run": identity})
+        write_json(note, {"fingerprint": fingerprint(identity), "run": identity})
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def reached(path: Path, identity: Mapping[str, Any]) -> int:
+    """The step of the checkpoint that :func:`load` would find; 0 where there is none.
+
+    One of another run is removed, so that what is fetched into its place is taken for what it is.
+    """
+    saved = load(path, identity)
+    return 0 if saved is None else int(saved["step"])
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """A short name for what a run is."""
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def go_on(loader: ChipBatches, saved: Mapping[str, Any], path: Path) -> None:

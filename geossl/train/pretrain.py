@@ -23,15 +23,40 @@ from geossl.nets.encoder import build_encoder
 from geossl.nets.pretrained import load_source
 from geossl.nets.weights import load_card, save_encoder
 from geossl.progress import Progress, silent
-from geossl.train.checkpoint import Checkpoint, ChipBatches, Interrupt, Remaining, alone, go_on, load
+from geossl.train.checkpoint import (
+    Checkpoint,
+    ChipBatches,
+    Interrupt,
+    Remaining,
+    alone,
+    fingerprint,
+    go_on,
+    load,
+    reached,
+)
+from geossl.train.copies import Copies
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History, Watch
 from geossl.train.kinds import Kind, Kinds, require_mixable
-from geossl.train.launch import determinism, gang, memory_kept, placement, quiet_lightning, threads, wait_for_ranks
+from geossl.train.launch import (
+    determinism,
+    gang,
+    memory_kept,
+    placement,
+    quiet_lightning,
+    rank,
+    threads,
+    wait_for_ranks,
+)
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
 
-_MAY_CHANGE = {"minutes", "threads", "bad_chunks"}  # a run that differs in these alone goes on from its checkpoint
+_MAY_CHANGE = {
+    "minutes",
+    "threads",
+    "bad_chunks",
+    "checkpoints",
+}  # a run that differs in these alone goes on from its checkpoint
 
 
 def pretrain(
@@ -87,7 +112,7 @@ def pretrain(
     folder.mkdir(parents=True, exist_ok=True)
     source = None if settings.init is None else load_source(settings.init)
     # by its id, not by the folder that it lay in; and wherever it is trained
-    plain = settings.model_dump(mode="json", exclude={"init": {"encoder"}, "launch": True})
+    plain = settings.model_dump(mode="json", exclude={"init": {"encoder"}, "launch": True, "checkpoints": True})
     identity: dict[str, Any] = {
         "settings": {name: value for name, value in plain.items() if name not in _MAY_CHANGE},
         "source": None if source is None else source.name,
@@ -108,6 +133,11 @@ def pretrain(
         quiet_lightning(),
         Interrupt() as interrupt,
     ):
+        copies = None if settings.checkpoints is None else Copies(settings.checkpoints, fingerprint(identity))
+        if copies is not None:
+            if rank() == 0:
+                copies.fetch(checkpoint, reached(checkpoint, identity))
+            wait_for_ranks()
         saved = load(checkpoint, identity)
         if saved:
             go_on(loader, saved, checkpoint)
@@ -138,7 +168,7 @@ def pretrain(
             callbacks=[
                 History(module, folder / "history.csv", monitor, progress, watch or {}),
                 interrupt,
-                Checkpoint(module, checkpoint, loader, saved),
+                Checkpoint(module, checkpoint, loader, saved, copies),
             ],
             logger=False,
             enable_checkpointing=False,
@@ -165,6 +195,8 @@ def pretrain(
                 health=module.health.to_dict() if module.health else {},
             )
             save_encoder(folder, encoder, card)
+            if copies is not None:
+                copies.clear()
         wait_for_ranks()
     return load_card(folder)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geossl.chips.settings import PoolSettings, SamplingSettings
+from geossl.imagery.buckets import BUCKETS
 from geossl.methods.settings import MethodSettings, SimclrSettings
 from geossl.nets.settings import EncoderSettings, InitSettings
 from geossl.train.remote.settings import LaunchSettings
@@ -60,8 +62,20 @@ class PretrainSettings(BaseModel):
         LaunchSettings(),
         description="Where it runs: in this process (null), or by one of torchrun, Slurm and Kubernetes.",
     )
+    checkpoints: str | None = Field(
+        None,
+        description="Bucket that checkpoints are copied to while it trains, such as s3://bucket/prefix, for a machine "
+        "whose disk goes with it; the same training elsewhere goes on from there. null: they stay in the store.",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of the training; by default torch decides.")
     seed: int = Field(0, ge=0, description="Seed of weights, views and masks.")
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _is_a_bucket(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).scheme not in BUCKETS:
+            raise ValueError(f"{uri!r} is no bucket: write {', '.join(f'{name}://…' for name in BUCKETS)}")
+        return uri
 
     @model_validator(mode="after")
     def _can_be_computed(self) -> Self:

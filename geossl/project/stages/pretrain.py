@@ -49,7 +49,9 @@ def run(project: Project, progress: Progress, snapshot: str | None = None) -> St
         scenes=content(scenes),
         pool=[content(other) for other in others],
         # what changes nothing of the encoder is no reason to begin anew
-        settings=project.settings.pretrain.model_dump(mode="json", exclude={"threads", "bad_chunks", "launch"}),
+        settings=project.settings.pretrain.model_dump(
+            mode="json", exclude={"threads", "bad_chunks", "launch", "checkpoints"}
+        ),
         split=project.settings.split,
         start=_content_of_start(project.settings.pretrain, settings),
     )
