@@ -33,6 +33,10 @@ class SettingsError(GeosslError):
     """The project file or an override says something that is not allowed."""
 
 
+class NothingFoundError(SettingsError):
+    """A source of scenes holds nothing that could be one, perhaps not yet."""
+
+
 class SceneError(GeosslError):
     """A scene cannot be ingested correctly; it is set aside with this reason."""
 

@@ -26,6 +26,7 @@ from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.registry import add_to as add_registry
 from geossl.cli.say import SET_ASIDE, console, open_project, run_stage, run_stages
 from geossl.cli.search import search
+from geossl.cli.watch import watch
 from geossl.errors import GeosslError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -51,7 +52,7 @@ app.command(alerts)
 app.command(cube)
 app.command(export)
 add_registry(app)
-for looks in (doctor, drift, embed, labels, lineage, scenes, search, status, suggest):
+for looks in (doctor, drift, embed, labels, lineage, scenes, search, status, suggest, watch):
     app.command(looks, group=_look)
 for publishes in (area, release, sample):
     app.command(publishes, group=_publish)

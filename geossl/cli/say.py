@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # all of these take their time, and `geossl --help` needs non
 SET_ASIDE = 3
 """Exit code of a verb that set something aside."""
 
-Verb = Literal["ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report", "embed", "retrain", "drift"]
+Verb = Literal[
+    "ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report", "embed", "retrain", "drift", "watch"
+]
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -10,11 +10,13 @@ folder, the readers of products walk that, and what they find gets the bucket's 
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -23,7 +25,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from geossl.bands import Sensor
-from geossl.errors import SceneError, SettingsError
+from geossl.errors import NothingFoundError, SceneError, SettingsError
 from geossl.imagery.access import AccessSettings
 from geossl.imagery.buckets import BUCKETS
 from geossl.imagery.clouds import QualityKind
@@ -36,9 +38,12 @@ from geossl.imagery.pattern import NameParts, NamePattern
 from geossl.imagery.raster import SUFFIXES, footprint, geobox, open_raster
 from geossl.imagery.safe import read_safe
 from geossl.imagery.scene import Asset, Rejected, Scene, in_order
-from geossl.imagery.stac import read_item
+from geossl.imagery.seen import Seen
+from geossl.imagery.stac import named_files, read_item
 
 MASKS: tuple[QualityKind, ...] = get_args(QualityKind)
+_UNREAD = {"AUX_DATA", "DATASTRIP", "HTML", "QI_DATA", "rep_info"}
+"""Parts of a SAFE product that no scene is made from."""
 _DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 
 
@@ -83,6 +88,7 @@ class FolderSource:
         self.settings = settings
         self._bucket: Skeleton | None = None
         """What :attr:`folder` stands for while a bucket is looked at."""
+        self._seen = Seen()
         scheme, remote, _ = settings.path.partition("://")
         if remote and scheme not in BUCKETS:
             raise SettingsError(
@@ -93,7 +99,17 @@ class FolderSource:
         if not self.folder.is_dir():
             raise SettingsError(f"the imagery folder {self.folder} does not exist", "check `path`")
 
-    def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+    def scenes(self, sensor: Sensor, seen: Seen | None = None) -> Iterator[Scene | Rejected]:
+        """Everything that is a scene, or looks like one; with ``seen`` only what has a file that is new to it.
+
+        Raises
+        ------
+        NothingFoundError
+            There is nothing of the kind.
+        SettingsError
+            ``bands`` lacks one of the sensor's; or the bucket cannot be listed.
+        """
+        self._seen = seen or Seen()
         stated = self.settings.bands
         if stated is not None:
             names = {_name_in(sensor, name) for name in stated}
@@ -104,7 +120,9 @@ class FolderSource:
         if "://" not in self.settings.path:
             return iter(in_order(self._found(sensor)))
         wanted = _is_raster if self.settings.pattern else _is_raster_or_metadata
-        with skeleton(self.settings.path, self.settings.access, wanted) as bucket:
+        with skeleton(self.settings.path, self.settings.access, wanted, self._seen) as bucket:
+            if not bucket.laid_out:
+                return iter(())
             self.folder, self._bucket = bucket.folder, bucket
             return iter(in_order(_in_bucket(entry, bucket) for entry in self._found(sensor)))
 
@@ -114,6 +132,13 @@ class FolderSource:
     def _href(self, path: str) -> str:
         """Where a path's file really is."""
         return self._bucket.href(path) if self._bucket else path
+
+    def _is_new(self, files: Iterable[str | Path]) -> bool:
+        """Whether any of these files is, and so what they make up."""
+        if self._bucket is None:
+            return self._seen.new_files(files)
+        hrefs = [self._bucket.href(str(path)) for path in files]
+        return self._seen.new_ones((href, self._bucket.version(href)) for href in hrefs)
 
     def _by_pattern(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
         """Files whose names say the same scene and date are one scene."""
@@ -128,6 +153,8 @@ class FolderSource:
         if not groups:
             raise self._nothing_found(f"matches the pattern {pattern.pattern!r}")
         for (scene, date_text), files in groups.items():
+            if not self._is_new(path for path, _ in files):
+                continue
             name = "-".join(text for text in (scene or self.settings.scene or self.folder.name, date_text) if text)
             try:
                 if "band" in pattern.placeholders:
@@ -148,26 +175,31 @@ class FolderSource:
     def _by_kind(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
         """Products and STAC Items; single rasters where there is neither."""
         found = _walk(self.folder)
-        readers: list[tuple[Path, Callable[[], Scene]]] = [
-            *((safe, functools.partial(read_safe, safe, sensor)) for safe in found.safes),
-            *((mtl, functools.partial(read_landsat, mtl, sensor)) for mtl in found.landsats),
+        readers: list[tuple[Path, Sequence[Path], Callable[[], Scene]]] = [
+            *((safe, files, functools.partial(read_safe, safe, sensor)) for safe, files in found.safes.items()),
+            *((mtl, files, functools.partial(read_landsat, mtl, sensor)) for mtl, files in found.landsats.items()),
             *(
-                (files[0].parent, functools.partial(read_hls, files, sensor, self._href, self.settings.access))
+                (files[0].parent, files, functools.partial(read_hls, files, sensor, self._href, self.settings.access))
                 for files in found.hls
             ),
         ]
-        for path, read in readers:
+        for path, files, read in readers:
+            if not self._is_new(files):
+                continue
             try:
                 yield read()
             except SceneError as error:
                 yield Rejected(str(path), error.what, error.remedy)
-        for path in found.items:
-            yield read_item(path, sensor)
+        for path, named in found.items.items():
+            if self._is_new((path, *named)):
+                yield read_item(path, sensor)
         if readers or found.items:
             return
         if not found.rasters:
             raise self._nothing_found("is imagery: no product, no STAC Item, no raster")
         for path in found.rasters:
+            if not self._is_new((path,)):
+                continue
             name = "-".join(text for text in (self.settings.scene, path.stem) if text)
             try:
                 yield self._scene(name, _date_in(path), self._assets_in(path, sensor), sensor)
@@ -237,10 +269,10 @@ class FolderSource:
             )
         return {name: Asset(str(path), index) for index, name in enumerate(names, start=1)}
 
-    def _nothing_found(self, lack: str) -> SettingsError:
+    def _nothing_found(self, lack: str) -> NothingFoundError:
         examples = sorted(path.name for path in self.folder.iterdir())[:3]
         there = f"there is, for example, {', '.join(examples)}" if examples else "the folder is empty"
-        return SettingsError(f"nothing in {self._href(str(self.folder))} {lack}", there)
+        return NothingFoundError(f"nothing in {self._href(str(self.folder))} {lack}", there)
 
 
 def _name_in(sensor: Sensor, name: str) -> str:
@@ -261,12 +293,14 @@ def _only(paths: list[Path], what: str) -> Path:
 class _Found:
     """What lies at or below a folder."""
 
-    safes: list[Path] = field(default_factory=list)
-    landsats: list[Path] = field(default_factory=list)
-    """One metadata file a product."""
+    safes: dict[Path, list[Path]] = field(default_factory=dict)
+    """The files of each product that are read, by its folder."""
+    landsats: dict[Path, list[Path]] = field(default_factory=dict)
+    """The files of each product, by its metadata file."""
     hls: list[list[Path]] = field(default_factory=list)
     """The files of each granule."""
-    items: list[Path] = field(default_factory=list)
+    items: dict[Path, list[str]] = field(default_factory=dict)
+    """The files of this machine that each Item names."""
     rasters: list[Path] = field(default_factory=list)
 
 
@@ -278,20 +312,38 @@ def _walk(folder: Path) -> _Found:
     for root, folders, files in folder.walk():
         folders.sort()
         if root.suffix == ".SAFE":
-            found.safes.append(root)
+            found.safes[root] = _files_of_safe(root)
             folders.clear()
             continue
+        files.sort()
         products = [root / name for name in metadata_files(files)]
-        found.landsats += products
-        for name in sorted(files):
+        found.landsats |= {mtl: [root / name for name in _alike(mtl.name, files)] for mtl in products}
+        for name in files:
             if match := HLS_NAME.fullmatch(name):
                 granules[root, match["granule"]].append(root / name)
                 products.append(root / name)
-        found.rasters += [root / name for name in sorted(files) if _is_raster(name)]
+        found.rasters += [root / name for name in files if _is_raster(name)]
         if not products:
-            found.items += [root / name for name in sorted(files) if name.endswith(".json") and _is_item(root / name)]
+            items = {root / name: _read_item(root / name) for name in files if name.endswith(".json")}
+            found.items |= {path: named_files(item, str(path)) for path, item in items.items() if item is not None}
     found.hls = list(granules.values())
     return found
+
+
+def _files_of_safe(folder: Path) -> list[Path]:
+    """Metadata and images; a product has five times as many files."""
+    found = []
+    for root, folders, files in folder.walk():
+        folders[:] = [name for name in folders if name not in _UNREAD]
+        found += [root / name for name in files]
+    return found
+
+
+def _alike(mtl: str, files: list[str]) -> list[str]:
+    """Of sorted names, those of the product that a Landsat metadata file describes."""
+    product = mtl.rpartition("_")[0]
+    start = bisect.bisect_left(files, product)
+    return list(itertools.takewhile(lambda name: name.startswith(product), files[start:]))
 
 
 def _is_raster(name: str) -> bool:
@@ -315,12 +367,13 @@ def _in_bucket(entry: Scene | Rejected, bucket: Skeleton) -> Scene | Rejected:
     return replace(entry, bands=bands, masks={kind: there(asset) for kind, asset in entry.masks.items()})
 
 
-def _is_item(path: Path) -> bool:
+def _read_item(path: Path) -> dict[str, Any] | None:
+    """The JSON of a STAC Item; None where a file is something else."""
     try:
         said: Any = json.loads(path.read_bytes())
     except ValueError:
-        return False
-    return isinstance(said, dict) and said.get("type") == "Feature" and "stac_version" in said
+        return None
+    return said if isinstance(said, dict) and said.get("type") == "Feature" and "stac_version" in said else None
 
 
 def _date_in(path: Path) -> datetime | None:

@@ -8,16 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from geossl.errors import SceneError, SettingsError
 from geossl.imagery import web
 from geossl.imagery.access import OPEN, Access
 from geossl.imagery.buckets import BUCKETS, open_bucket
-
-if TYPE_CHECKING:
-    pass
+from geossl.imagery.seen import Seen
 
 METADATA = (".json", ".xml", ".txt")
 """What is fetched when a bucket is laid out as a folder."""
@@ -169,6 +167,8 @@ class Skeleton:
     folder: Path
     versions: Mapping[str, str]
     """Path below the folder → what tells the object from an earlier one."""
+    laid_out: bool = True
+    """Whether the folder holds anything; not where everything was seen before."""
 
     def href(self, path: str) -> str:
         """The address of what a local path stands for; any other text as it is."""
@@ -180,8 +180,10 @@ class Skeleton:
 
 
 @contextmanager
-def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool]) -> Iterator[Skeleton]:
+def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool], seen: Seen) -> Iterator[Skeleton]:
     """Lay out the objects below a bucket's prefix whose names are wanted: empty files, metadata with content.
+
+    Where there are some and none of them is new, none is fetched or laid out.
 
     Raises
     ------
@@ -200,6 +202,10 @@ def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool]) -> 
             listed = (one for page in store.list(prefix or None) for one in page)
             named = ((one["path"].removeprefix(prefix).lstrip("/"), one) for one in listed)
             found = {name: one for name, one in named if wanted(name)}
+            known = {name: _version(one) for name, one in found.items()}
+            if known and not seen.new_ones((f"{uri}/{name}", version) for name, version in known.items()):
+                yield Skeleton(uri, folder, known, laid_out=False)
+                return
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 small = [name for name, one in found.items() if one["size"] <= _LARGEST_METADATA]
                 metadata = [name for name in small if name.lower().endswith(METADATA)]
@@ -214,7 +220,7 @@ def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool]) -> 
                 raise SettingsError(f"{uri} holds an object named {name!r}, which leaves its folder", "rename it")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.get(name, b""))
-        yield Skeleton(uri, folder, {name: _version(one) for name, one in found.items()})
+        yield Skeleton(uri, folder, known)
 
 
 def _version(meta: Any) -> str:

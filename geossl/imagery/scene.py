@@ -28,6 +28,7 @@ from geossl.imagery import items
 from geossl.imagery.access import Access
 from geossl.imagery.clouds import QualityKind
 from geossl.imagery.items import OWN
+from geossl.imagery.seen import Seen
 
 _ENDS = 64 * 1024
 """Bytes at each end of a file that go into a scene's checksum."""
@@ -225,10 +226,10 @@ class Rejected:
 class Source(Protocol):
     """Where scenes come from."""
 
-    def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+    def scenes(self, sensor: Sensor, seen: Seen | None = None) -> Iterator[Scene | Rejected]:
         """Everything there is, as it is found; what cannot be used comes with its reason.
 
-        :func:`in_order` puts the scenes of all sources in order and sets aside what contradicts itself.
+        With ``seen`` only what is new to it, or has a file that is; it notes all. :func:`in_order` puts the scenes of all sources in order and sets aside what contradicts itself.
         """
         ...
 

@@ -13,6 +13,7 @@ from geossl.bands import Sensor
 from geossl.imagery.access import Access
 from geossl.imagery.folder import FolderSettings, FolderSource
 from geossl.imagery.scene import Rejected, Scene, Source
+from geossl.imagery.seen import Seen
 from geossl.imagery.stac import StacSettings, StacSource
 
 SourceSettings = Annotated[FolderSettings | StacSettings, Field(discriminator="kind")]
@@ -38,6 +39,6 @@ class _Signed:
     source: Source
     access: Access
 
-    def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
-        for entry in self.source.scenes(sensor):
+    def scenes(self, sensor: Sensor, seen: Seen | None = None) -> Iterator[Scene | Rejected]:
+        for entry in self.source.scenes(sensor, seen):
             yield replace(entry, access=self.access) if isinstance(entry, Scene) else entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from geossl.imagery.access import Access, AccessSettings
 from geossl.imagery.buckets import BUCKETS
 from geossl.imagery.listing import read
 from geossl.imagery.scene import Rejected, Scene
+from geossl.imagery.seen import Seen
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a request is given up."""
@@ -90,8 +92,10 @@ class StacSource:
         self._reader = _Reader(settings.access)
         self._files = None if settings.files is None else base / settings.files
 
-    def scenes(self, sensor: Sensor) -> Iterator[Scene | Rejected]:
+    def scenes(self, sensor: Sensor, seen: Seen | None = None) -> Iterator[Scene | Rejected]:
         """Every scene as it is found, page by page; what cannot be one comes with its reason.
+
+        With ``seen`` only those whose item, or a file of this machine that it names, is new to it.
 
         Raises
         ------
@@ -99,8 +103,11 @@ class StacSource:
             The catalog cannot be read, or a part of it: a missing file, a server that fails or answers
             something else than STAC.
         """
+        seen = seen or Seen()
         try:
             for said in self._said():
+                if not _is_new(said, seen):
+                    continue
                 entry = (
                     said if isinstance(said, Rejected) else scene_or_reason(*said, sensor, self._wanted, self._files)
                 )
@@ -292,6 +299,26 @@ def scene_or_reason(
         reason = f"it comes from {place} and names {closed[0]}, a file of this machine"
         return Rejected(source, reason, "if it may read that file, name the folder in the source's `files`")
     return scene
+
+
+def named_files(item: Any, place: str) -> list[str]:
+    """The files of this machine that an item's JSON names, whether they are there or not."""
+    assets = item.get("assets") if isinstance(item, dict) else None
+    named = (
+        [asset.get("href") for asset in assets.values() if isinstance(asset, dict)] if isinstance(assets, dict) else []
+    )
+    hrefs = [local(href) for href in named if isinstance(href, str)]
+    return [] if "://" in place else [os.path.join(os.path.dirname(place), href) for href in hrefs if "://" not in href]
+
+
+def _is_new(said: Said | Rejected, seen: Seen) -> bool:
+    if isinstance(said, Rejected):
+        return seen.new(said.source, said.reason)
+    item, place, source = said
+    # links often hold what differs from answer to answer
+    own = {key: value for key, value in item.items() if key != "links"} if isinstance(item, dict) else item
+    said_new = seen.new(source, json.dumps(own, sort_keys=True, default=str))
+    return seen.new_files(named_files(item, place)) or said_new  # in this order: all are noted
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

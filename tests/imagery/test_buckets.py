@@ -20,6 +20,7 @@ from geossl.errors import SceneError, SettingsError
 from geossl.imagery.folder import FolderSettings
 from geossl.imagery.raster import open_raster
 from geossl.imagery.scene import Rejected, Scene
+from geossl.imagery.seen import Seen
 from geossl.imagery.sources import open_source
 from geossl.imagery.warp import check_scene
 
@@ -110,6 +111,31 @@ def test_public_buckets_need_no_keys(bucket: Bucket, files: Path, monkeypatch: p
 def found(bucket: Bucket, sensor: Sensor, path: str = "in", **settings: Any) -> list[Scene | Rejected]:
     source = open_source(FolderSettings(path=f"s3://{bucket.name}/{path}", **settings), Path("/nowhere"))
     return list(source.scenes(sensor))
+
+
+def test_of_a_bucket_only_what_is_new_is_looked_at(
+    bucket: Bucket, files: Path, make_sensor: Callable[..., Sensor]
+) -> None:
+    def put(day: str) -> None:
+        for index in (1, 2):
+            bucket.put(f"in/{day}/x_B{index}.tif", files / f"x_B{index}.tif")
+
+    def look(seen: Seen) -> list[str]:
+        settings = FolderSettings(path=f"s3://{bucket.name}/in", pattern="{date}/{scene}_{band}.tif")
+        found = open_source(settings, Path("/nowhere")).scenes(make_sensor("B1", "B2"), seen)
+        return [entry.id for entry in found if isinstance(entry, Scene)]
+
+    put("20200506")
+    first = Seen()
+    assert look(first) == ["x-20200506"]
+    again = Seen(first.found)
+    assert look(again) == []
+    assert not again.changed
+    put("20200507")
+    later = Seen(first.found)
+    assert look(later) == ["x-20200507"]
+    bucket.put("in/20200506/x_B2.tif", files / "x_B1.tif")
+    assert look(Seen(later.found)) == ["x-20200506"]
 
 
 def test_a_bucket_is_a_folder_with_patterns(bucket: Bucket, files: Path, make_sensor: Callable[..., Sensor]) -> None:

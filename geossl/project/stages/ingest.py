@@ -15,13 +15,14 @@ from geossl.cube.plan import plan as plan_ingest
 from geossl.cube.report import IngestReport
 from geossl.cube.repository import Cube
 from geossl.cube.space import plain_errors
-from geossl.errors import SceneError
+from geossl.errors import NothingFoundError, SceneError
 from geossl.imagery.scene import Rejected, Scene, in_order
+from geossl.imagery.seen import Seen
 from geossl.imagery.sources import open_source
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 from geossl.project.quicklooks import write_quicklook
-from geossl.project.stages import labels
+from geossl.project.stages import labels, watch
 from geossl.project.state import fingerprint
 
 _LISTED = 10
@@ -36,10 +37,11 @@ def run(project: Project, progress: Progress) -> StageResult:
 
     Raises
     ------
-    SceneError
-        The sources hold no scene at all.
+    SceneError, NothingFoundError
+        The sources hold no scene at all, and neither does the cube.
     """
-    found = _find(project, progress)
+    seen = Seen()
+    found = _find(project, progress, seen)
     key = fingerprint(
         scenes=found.identities,
         sensor=project.sensor.to_dict(),
@@ -55,6 +57,7 @@ def run(project: Project, progress: Progress) -> StageResult:
             report = _ingest(project, found, progress)
             lines, set_aside = list(_lines(report)), len(report.set_aside)
             result.update(set_aside=set_aside, ingested=report.ingested, snapshot=report.snapshot)
+    watch.note(project, seen)
     about_labels, features = labels.update(project, progress)
     lines += about_labels
     return StageResult("ingest", lines, skipped=not lines, set_aside=set_aside + features)
@@ -62,7 +65,7 @@ def run(project: Project, progress: Progress) -> StageResult:
 
 def plan(project: Project, progress: Progress) -> IngestPlan:
     """What :func:`run` would do to the cube, and how long that would take; see :mod:`geossl.cube.plan`."""
-    found = _find(project, progress)
+    found = _find(project, progress, Seen())
     grid = project.grid(found.scenes())
     with dask_client(project.settings.cluster) as client:
         return plan_ingest(
@@ -89,34 +92,42 @@ class _Found:
     checksums: dict[str, str] = field(default_factory=dict)
     """Scene id → checksum; without ids that several scenes have, and what cannot be read."""
 
+    begun: bool = False
+    """Whether the cube holds scenes already."""
+
     def scenes(self) -> list[Scene]:
         """The usable ones.
 
         Raises
         ------
         SceneError
-            There is none.
+            There is none, nor is there any in the cube.
         """
         good = [item for item in self.items if isinstance(item, Scene)]
-        if not good:
+        if not good and not self.begun:
             reasons = "; ".join(f"{item.source}: {item.reason}" for item in self.items if isinstance(item, Rejected))
             raise SceneError(f"none of the {len(self.items)} inputs is a usable scene: {reasons}")
         return good
 
 
-def _find(project: Project, progress: Progress) -> _Found:
+def _find(project: Project, progress: Progress, seen: Seen) -> _Found:
     items: list[Scene | Rejected] = []
+    begun = (project.store / "cube").exists() and project.sensor.name in project.cube().view().collections()
     for settings in project.settings.sources:
-        for item in open_source(settings, project.root).scenes(project.sensor):
-            items.append(item)
-            progress("looking for scenes", len(items), None)
+        try:
+            for item in open_source(settings, project.root).scenes(project.sensor, seen):
+                items.append(item)
+                progress("looking for scenes", len(items), None)
+        except NothingFoundError:
+            if not begun:  # else it is a landing folder that was emptied
+                raise
     items = in_order(items)
-    if not items:
+    if not items and not begun:
         raise SceneError(
             "no scene was found in " + ", ".join(str(source) for source in project.settings.sources),
             "put GeoTIFF, COG, JP2 or SAFE scenes there, or name another folder under `sources`",
         )
-    found = _Found(items)
+    found = _Found(items, begun=begun)
     twice = set()
     with ThreadPoolExecutor(_HASHED) as pool:
         for item, (identity, checksum) in zip(items, pool.map(_identity, items), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,30 +43,24 @@ def update(project: Project, progress: Progress) -> tuple[list[str], int]:
     What there is to say of each layer that changed, and how many features are set aside in all layers.
     """
     lines: list[str] = []
-    set_aside = 0
-    for number, (name, task) in enumerate(project.settings.tasks.items(), 1):
-        if task.labels is None:
-            continue
-        scenes = project.scenes()
-        dates = (day(task.before), day(task.after)) if isinstance(task, ChangeTask) else (None, None)
-        # the date of land cover matters to dated labels only
-        date = task.date if not isinstance(task, ChangeTask) and task.labels.date_column else None
-        key = fingerprint(
-            labels=task.labels,
-            dates=[str(date) for date in (*dates, date)],
-            changed=[path.stat().st_mtime_ns if path.exists() else None for path in _inputs(project, task)],
-            grid=scenes.grid.to_dict(),
-            tiles=scenes.tile_ids,
-        )
-        record = project.state.fresh(f"labels.{name}", key)
-        if record is not None:
-            set_aside += int(record.result.get("set_aside", 0))
-            continue
-        progress("labels", number - 1, len(project.settings.tasks))
+    stale = outdated(project)
+    fresh = [project.state.get(f"labels.{name}") for name in project.settings.tasks if name not in stale]
+    set_aside = sum(int(record.result.get("set_aside", 0)) for record in fresh if record is not None)
+    for number, (name, key) in enumerate(stale.items()):
+        task = project.settings.tasks[name]
+        assert task.labels is not None, "it has a key"
+        progress("labels", number, len(stale))
         with project.state.recording(f"labels.{name}", key) as result:
-            before, after = dates
+            before, after, date = _dates(task)
             result["snapshot"] = add_labels(
-                project.cube(), name, task.labels, scenes.name, project.root, before=before, after=after, date=date
+                project.cube(),
+                name,
+                task.labels,
+                project.sensor.name,
+                project.root,
+                before=before,
+                after=after,
+                date=date,
             )
             labels = project.cube().view().labels(name)
             assert labels.report is not None, "it was put in just now"
@@ -76,12 +71,37 @@ def update(project: Project, progress: Progress) -> tuple[list[str], int]:
         lines += [f"labels of task {name}, version {labels.version}, put onto the grid"]
         lines += [f"  {line}" for line in (*labels.report.lines(), *held_out(labels, project.split))]
         lines += [f"  beside the imagery: {picture.relative_to(project.root)}"]
-        progress("labels", number, len(project.settings.tasks))
+        progress("labels", number + 1, len(stale))
     return lines, set_aside
 
 
-def _inputs(project: Project, task: TaskSettings) -> list[Path]:
-    return label_inputs(task.labels, project.root) if task.labels is not None else []
+def outdated(project: Project) -> dict[str, str]:
+    """The tasks whose label layer is not what their file, dates and the cube's tiles ask for, and the key of what is."""
+    found = {}
+    scenes = project.scenes()
+    for name, task in project.settings.tasks.items():
+        if task.labels is None:
+            continue
+        key = fingerprint(
+            labels=task.labels,
+            dates=[str(date) for date in _dates(task)],
+            changed=[
+                path.stat().st_mtime_ns if path.exists() else None for path in label_inputs(task.labels, project.root)
+            ],
+            grid=scenes.grid.to_dict(),
+            tiles=scenes.tile_ids,
+        )
+        if project.state.fresh(f"labels.{name}", key) is None:
+            found[name] = key
+    return found
+
+
+def _dates(task: TaskSettings) -> tuple[dt.date | None, dt.date | None, dt.date | None]:
+    """The days that a task's labels are of: before and after of change, else the one of land cover."""
+    if isinstance(task, ChangeTask):
+        return day(task.before), day(task.after), None
+    # it matters to dated labels only
+    return None, None, task.date if task.labels is not None and task.labels.date_column else None
 
 
 def held_out(labels: Labels, split: Split) -> Iterator[str]:
