@@ -17,7 +17,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 
 from flows.events import INGESTED, resource_id
-from flows.main import ingest, renew
+from flows.ingest import ingest
+from flows.retrain import retrain
 from geossl.errors import SettingsError
 from geossl.project.project import Project
 
@@ -25,7 +26,7 @@ INGEST_EVERY = timedelta(hours=1)
 
 
 def deployments(project_file: Path, project: str) -> list[RunnerDeployment]:
-    """The deployments of one project: `ingest` looks for scenes every hour, what it finds wakes `renew`.
+    """The deployments of one project: `ingest` looks for scenes every hour, what it finds wakes `retrain`.
 
     Flows are named by module, so a worker needs only geossl installed, not a checkout.
     """
@@ -47,7 +48,7 @@ def deployments(project_file: Path, project: str) -> list[RunnerDeployment]:
             **when,
         )
 
-    return [deployment(ingest, "ingest", interval=INGEST_EVERY), deployment(renew, "renew", triggers=[wake])]
+    return [deployment(ingest, "ingest", interval=INGEST_EVERY), deployment(retrain, "retrain", triggers=[wake])]
 
 
 def deploy(project_file: Path, *, pool: str) -> Iterator[str]:
@@ -85,7 +86,7 @@ def deploy(project_file: Path, *, pool: str) -> Iterator[str]:
         push=False,
         print_next_steps_message=False,
     )
-    yield f"registered geossl-ingest/{project}-ingest (every hour) and geossl-renew/{project}-renew (on new imagery)"
+    yield f"registered geossl-ingest/{project}-ingest (every hour) and geossl-retrain/{project}-retrain (on new imagery)"
     yield f"start a worker: prefect worker start --pool {pool}"
 
 

@@ -6,12 +6,19 @@ doubled or late event changes nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect.events import emit_event
 
 from geossl.project.project import Project
 
 INGESTED = "geossl.imagery.ingested"
+"""There are scenes that nobody has judged yet: wakes `retrain`."""
+ACCEPTED = "geossl.imagery.accepted"
+"""Scenes were judged and made ready, before anything is learnt from them: wakes `publish`."""
 TRAINED = "geossl.encoder.trained"
+PROMOTED = "geossl.model.promoted"
+"""A task has a champion that did not make its map yet: wakes `publish`."""
 PUBLISHED = "geossl.map.published"
 
 
@@ -20,11 +27,11 @@ def resource_id(project_name: str) -> str:
     return f"geossl.project.{project_name}"
 
 
-def announce(event: str, project: Project) -> None:
-    """Emit one event about a project, with the cube snapshot that it is about."""
+def announce(event: str, project: Project, **counts: Any) -> None:
+    """Emit one event about a project, with the cube snapshot that it is about and what was counted."""
     name = project.settings.name
     emit_event(
         event,
         resource={"prefect.resource.id": resource_id(name), "prefect.resource.name": name},
-        payload={"project": name, "snapshot": project.cube().snapshot()},
+        payload={"project": name, "snapshot": project.snapshot, **counts},
     )

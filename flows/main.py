@@ -1,7 +1,6 @@
-"""The main job as flows.
+"""All of it once: ``python -m flows.main PROJECT``.
 
-``python -m flows.main PROJECT`` runs all of it once; ``geossl deploy`` puts the same flows on a server,
-where `ingest` runs on a schedule and what it ingests wakes `renew`.
+``geossl deploy`` puts the flows that this one calls on a server, where schedules and events start them.
 """
 
 from __future__ import annotations
@@ -9,57 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_table_artifact
+from prefect import flow, tags
 
-from flows.events import INGESTED, PUBLISHED, TRAINED, announce
-from geossl.project.project import Project, StageResult
-from geossl.project.stages import run as stages
-
-
-def _task_run_name() -> str:
-    return str(runtime.task_run.parameters["verb"])
+from flows.ingest import ingest
+from flows.publish import publish
+from flows.retrain import retrain
+from flows.stage import flow_run_name, project_name
 
 
-@task(task_run_name=_task_run_name, retries=1, retry_delay_seconds=10)
-def stage(verb: str, project_file: Path, overrides: list[str]) -> StageResult:
-    """Run one stage of a project; what is done is skipped."""
-    logger = get_run_logger()
-
-    def progress(what: str, done: int, total: int | None) -> None:
-        if total and done and done * 4 // total != (done - 1) * 4 // total:
-            logger.info("%s: %d of %d", what, done, total)
-
-    result = stages.stage(verb)(Project.load(project_file, overrides), progress)
-    for line in result.lines:
-        logger.info("%s", line)
-    return result
-
-
-@flow(name="geossl-ingest", flow_run_name="ingest {project_file}")
-def ingest(project_file: Path, overrides: list[str] | None = None) -> bool:
-    """Tile new scenes into the cube and say so by an event.
-
-    Parameters
-    ----------
-    project_file:
-        The project file, or the folder it lies in, as the worker sees it.
-    overrides:
-        ``key.path=value`` settings that win over the file.
-
-    Returns
-    -------
-    Whether there was anything new.
-    """
-    result = stage("ingest", project_file, overrides or [])
-    if not result.skipped:
-        announce(INGESTED, Project.load(project_file, overrides or []))
-    return not result.skipped
-
-
-@flow(name="geossl-renew", flow_run_name="renew {project_file}")
-def renew(project_file: Path, overrides: list[str] | None = None) -> list[StageResult]:
-    """Bring everything up to date with the imagery: statistics, encoder, tasks, maps, alerts, report.
+@flow(name="geossl-run", flow_run_name=flow_run_name, persist_result=False)
+def run(project_file: Path, overrides: list[str] | None = None) -> None:
+    """Bring everything up to date: scenes, models, maps, alerts, report.
 
     Each stage compares what exists with what is wanted and does only what is missing.
 
@@ -70,21 +29,14 @@ def renew(project_file: Path, overrides: list[str] | None = None) -> list[StageR
     overrides:
         ``key.path=value`` settings that win over the file.
     """
-    project = Project.load(project_file, overrides or [])
-    results = [stage(verb, project_file, overrides or []) for verb in stages.order(project)]
-    done = {result.stage for result in results if not result.skipped}
-    for verb, event in (("ingest", INGESTED), ("pretrain", TRAINED), ("retrain", TRAINED), ("map", PUBLISHED)):
-        if verb in done:
-            announce(event, project)
-    create_table_artifact(
-        key=f"{project.settings.name}-scores",
-        table=project.scores(),
-        description="Scores on held-out blocks, beside the floors",
-    )
-    return results
+    ingest(project_file, overrides)
+    retrain(project_file, overrides)
+    publish(project_file, overrides)
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("usage: python -m flows.main PROJECT [key.path=value ...]")
-    renew(Path(sys.argv[1]).resolve(), sys.argv[2:])
+    project_file = Path(sys.argv[1]).resolve()
+    with tags("geossl", project_name(project_file)):
+        run(project_file, sys.argv[2:])

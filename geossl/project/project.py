@@ -79,6 +79,11 @@ class Project:
         return str(self.store / "cube")
 
     @property
+    def snapshot(self) -> str | None:
+        """The cube's newest snapshot; None where nothing was ingested yet."""
+        return self.cube().snapshot() if (self.store / "cube").exists() else None
+
+    @property
     def encoders(self) -> Path:
         """Folder of all encoders, by id."""
         return self.store / "encoders"
@@ -108,6 +113,11 @@ class Project:
     def registry(self) -> Registry:
         """The versions of every task's model; the champion makes the maps."""
         return Registry(self.store)
+
+    def champions(self) -> dict[str, int]:
+        """The number of the version that makes each task's map; without tasks that have none yet."""
+        found = {name: self.registry.aliases(name).get("champion") for name in self.settings.tasks}
+        return {name: number for name, number in found.items() if number is not None}
 
     @property
     def maps(self) -> Path:

@@ -11,7 +11,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from geossl.progress import silent
 from geossl.project.project import Project
-from geossl.project.stages.run import ORDER, run_all
+from geossl.project.stages.run import order, run_all
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,14 @@ def server() -> Iterator[None]:
 
 @pytest.mark.usefixtures("server")
 def test_the_main_job_as_a_flow_skips_what_is_done(small_project: Path) -> None:
-    from flows.main import renew
+    from flows.ingest import ingest
+    from flows.publish import publish
+    from flows.retrain import retrain
 
     run_all(Project.load(small_project), silent)
-    results = renew(small_project)
-    assert [result.stage for result in results] == list(ORDER)
+    assert not ingest(small_project)
+    results = [*retrain(small_project), *publish(small_project)]
+    assert [result.stage for result in results] == list(order(Project.load(small_project)))[1:]
     assert all(result.skipped for result in results)
 
 
@@ -40,7 +43,7 @@ def test_deploying_twice_leaves_one_of_each(small_project: Path) -> None:
         found = {deployment.name: deployment for deployment in client.read_deployments()}
         automations = [automation.name for automation in client.read_automations()]
     name = Project.load(small_project).settings.name
-    assert set(found) == {f"{name}-ingest", f"{name}-renew"}
+    assert set(found) == {f"{name}-ingest", f"{name}-retrain"}
     assert found[f"{name}-ingest"].work_pool_name == "test-pool"
     assert found[f"{name}-ingest"].schedules[0].schedule.interval.total_seconds() == 3600
     assert automations == [f"{name}: new imagery"]

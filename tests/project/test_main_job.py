@@ -28,7 +28,7 @@ from geossl.legend import CHANGE
 from geossl.progress import silent
 from geossl.project import pictures
 from geossl.project.project import Project
-from geossl.project.stages.run import ORDER, run_all, stage
+from geossl.project.stages.run import order, run_all, stage
 from geossl.project.stages.scenes import quarantine_table, scene_table
 from geossl.project.stages.status import status
 from geossl.report.pictures import quicklook
@@ -244,7 +244,7 @@ def test_a_bad_scene_is_set_aside_and_the_others_are_ingested(project: Project, 
 
 def test_stages_before_their_time_name_the_one_to_run(project: Project, tmp_path: Path) -> None:
     empty = dataclasses.replace(project, root=tmp_path)
-    for verb in ORDER[1:]:
+    for verb in order(project)[1:]:
         if verb == "alerts":  # none are wanted here
             continue
         with pytest.raises(StoreError, match="geossl ingest"):

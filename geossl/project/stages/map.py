@@ -32,13 +32,26 @@ if TYPE_CHECKING:
 def run(project: Project, progress: Progress) -> StageResult:
     """Predict and publish each task's map; tiles whose inputs and model are unchanged are left alone."""
     lines = []
+    champions = project.champions()
     for name in project.settings.tasks:
-        lines += _map(project, name, progress)
+        if name in champions or not champions:  # without any, the error says what to do
+            lines += _map(project, name, progress)
     if lines:
+        lines += [f"{name}: no map, since it has no model yet" for name in project.settings.tasks.keys() - champions]
         lines.append(f"all maps in QGIS: {(project.maps / PROJECT).relative_to(project.root)}")
     if not project.settings.tasks:
         lines = ["the project file names no tasks"]
     return StageResult("map", lines, skipped=not lines)
+
+
+def unmapped(project: Project) -> dict[str, int]:
+    """The tasks whose map is not of their champion yet, with the champion's number."""
+    found = {}
+    for name, number in project.champions().items():
+        done = project.state.get(f"map.{name}")
+        if done is None or done.result.get("model") != project.registry.version(name, number).folder:
+            found[name] = number
+    return found
 
 
 def _map(project: Project, name: str, progress: Progress) -> list[str]:
@@ -89,6 +102,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         project.cube().tag(f"map-{name}-{release.id}", images.snapshot)
         result.update(
             release=str(release.folder.relative_to(project.maps)),
+            model=champion.folder,
             legend=task.legend.to_dict(),
             computed=list(report.computed),
             seam=None if report.seam is None else asdict(report.seam),

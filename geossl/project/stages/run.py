@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Literal
 
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 
 Stage = Callable[[Project, Progress], StageResult]
 
-ORDER = ("ingest", "stats", "pretrain", "evaluate", "finetune", "map", "alerts", "report")
+Part = Literal["ingest", "accept", "learn", "publish"]
+"""New scenes come in; are made ready and judged; models are learnt from them; maps, alerts and the page follow."""
 
-ORDER_OF_THE_LOOP = ("ingest", "drift", "stats", "retrain", "map", "alerts", "report")
+_PARTS: dict[Part, tuple[str, ...]] = {
+    "ingest": ("ingest",),
+    "accept": ("stats",),
+    "learn": ("pretrain", "evaluate", "finetune"),
+    "publish": ("map", "alerts", "report"),
+}
+
+_PARTS_OF_THE_LOOP: dict[Part, tuple[str, ...]] = _PARTS | {"accept": ("drift", "stats"), "learn": ("retrain",)}
 """Of a project with a `retrain` policy: what looks like a fault is held back, what is learnt anew has to pass the gate."""
+
+
+def part(project: Project, name: Part) -> tuple[str, ...]:
+    """The stages of one part of the work, in order."""
+    return (_PARTS if project.settings.retrain is None else _PARTS_OF_THE_LOOP)[name]
 
 
 def order(project: Project) -> tuple[str, ...]:
     """The stages of a project, in order."""
-    return ORDER if project.settings.retrain is None else ORDER_OF_THE_LOOP
+    return tuple(verb for name in _PARTS for verb in part(project, name))
 
 
 def stage(verb: str) -> Stage:

@@ -1,0 +1,29 @@
+"""Every task from its labels, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.retrain import announce_promoted
+from flows.stage import flow_run_name, run_stage
+from geossl.project.project import StageResult
+
+
+@flow(name="geossl-finetune", flow_run_name=flow_run_name, persist_result=False)
+def finetune(project_file: Path, overrides: list[str] | None = None) -> StageResult:
+    """Learn every task whose labels, images, encoder or settings changed; the new models make the maps at once.
+
+    The loop instead lets a new model pass the gate before it makes maps.
+
+    Parameters
+    ----------
+    project_file:
+        The project file, or the folder it lies in, as the worker sees it.
+    overrides:
+        ``key.path=value`` settings that win over the file.
+    """
+    result = run_stage("finetune", project_file, overrides)
+    announce_promoted(project_file, overrides)
+    return result

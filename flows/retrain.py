@@ -1,0 +1,53 @@
+"""The loop: judge what came in, let it be mapped, and learn again where that is worth it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from flows.events import ACCEPTED, PROMOTED, TRAINED, announce
+from flows.stage import flow_run_name, run_stage
+from geossl.project.project import Project, StageResult
+from geossl.project.stages import map as mapping
+from geossl.project.stages import run as stages
+
+
+@flow(name="geossl-retrain", flow_run_name=flow_run_name, persist_result=False)
+def retrain(project_file: Path, overrides: list[str] | None = None) -> list[StageResult]:
+    """Judge new scenes and make them ready, wake the maps, and learn again where the policy says so.
+
+    A new model makes maps only after it has passed the gate. Without a policy (`retrain:` in the project file)
+    whatever is out of date is learnt again and used at once.
+
+    Parameters
+    ----------
+    project_file:
+        The project file, or the folder it lies in, as the worker sees it.
+    overrides:
+        ``key.path=value`` settings that win over the file, such as ``retrain.hours=40``.
+    """
+    project = Project.load(project_file, overrides or [])
+    results = [run_stage(verb, project_file, overrides) for verb in stages.part(project, "accept")]
+    # each time: if there is nothing to map, whoever is woken finds that out; an earlier event may have been lost
+    announce(ACCEPTED, project, held=sum(result.set_aside for result in results))
+    encoder = project.state.get("pretrain")
+    results += [run_stage(verb, project_file, overrides) for verb in stages.part(project, "learn")]
+    trained = project.state.get("pretrain")
+    if trained is not None and (encoder is None or encoder.finished != trained.finished):
+        announce(TRAINED, project, encoder=trained.result["encoder"])
+    announce_promoted(project_file, overrides)
+    create_table_artifact(
+        key=f"{project.settings.name}-scores",
+        table=project.scores(),
+        description="Scores on held-out blocks, beside the floors",
+    )
+    return results
+
+
+def announce_promoted(project_file: Path, overrides: list[str] | None) -> None:
+    """Wake the maps where a champion did not make its task's map yet."""
+    project = Project.load(project_file, overrides or [])
+    if models := mapping.unmapped(project):
+        announce(PROMOTED, project, models=models)

@@ -1,0 +1,108 @@
+"""One stage of a project as a task: its name, tags, log lines, time-out, and when it is tried again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, runtime, task
+from prefect.tasks import exponential_backoff
+
+from geossl.errors import LabelError, RadiometryError, SettingsError, TrainingError
+from geossl.project.project import Project, StageResult
+from geossl.project.stages import run as stages
+
+FINAL = (SettingsError, LabelError, RadiometryError, TrainingError)
+"""What trying again does not mend."""
+
+HOURS = {
+    "ingest": 24.0,  # the store refuses what is older than a week
+    "drift": 12.0,
+    "stats": 12.0,
+    "pretrain": 14 * 24.0,
+    "retrain": 14 * 24.0,
+    "report": 1.0,
+    "maintain": 12.0,
+}
+"""Longest time of a stage; whatever hangs longer is ended, and tried again where that may help."""
+USUAL_HOURS = 48.0
+
+
+def project_name(project_file: Path) -> str:
+    """What a project calls itself; of one that does not open, its folder."""
+    try:
+        return Project.load(Path(project_file)).settings.name
+    except Exception:  # the flow itself says what is wrong
+        return Path(project_file).stem
+
+
+def flow_run_name() -> str:
+    """``ingest amazon``: what a flow does, and to which project."""
+    name = str(runtime.flow_run.flow_name).removeprefix("geossl-")
+    return f"{name} {project_name(runtime.flow_run.parameters['project_file'])}"
+
+
+def run_stage(verb: str, project_file: Path, overrides: list[str] | None = None) -> StageResult:
+    """Run one stage of a project as a task of the flow that calls it; what is done is skipped."""
+    project = Project.load(project_file, overrides or [])
+    named = stage.with_options(
+        name=verb,
+        task_run_name=f"{verb} {project.settings.name}",
+        tags=labels(project),
+        timeout_seconds=3600 * HOURS.get(verb, USUAL_HOURS),
+    )
+    return named(verb, project_file, overrides or [])
+
+
+def labels(project: Project) -> list[str]:
+    """The tags of what is done to a project as it is now."""
+    snapshot = [f"snapshot:{project.snapshot}"] if project.snapshot is not None else []
+    models = [f"model:{task}-v{number}" for task, number in project.champions().items()]
+    return ["geossl", project.settings.name, *snapshot, *models]
+
+
+def _may_help(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a stage that failed is worth another try."""
+    return not isinstance(state.result(raise_on_failure=False), FINAL)
+
+
+@task(
+    retries=3,
+    retry_delay_seconds=exponential_backoff(10),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_may_help,
+    persist_result=False,
+)
+def stage(verb: str, project_file: Path, overrides: list[str]) -> StageResult:
+    """Run one stage of a project; what is done is skipped."""
+    logger = get_run_logger()
+    project = Project.load(project_file, overrides)
+    name = project.settings.name
+    last = ""
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        nonlocal last
+        line = f"{what}: {done} of {total}" if total else what
+        # once at its beginning, then at each quarter
+        if (total and done and done * 4 // total != (done - 1) * 4 // total) or not last.startswith(what):
+            last = what
+            logger.info("%s: %s", name, line)
+
+    start = dt.datetime.now(dt.UTC)
+    result = stages.stage(verb)(project, progress)
+    for line in result.lines:
+        logger.info("%s: %s", name, line)
+    took = (dt.datetime.now(dt.UTC) - start).total_seconds()
+    now = Project.load(project_file, overrides)
+    models = ", ".join(f"{task} v{number}" for task, number in now.champions().items()) or "none"
+    logger.info(
+        "%s: %s %s after %.1f s; snapshot %s, models: %s",
+        name,
+        verb,
+        "has nothing to do" if result.skipped else "is done",
+        took,
+        now.snapshot,
+        models,
+    )
+    return result
