@@ -99,7 +99,9 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             model=describe_model(task, os.path.relpath(folder / WEIGHTS, project.maps / name / MODELS)),
             progress=progress,
         )
-        project.cube().tag(f"map-{name}-{release.id}", images.snapshot)
+        # scenes that change no tile of it make another snapshot, and no other release
+        if (tag := f"map-{name}-{release.id}") not in project.cube().tags():
+            project.cube().tag(tag, images.snapshot)
         result.update(
             release=str(release.folder.relative_to(project.maps)),
             model=champion.folder,
