@@ -143,11 +143,11 @@ class Registry:
 
     def tasks(self) -> list[str]:
         """Tasks that have a registered model."""
-        return sorted(path.stem for path in self.folder.glob("aliases/*.json"))
+        return sorted(path.stem for path in self.folder.glob("aliases/[!.]*.json"))
 
     def versions(self, task: str) -> list[Version]:
         """All versions of a task, oldest first."""
-        found = [Version.from_dict(_read(path)) for path in self.folder.glob(f"versions/{task}/*.json")]
+        found = [Version.from_dict(_read(path)) for path in self.folder.glob(f"versions/{task}/[!.]*.json")]
         return sorted(found, key=lambda version: version.number)
 
     def version(self, task: str, number: int) -> Version:
@@ -172,7 +172,7 @@ class Registry:
 
     def decisions(self, task: str) -> list[dict[str, Any]]:
         """All gate decisions, oldest first."""
-        found = [_read(path) for path in self.folder.glob("decisions/*.json")]
+        found = [_read(path) for path in self.folder.glob("decisions/[!.]*.json")]
         return sorted((entry for entry in found if entry["task"] == task), key=lambda entry: entry["time"])
 
     def register(
@@ -185,17 +185,16 @@ class Registry:
         relative = folder.resolve().relative_to(self.store.resolve()).as_posix()
         with self._changing(task):
             known = self.versions(task)
-            for version in known:
-                if version.folder == relative:
-                    if version.number not in (self.aliases(task).get(alias) for alias in ("champion", "challenger")):
-                        self._set(task, f"version {version.number} registered again", challenger=version.number)
-                    return version
-            version = Version(task, len(known) + 1, relative, _now(), tuple(scores), dict(card or {}))
-            _write(self._version_path(task, version.number), version.to_dict())
-            if known:
-                self._set(task, f"version {version.number} registered", challenger=version.number)
-            else:
+            version = next((version for version in known if version.folder == relative), None)
+            again = " again" if version is not None else ""
+            if version is None:
+                version = Version(task, len(known) + 1, relative, _now(), tuple(scores), dict(card or {}))
+                _write(self._version_path(task, version.number), version.to_dict())
+            aliases = self.aliases(task)
+            if "champion" not in aliases:  # so too where a crash came between the version and its aliases
                 self._set(task, "first version registered", champion=version.number, anchor=version.number)
+            elif version.number not in (aliases["champion"], aliases.get("challenger")):
+                self._set(task, f"version {version.number} registered{again}", challenger=version.number)
         return version
 
     def decide(self, task: str, number: int, decision: Decision) -> Path:
@@ -208,11 +207,17 @@ class Registry:
             "compared_with": {name: self.aliases(task).get(name) for name in ("champion", "anchor")},
             "decision": decision.to_dict(),
         }
-        path = self.folder / "decisions" / f"{task}-v{number}-{time.replace(':', '')}.json"
+        path = self._decision_path(record)
         _write(path, record)
-        if decision.passed:
-            self.promote(task, number, why=f"gate passed: {path.name}")
+        self.abide(task)
         return path
+
+    def abide(self, task: str) -> None:
+        """Promote what the last decision let through, unless that was done: a crash may have come between."""
+        for last in self.decisions(task)[-1:]:
+            why = f"gate passed: {self._decision_path(last).name}"
+            if last["decision"]["passed"] and why not in (change["why"] for change in self.history(task)):
+                self.promote(task, last["challenger"], why=why)
 
     def promote(self, task: str, number: int, *, why: str) -> None:
         """Make a version the champion; the one before stays as ``previous``."""
@@ -249,6 +254,10 @@ class Registry:
 
     def _version_path(self, task: str, number: int) -> Path:
         return self.folder / "versions" / task / f"{number}.json"
+
+    def _decision_path(self, record: Mapping[str, Any]) -> Path:
+        time = record["time"].replace(":", "")
+        return self.folder / "decisions" / f"{record['task']}-v{record['challenger']}-{time}.json"
 
     def _state(self, task: str) -> dict[str, Any]:
         path = self.folder / "aliases" / f"{task}.json"

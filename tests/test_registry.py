@@ -179,6 +179,47 @@ def test_a_passed_gate_promotes_and_a_failed_one_does_not(store):
 
 
 @pytest.mark.usefixtures("no_mirror")
+@pytest.mark.parametrize("write", range(6))
+def test_whatever_is_cut_off_the_same_calls_bring_to_its_end(store, monkeypatch, write):
+    """Killed at its first, second … write, with what a kill leaves of a file, and called again."""
+
+    def story():
+        registry = Registry(store)
+        registry.abide("cover")
+        if registry.find("cover", "champion") is None:
+            registry.register("cover", store / "tasks" / "cover" / "a")
+        registry.register("cover", store / "tasks" / "cover" / "b")
+        if 2 not in {entry["challenger"] for entry in registry.decisions("cover")}:
+            registry.decide("cover", 2, PASSED)
+
+    left, real = write, module.write_json
+
+    def killed(path, content):
+        nonlocal left
+        if left == 0:
+            partial = path.with_name(f".partial-1-{path.name}")
+            real(partial, content)
+            partial.write_bytes(partial.read_bytes()[:-20])
+            raise KeyboardInterrupt
+        left -= 1
+        real(path, content)
+
+    monkeypatch.setattr(module, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        story()
+    monkeypatch.setattr(module, "write_json", real)
+    story()
+    registry = Registry(store)
+    assert registry.tasks() == ["cover"]
+    assert [version.number for version in registry.versions("cover")] == [1, 2]
+    assert registry.aliases("cover") == {"champion": 2, "previous": 1, "anchor": 1}
+    assert len(registry.decisions("cover")) == 1
+    registry.rollback("cover", why="a person")
+    registry.abide("cover")
+    assert registry.aliases("cover")["champion"] == 1, "what a person undid stays undone"
+
+
+@pytest.mark.usefixtures("no_mirror")
 def test_rollback_returns_to_the_previous_champion_once(store):
     registry = Registry(store)
     register(store, "a")

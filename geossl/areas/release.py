@@ -63,7 +63,7 @@ def release_id(year: int, revision: int) -> str:
 
 def releases(folder: Path) -> list[YearRelease]:
     """All releases of a task, by year and revision."""
-    found = [YearRelease(path.parent, content) for path in folder.glob(f"*/{FILE}") if (content := read_json(path))]
+    found = [YearRelease(path.parent, content) for path in folder.glob(f"[!.]*/{FILE}") if (content := read_json(path))]
     return sorted(found, key=lambda release: (release.year, release.revision))
 
 

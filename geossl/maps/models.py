@@ -126,7 +126,7 @@ def write_model(folder: Path, model: pystac.Item, made: pystac.Item) -> None:
 def keep_models(folder: Path, ids: Collection[str]) -> None:
     """(Re)write the collection of a map's models in one move; then delete all others."""
     models = folder / MODELS
-    paths = sorted(path for path in models.glob("*.json") if path.stem in ids)
+    paths = sorted(path for path in models.glob("[!.]*.json") if path.stem in ids)
     if not paths:
         return
     found = [pystac.Item.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
@@ -145,6 +145,6 @@ def keep_models(folder: Path, ids: Collection[str]) -> None:
     links = [link("root", "../../catalog.json"), link("parent", "../collection.json")]
     links += [link("item", f"./{path.name}", path.stem, pystac.MediaType.GEOJSON) for path in paths]
     write_json(models / "collection.json", collection.to_dict(include_self_link=False) | {"links": links})
-    for path in models.glob("*.json"):
+    for path in models.glob("[!.]*.json"):
         if path not in paths and path.name != "collection.json":
             path.unlink()

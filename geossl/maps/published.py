@@ -60,7 +60,7 @@ def find_map(root: Path, wanted: str | Path) -> Published:
     for folder in (Path(wanted), root / wanted / "latest", root / str(wanted).replace("/", "/releases/", 1)):
         if folder.is_dir() and (found := _read(folder.resolve())) is not None:
             return found
-    known = [f"{path.parents[1].name}/{path.name}" for path in sorted(root.glob("*/releases/*")) if path.is_dir()]
+    known = [f"{path.parents[1].name}/{path.name}" for path in sorted(root.glob("*/releases/[!.]*")) if path.is_dir()]
     raise StoreError(
         f"there is no published map {str(wanted)!r}",
         f"there are: {', '.join(known)}" if known else "make one with `geossl map` first",

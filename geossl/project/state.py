@@ -88,7 +88,7 @@ class State:
 
     def records(self) -> list[Record]:
         """All finished stages, oldest first."""
-        found = [Record.from_dict(read_json(path)) for path in self.folder.glob("*.json")]  # type: ignore[arg-type]
+        found = [Record.from_dict(read_json(path)) for path in self.folder.glob("[!.]*.json")]  # type: ignore[arg-type]
         return sorted(found, key=lambda record: record.finished)
 
     @contextmanager

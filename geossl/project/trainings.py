@@ -54,7 +54,7 @@ class Trainings:
 
     def all(self) -> list[Training]:
         """Oldest first."""
-        found = [Training.from_dict(content) for path in self.folder.glob("*.json") if (content := read_json(path))]
+        found = [Training.from_dict(content) for path in self.folder.glob("[!.]*.json") if (content := read_json(path))]
         return sorted(found, key=lambda training: training.started)
 
     def hours(self, month: dt.date) -> float:

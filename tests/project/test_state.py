@@ -61,3 +61,11 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
         write_json(path, {"a": object()})
     assert read_json(path) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_what_a_killed_writer_left_is_no_record(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    with state.recording("stats", "k"):
+        pass
+    (state.folder / ".partial-1-map.json").write_text('{"stage": "map", "ke')
+    assert [record.stage for record in state.records()] == ["stats"]

@@ -103,7 +103,7 @@ class LookFolder:
     def forget(self, keep: Collection[SceneLook]) -> None:
         """Delete what scenes said that are no longer in the cube."""
         names = {file_name(look.scene, "") for look in keep}
-        for path in self.folder.glob("*"):
+        for path in self.folder.glob("[!.]*"):
             if path.name not in names:
                 shutil.rmtree(path)
 

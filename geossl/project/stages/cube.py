@@ -98,7 +98,7 @@ def check(
     done = repair(cube, report) if mend else []
     if done:
         # whatever was made from what is read again is made again
-        for record in project.state.folder.glob("*.json"):
+        for record in project.state.folder.glob("[!.]*.json"):
             if record.stem in ("ingest", "stats") or record.stem.startswith("labels."):
                 record.unlink()
     return report, done

@@ -140,6 +140,7 @@ def _clear_pixels(scenes: Collection, without: Collection | None = None) -> floa
 
 def _task(project: Project, name: str, policy: RetrainSettings, progress: Progress) -> list[str]:
     """Learn a task from the newest encoder, unless that was done, and decide what becomes of it."""
+    project.registry.abide(name)
     lines = finetune.challenge(project, name, progress)
     challenger = project.registry.find(name, "challenger")
     decided = {entry["challenger"] for entry in project.registry.decisions(name)}

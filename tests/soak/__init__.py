@@ -1,0 +1,1 @@
+"""A year of a generated landscape, scene by scene; and what must be left of it."""
