@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def publish_map(
     tiles: Path | None = None,
     about: Mapping[str, Any] | None = None,
     model: pystac.Item | None = None,
+    pin: Callable[[str], None] | None = None,
     progress: Progress = silent,
 ) -> Release:
     """Publish what :func:`geossl.maps.predict.predict_map` left in :func:`tiles_folder`.
@@ -120,6 +121,8 @@ def publish_map(
         What else the map follows from, for its lineage.
     model:
         The model as :func:`geossl.maps.models.describe_model` says it.
+    pin:
+        Called with the release's id before anybody can see it, to keep what it is made from.
 
     One process at a time publishes a map.
 
@@ -134,6 +137,8 @@ def publish_map(
     folder = root / name
     release_id = _release_id(report, legend, settings, polygon_codes, about)
     release = Release(release_id, name, folder / "releases" / release_id, fresh=True)
+    if pin is not None:
+        pin(release_id)
     if release.folder.is_dir():
         release = dataclasses.replace(release, fresh=False)
     else:
@@ -258,9 +263,9 @@ def _make_newest(release: Release, root: Path, title: str, keep: int, pinned: Co
     write_collection(folder, release.name, title, kept)
     write_catalog(root)
     write_project(root)
-    for path in others:
-        if path not in kept:
-            shutil.rmtree(path.parent)
+    for path in release.folder.parent.iterdir():  # also what a killed process left before the catalogue knew of it
+        if path.name not in pinned and path / f"{path.name}.json" not in kept:
+            shutil.rmtree(path)
 
 
 def _published(folder: Path) -> list[Path]:

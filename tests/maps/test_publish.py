@@ -175,6 +175,29 @@ def test_a_failure_leaves_the_last_good_map(make, collection, tmp_path, monkeypa
     assert sorted(path.name for path in (folder / "releases").iterdir()) == sorted([good.id, newest.id])
 
 
+def test_a_release_that_a_kill_kept_from_the_catalogue_does_not_stay(make, collection, tmp_path, monkeypatch):
+    good = make()
+    folder = tmp_path / "maps" / "landcover"
+    change(collection, 1)
+    pinned = []
+
+    def pin(release):
+        assert not (folder / "releases" / release).exists(), "it is kept before anybody can see it"
+        pinned.append(release)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "_make_newest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(pin=pin)
+    assert sorted(path.name for path in (folder / "releases").iterdir()) == sorted([good.id, *pinned])
+    change(collection, 2)
+    newest = make()
+    assert sorted(path.name for path in (folder / "releases").iterdir()) == sorted([good.id, newest.id])
+
+
 def test_two_maps_share_one_catalogue(make, tmp_path):
     make()
     make("forest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -96,12 +97,10 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             tiles=tiles,
             about=about,
             pinned=project.pinned_releases(name),
+            pin=functools.partial(_pin, project, name, images.snapshot),
             model=describe_model(task, os.path.relpath(folder / WEIGHTS, project.maps / name / MODELS)),
             progress=progress,
         )
-        # scenes that change no tile of it make another snapshot, and no other release
-        if (tag := f"map-{name}-{release.id}") not in project.cube().tags():
-            project.cube().tag(tag, images.snapshot)
         result.update(
             release=str(release.folder.relative_to(project.maps)),
             model=champion.folder,
@@ -114,6 +113,13 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         f"{len(report.computed)} of {len(report.records)} tiles predicted",
         *_seam(report.seam),
     ]
+
+
+def _pin(project: Project, name: str, snapshot: str, release: str) -> None:
+    """Keep the snapshot that a release is made from; the first, where later ones changed no tile of it."""
+    cube = project.cube()
+    if (tag := f"map-{name}-{release}") not in cube.tags():
+        cube.tag(tag, snapshot)
 
 
 def _seam(seam: SeamError | None) -> list[str]:
