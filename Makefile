@@ -2,7 +2,7 @@
 # CPU-only torch (no CUDA libraries, several GB less):  UV_TORCH_BACKEND=cpu make env
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format bench wheel pins clean
+.PHONY: help env demo test test-slow test-soak lint format bench wheel pins clean
 
 UV  := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
@@ -33,10 +33,13 @@ demo: env  ## run the whole main job on a generated landscape: maps and a report
 	$(BIN)/geossl demo --folder out/demo
 
 test: env  ## fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not soak" -n 2 --dist loadgroup $(ARGS)
 
 test-slow: env  ## tests that start real services or take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-soak: env  ## a year of the loop, scene by scene, with everything being killed at random; 40 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s $(ARGS)
 
 lint: env  ## style, types, layering
 	$(BIN)/ruff check

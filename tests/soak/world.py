@@ -24,9 +24,9 @@ from geossl.demo.products import scene_id
 SIZE = 512
 """Pixels of 10 m."""
 
-HISTORY = tuple(dt.date(2021, 1, 7) + dt.timedelta(days=19 * k) for k in range(19))
-"""Days whose scenes are there from the beginning."""
-YEAR = tuple(dt.date(2022, 1, 9) + dt.timedelta(days=15 * k) for k in range(24))
+HISTORY = tuple(dt.date(2021, 1, 7) + dt.timedelta(days=26 * k) for k in range(28))
+"""Days whose scenes are there from the beginning: two years, from which follows what is usual."""
+YEAR = tuple(dt.date(2023, 1, 4) + dt.timedelta(days=15 * k) for k in range(24))
 """Days whose scenes arrive one by one."""
 
 
@@ -106,23 +106,25 @@ sources:
 composite: {{ months: 6 }}
 split: {{ block: 32, buffer: 4, fractions: [0.5, 0.15, 0.35], gate: 0.15, seed: 3 }}
 pretrain:
+  launch: {launch}
   method: {{ name: simclr, pairs: season }}
   encoder: {{ name: unet-tiny }}
-  epochs: 2
+  epochs: 1
   chip: 32
   batch_size: 64
   threads: 1
-evaluate: {{ labels: [60], draws: 1, every: 4, floors: false }}
+evaluate: {{ labels: [60], draws: 1, every: 8, floors: false }}
 tasks:
   landcover:
     kind: landcover
     labels: {{ path: labels/landcover.gpkg, column: class }}
     settings: {{ labels: {labels}, mode: {mode}, finetune: {{ steps: 40, window: 64, windows: 64 }} }}
 alerts:
-  clearings: {{ since: 2022-06-01, reference: {{ path: labels/clearings.gpkg, date_column: date }} }}
+  clearings: {{ since: 2023-06-01, reference: {{ path: labels/clearings.gpkg, date_column: date }} }}
 map: {{ minimum_ha: 0.1 }}
+drift: {{ false_alarms: 0.01 }}
 retrain: {{ hours: 3, new_pixels: {new_pixels} }}
-"""
+{more}"""
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,20 @@ class Edition:
     mode: str = "few"
     new_pixels: float = 0.35
 
-    def text(self, cluster: str = "{ workers: 2 }") -> str:
-        return PROJECT.format(labels=self.labels, mode=self.mode, new_pixels=self.new_pixels, cluster=cluster)
+    def text(self, cluster: str, launch: str, more: str) -> str:
+        about = {"labels": self.labels, "mode": self.mode, "new_pixels": self.new_pixels}
+        return PROJECT.format(**about, cluster=cluster, launch=launch, more=more)
 
 
 USUAL = Edition()
 WORSE = Edition(labels=8)
 """A challenger that is worse on purpose: one labelled pixel or two a class."""
 BETTER = Edition(labels=3000, new_pixels=0.0)
-"""Twenty times the labels, and a new encoder from whatever there is by then."""
+"""Twenty times the labels, and a new encoder from whatever there is by then: where the loop comes to rest with it
+does not depend on the way there."""
 
 WORSE_AFTER, USUAL_AFTER = YEAR[17], YEAR[18]
 """Somebody spoils the project file after one scene has arrived, and puts it right after another."""
-BETTER_BEFORE = YEAR[-1]
-"""Before the year's last scene the project file is made better."""
 
 
 @dataclass(frozen=True)
@@ -191,14 +193,13 @@ class World:
     def year(self) -> Iterator[Arrival]:
         """Everything that happens, in order."""
         for day in YEAR:
-            if day == BETTER_BEFORE:
-                yield Arrival(day, edition=BETTER)
             spoilt = SPOILT.get(day)
             yield Arrival(day, self.depot / ("spoilt" if spoilt else "scenes") / scene_id(day))
             if spoilt is not None and spoilt.again:
                 yield Arrival(day, self.depot / "scenes" / scene_id(day))
             if day in (WORSE_AFTER, USUAL_AFTER):
                 yield Arrival(day, edition=WORSE if day == WORSE_AFTER else USUAL)
+        yield Arrival(YEAR[-1], edition=BETTER)
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,11 @@ class Landing:
     """A project on the world; its scenes arrive by :meth:`happen`."""
 
     folder: Path
-    cluster: str = "{ workers: 2 }"
+    cluster: str
+    """What the project file says of it."""
+    launch: str = "{}"
+    more: str = ""
+    """Further lines of the project file."""
 
     def begin(self, world: World) -> None:
         """A project with the history and the labels."""
@@ -224,7 +229,7 @@ class Landing:
 
     def edit(self, edition: Edition) -> None:
         partial = self.folder / ".geossl.yaml"
-        partial.write_text(edition.text(self.cluster))
+        partial.write_text(edition.text(self.cluster, self.launch, self.more))
         partial.replace(self.folder / "geossl.yaml")
 
     def _deliver(self, scene: Path) -> None:

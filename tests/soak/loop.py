@@ -1,0 +1,79 @@
+"""The loop without any server: in this process, or as a process of its own that may be killed at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geossl.progress import silent
+from geossl.project.project import Project, StageResult
+from geossl.project.stages.run import run_all
+from tests.soak.world import BETTER, Arrival, Landing, World
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+"""One thread everywhere: the sums of a training are then the same sums in every process."""
+
+
+def go_round(folder: Path) -> list[StageResult]:
+    """The loop, once."""
+    return run_all(Project.load(folder), silent)
+
+
+def reference(world: World, folder: Path, cluster: str) -> Project:
+    """Where the loop comes to rest when nothing ever goes wrong: the history, then the whole year at once."""
+    landing = Landing(folder, cluster)
+    landing.begin(world)
+    go_round(folder)
+    for arrival in world.year():
+        if arrival.scene is not None:
+            landing.happen(arrival)
+    landing.edit(BETTER)
+    go_round(folder)
+    return Project.load(folder)
+
+
+def arrive_one_by_one(world: World, landing: Landing) -> Iterator[Arrival]:
+    """Whatever happens in the year, and what happened already where this was cut off."""
+    note = landing.folder / "happened.json"
+    if not note.exists():
+        landing.begin(world)
+        note.write_text("0")
+    go_round(landing.folder)
+    happened = json.loads(note.read_text())
+    for number, arrival in enumerate(world.year()):
+        if number >= happened:
+            landing.happen(arrival)
+            note.write_text(str(number + 1))
+            yield arrival
+
+
+@contextmanager
+def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The loop once, as a process that leads a group of its own; what it prints goes to ``loop.log``."""
+    with (folder / "loop.log").open("ab") as log:
+        command = [sys.executable, "-m", "tests.soak.loop", str(folder)]
+        started = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, cwd=ROOT, start_new_session=True)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def main() -> None:
+    """``python -m tests.soak.loop FOLDER``: the loop, once, with times."""
+    begun = time.monotonic()
+    for result in go_round(Path(sys.argv[1])):
+        if not result.skipped:
+            print(f"{time.monotonic() - begun:.1f} s {result.stage}:", *result.lines, sep="\n    ", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The full local stack, and what kills its parts."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.soak.loop import ENVIRONMENT, ROOT
+
+LOCAL = ROOT / "infra" / "local"
+MARK = "GEOSSL_STACK"
+"""Environment variable of every process that the stack has started, or that these have."""
+KINDS = ("postgres", "dask-scheduler", "dask-worker", "prefect-server", "mlflow-server", "worker")
+
+
+class Stack:
+    """PostgreSQL, Prefect server and worker, Dask, MLflow: processes of this machine, kept in one folder."""
+
+    def __init__(self, folder: Path, say: Callable[..., None]) -> None:
+        self.folder = folder
+        self.say = say
+        self._changing = threading.Lock()
+
+    def up(self) -> None:
+        """Start what does not run, and wait until all is well."""
+        only = [word for kind in KINDS for word in ("--only", kind)]
+        self._local("up", "--pool", "soak", "--dask-workers", "1", *only)
+
+    def down(self) -> None:
+        self._local("down")
+
+    def kill(self, name: str) -> None:
+        self._local("kill", name)
+
+    def lose_databases(self) -> None:
+        """Everything that Prefect and MLflow know is gone; the project's store is not."""
+        self.down()
+        for name in ("postgres", "prefect", "mlflow"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.up()
+
+    def _local(self, verb: str, *words: str) -> None:
+        command = [str(LOCAL), verb, "--folder", str(self.folder), *words]
+        with self._changing:
+            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What whoever uses the services has to know."""
+        lines = (self.folder / "environment").read_text().splitlines()
+        said = dict(line.removeprefix("export ").partition("=")[::2] for line in lines)
+        return ENVIRONMENT | {name: value.strip("'") for name, value in said.items()}
+
+    def geossl(self, *words: str) -> str:
+        """A command of geossl, as an operator gives it."""
+        command = [sys.executable, "-c", "from geossl.cli.app import main; main()", *words]
+        done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"geossl {' '.join(words)}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done.stdout
+
+    def processes(self, *words: str) -> list[int]:
+        """Processes of the stack, and of what it has started, whose command has one of the words; all without any."""
+        wanted, found = f"{MARK}={self.folder.resolve()}".encode(), []
+        for path in Path("/proc").iterdir():
+            if not path.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if wanted in (path / "environ").read_bytes().split(b"\0"):
+                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    if not words or any(word in command for word in words):
+                        found.append(int(path.name))
+        return found
+
+    def first_run(self, flow: str, after: dt.datetime) -> dt.datetime | None:
+        """When the first run of a flow that began after a moment was completed; None: there is none yet."""
+        asked = {
+            "flows": {"name": {"any_": [f"geossl-{flow}"]}},
+            "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "start_time": {"after_": after.isoformat()}},
+            "sort": "START_TIME_ASC",
+            "limit": 1,
+        }
+        found = self._ask("flow_runs/filter", asked)
+        return dt.datetime.fromisoformat(found[0]["end_time"]) if found else None
+
+    def await_rest(self, since: dt.datetime, seconds: float) -> None:
+        """Until, after a moment, all flows have had their turn one after the other: then there is nothing left to do."""
+        deadline = time.monotonic() + seconds
+        for flow in ("watch", "retrain", "publish"):
+            while True:
+                with contextlib.suppress(OSError, urllib.error.URLError):  # the server is being killed
+                    if (ended := self.first_run(flow, since)) is not None:
+                        break
+                assert time.monotonic() < deadline, f"no {flow} came to its end within {seconds:.0f} s"
+                time.sleep(2)
+            since = ended
+            self.say(f"    {flow} has had its turn")
+
+    def _ask(self, path: str, content: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            f"{self.environment['PREFECT_API_URL']}/{path}",
+            data=json.dumps(content).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+            return json.load(answer)
+
+
+SERVICES = ("prefect-server", "worker-1", "postgres", "dask-worker-1", "dask-scheduler", "mlflow-server")
+FLOW = ("flow-run execute", "prefect.engine", "prefect.flow_engine")
+TRAINER = ("geossl.project.rank", "torchrun")
+
+
+class Chaos(threading.Thread):
+    """Kills services, flows and trainers at random by SIGKILL; services are started again a moment later."""
+
+    def __init__(self, stack: Stack, seed: int, pause: tuple[float, float]) -> None:
+        super().__init__(daemon=True)
+        self.stack = stack
+        self.pause = pause
+        self.killed: Counter[str] = Counter()
+        self.error: BaseException | None = None
+        self._rng = random.Random(seed)
+        self._calm = threading.RLock()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        try:
+            while not self._over.wait(self._rng.uniform(*self.pause)):
+                with self._calm:
+                    self._strike()
+        except BaseException as error:
+            self.error = error
+
+    def _strike(self) -> None:
+        victim = self._rng.choice((*SERVICES, *["flow", "trainer"] * 3))
+        if victim in SERVICES:
+            self.stack.kill(victim)
+            self.stack.say(f"    chaos: {victim}")
+            time.sleep(self._rng.uniform(0, 8))
+            self.stack.up()
+        else:
+            running = self.stack.processes(*(FLOW if victim == "flow" else TRAINER))
+            if not running:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._rng.choice(running), signal.SIGKILL)
+            self.stack.say(f"    chaos: {victim}")
+        self.killed[victim] += 1
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Nothing is killed within the block."""
+        with self._calm:
+            yield
+
+    def end(self) -> None:
+        self._over.set()
+        if self.is_alive():
+            self.join()
+        if self.error is not None:
+            raise self.error

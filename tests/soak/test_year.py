@@ -1,0 +1,172 @@
+"""A year of the loop. `make test-soak` prints what happens as it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from geossl.cluster import ClusterSettings, dask_client
+from geossl.project.project import Project
+from tests.soak import checks, loop
+from tests.soak.stack import Chaos, Stack
+from tests.soak.world import BETTER, WORSE, Landing, World
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(2400)]
+
+SEED = 6
+ONE_WORKER = "{ workers: 1 }"
+
+
+def say(*what: object) -> None:
+    """To whoever watches."""
+    print(time.strftime("%H:%M:%S"), *what, flush=True)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.write(tmp_path_factory.getbasetemp() / "depot")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The setting that names a cluster which is there, so that no stage has to start one."""
+    with dask_client(ClusterSettings(workers=2)) as client:
+        yield f"{{ scheduler: '{client.scheduler.address}' }}"
+
+
+@pytest.fixture(scope="session")
+def reference(world: World, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Where the loop comes to rest when nothing ever goes wrong."""
+    return loop.reference(world, tmp_path_factory.mktemp("reference") / "project", cluster)
+
+
+def test_a_year_that_comes_all_at_once(reference: Project) -> None:
+    for check in (checks.scenes, checks.set_aside, checks.held, checks.lineage, checks.alerts, checks.no_litter):
+        check(reference)
+    checks.nothing_left_to_do(reference)
+
+
+def test_a_year_scene_by_scene(world: World, reference: Project, cluster: str, tmp_path: Path) -> None:
+    landing = Landing(tmp_path / "project", cluster)
+    for arrival in loop.arrive_one_by_one(world, landing):
+        say(arrival)
+        for result in loop.go_round(landing.folder):
+            if not result.skipped:
+                say(f"    {result.stage}:", *result.lines[:3])
+    project = Project.load(landing.folder)
+    for check in (*checks.EVERYTHING, checks.no_litter):
+        check(project)
+    checks.nothing_left_to_do(project)
+    checks.same_maps(project, reference)
+
+
+def test_a_year_in_which_the_loop_is_killed_at_random(world: World, reference: Project, tmp_path: Path) -> None:
+    """The loop is a process; it is killed on its way, again and again, and started anew."""
+    landing, rng = Landing(tmp_path / "project", ONE_WORKER), random.Random(SEED)
+    landing.begin(world)
+    kills = 0
+    for number, arrival in enumerate(world.year()):
+        landing.happen(arrival)
+        say(arrival)
+        if number % 3 and arrival.edition is None:
+            continue  # some come together
+        if not kills or rng.random() < 0.8:
+            with loop.process(landing.folder) as running, contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(rng.uniform(4, 40))
+            kills += running.returncode == -9
+            say("    killed" if running.returncode == -9 else "    ended by itself")
+        if arrival.edition is not None:  # somebody waits for what comes of it
+            with loop.process(landing.folder) as running:
+                assert running.wait(600) == 0, (landing.folder / "loop.log").read_text()[-3000:]
+    project = Project.load(landing.folder)
+    checks.nothing_left_to_do(project)
+    for check in checks.EVERYTHING:
+        check(project)
+    assert kills >= 5, kills
+    checks.same_maps(project, reference)
+
+
+def decided_on_worse(project: Project) -> bool:
+    """Whether the gate has seen the challenger that is worse on purpose."""
+    registry = project.registry
+    decided = {entry["challenger"] for entry in registry.decisions("landcover")}
+    return any(
+        checks.labels_of(project, version) == WORSE.labels and version.number in decided
+        for version in registry.versions("landcover")
+    )
+
+
+DEPLOY = """\
+deploy: { pool: soak, attempts: 10, schedules: { watch: 1m, retrain: 2m, publish: 2m } }
+"""
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """The local stack, of which nothing may be left."""
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        Path(folder).chmod(0o711)  # PostgreSQL is another user
+        stack = Stack(Path(folder) / "stack", say)
+        stack.up()
+        try:
+            yield stack
+        finally:
+            stack.down()
+
+
+def test_a_year_of_chaos_on_the_full_stack(world: World, reference: Project, stack: Stack, tmp_path: Path) -> None:
+    """Flows of a Prefect server do the work; server, worker, flows, trainers and databases are killed at random."""
+    chaos = Chaos(stack, SEED, (15, 45))
+    try:
+        scheduler = stack.environment["DASK_SCHEDULER_ADDRESS"]
+        landing = Landing(
+            tmp_path / "project", f"{{ scheduler: '{scheduler}' }}", launch="{ torchrun: { nproc: 1 } }", more=DEPLOY
+        )
+        landing.begin(world)
+        stack.geossl("deploy", "--project", str(landing.folder))
+        chaos.start()
+        arrivals = list(world.year())
+        for number, arrival in enumerate(arrivals):
+            if number == len(arrivals) // 2:
+                with chaos.calm():
+                    say("the databases are lost")
+                    stack.lose_databases()
+                    stack.geossl("deploy", "--project", str(landing.folder))
+                    stack.geossl("registry", "rebuild", "--project", str(landing.folder))
+            if arrival.edition == BETTER:
+                with chaos.calm():
+                    stack.await_rest(dt.datetime.now(dt.UTC), 600)
+            say(arrival)
+            landing.happen(arrival)
+            if arrival.edition == WORSE:
+                _wait(lambda: decided_on_worse(Project.load(landing.folder)), 600)
+            time.sleep(15)
+        chaos.end()
+        say(f"killed: {dict(chaos.killed)}")
+        stack.await_rest(dt.datetime.now(dt.UTC), 600)
+    finally:
+        chaos.end()
+        stack.down()
+    assert not stack.processes(), "an orphan process"
+    landing = Landing(landing.folder, ONE_WORKER)  # its scheduler is gone
+    landing.edit(BETTER)
+    project = Project.load(landing.folder)
+    checks.nothing_left_to_do(project)
+    for check in checks.EVERYTHING:
+        check(project)
+    checks.same_maps(project, reference)
+
+
+def _wait(done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        time.sleep(3)
