@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from geossl.cli.options import HERE, Overrides, ProjectFile
-from geossl.cli.say import console, open_project, print_json, run_stage
+from geossl.cli.say import SET_ASIDE, console, open_project, print_json, run_stage
 
 
 def embed(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
@@ -33,7 +33,7 @@ def drift(
     release
         Let held scenes (ids) be seen again; they are not held a second time.
     json
-        Print the figures for machines.
+        Print the figures for machines; null where there is nothing to compare with yet.
     """
     from geossl.project.stages import drift as stage
 
@@ -42,13 +42,14 @@ def drift(
         done = stage.let_go(opened, release)
         print(f"released {', '.join(done) or 'none: they were not held'}")
         return 0
-    code = run_stage("drift", project, overrides) if not json else 0
-    from geossl.progress import silent
-
-    found = stage.measure(opened, silent)
     if json:
-        print_json(found.to_dict())
-    else:
+        from geossl.progress import silent
+
+        code = SET_ASIDE if stage.run(opened, silent).set_aside else 0
+        print_json(stage.figures(opened))
+        return code
+    code = run_stage("drift", project, overrides)
+    if (found := stage.figures(opened)) is not None:
         console().print(stage.table(found))
     return code
 

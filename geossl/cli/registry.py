@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter
 
 from geossl.cli.options import HERE, ProjectFile
+from geossl.cli.say import console, open_project, print_json
 
 _group = Group("Which model makes the maps", sort_key=5)
 
@@ -29,10 +30,7 @@ def promote(task: str, version: int, *, why: Why, project: ProjectFile = HERE) -
     version
         Its number in `geossl history`.
     """
-    from geossl.project.project import Project
-
-    opened = Project.load(project)
-    opened.registry.promote(task, version, why=why)
+    open_project(project).registry.promote(task, version, why=why)
     print(f"{task}: version {version} is the champion. `geossl map` maps with it.")
     return 0
 
@@ -45,9 +43,7 @@ def rollback(task: str, *, why: Why, project: ProjectFile = HERE) -> int:
     task
         Name of the task in the project file.
     """
-    from geossl.project.project import Project
-
-    version = Project.load(project).registry.rollback(task, why=why)
+    version = open_project(project).registry.rollback(task, why=why)
     print(f"{task}: version {version.number} is the champion again. `geossl map` maps with it.")
     return 0
 
@@ -64,9 +60,7 @@ def anchor(task: str, version: int, *, why: Why, project: ProjectFile = HERE) ->
     version
         Its number in `geossl history`.
     """
-    from geossl.project.project import Project
-
-    Project.load(project).registry.pin_anchor(task, version, why=why)
+    open_project(project).registry.pin_anchor(task, version, why=why)
     print(f"{task}: version {version} is the anchor.")
     return 0
 
@@ -84,17 +78,12 @@ def history(
     task
         Only this one.
     """
-    from geossl.project.project import Project
     from geossl.project.stages.history import history_dict, history_tables
 
-    opened = Project.load(project)
+    opened = open_project(project)
     if json:
-        import json as encoder
-
-        print(encoder.dumps(history_dict(opened, task), indent=1))
+        print_json(history_dict(opened, task))
         return 0
-    from rich.console import Console
-
     for table in history_tables(opened, task):
-        Console().print(table)
+        console().print(table)
     return 0

@@ -33,7 +33,7 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=1))
 
 
-def open_project(project: Path, overrides: list[str] | None) -> Project:
+def open_project(project: Path, overrides: list[str] | None = None) -> Project:
     """The project of a file or folder."""
     from geossl.project.project import Project
 

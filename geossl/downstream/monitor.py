@@ -214,7 +214,9 @@ def evergreen(collection: Collection, steps: Mapping[str, Sequence[int]]) -> Ite
     LabelError
         The sensor has no near and no short-wave infrared, or nothing was seen.
     """
-    pair = vegetation_bands(collection.sensor)
+    pair = vegetation_bands(
+        collection.sensor, instead="name a land-cover task that maps forest: `forest: {task: …, classes: […]}`"
+    )
     some = np.random.default_rng(0).permutation(list(steps))[:TILES]
     values = [_least_green(collection, str(tile_id), steps[tile_id], pair) for tile_id in some]
     seen = [green[np.isfinite(green)][:: max(1, green.size // 100_000)] for green in values]

@@ -37,7 +37,11 @@ class UnlabelledNetwork(nn.Module):
         bands = len(sensor.bands)
         self.method, self.of = method, of
         self.encoder = encoder if method == "embedding" else None
-        self.vegetation = vegetation_bands(sensor, or_red=True) if of == "clearing" else None
+        self.vegetation = (
+            vegetation_bands(sensor, or_red=True, instead="set `of: any`, or label some clearings")
+            if of == "clearing"
+            else None
+        )
         features = sum(self.encoder.dims) if self.encoder is not None else bands
         self.shift: Tensor
         self.spread: Tensor
@@ -109,11 +113,13 @@ def sees_vegetation(sensor: Sensor) -> bool:
     return None not in _vegetation(sensor, ("swir16", "swir22", "red"))
 
 
-def vegetation_bands(sensor: Sensor, *, or_red: bool = False) -> tuple[int, int]:
+def vegetation_bands(sensor: Sensor, *, instead: str, or_red: bool = False) -> tuple[int, int]:
     """Positions of near infrared and of short-wave infrared.
 
     Parameters
     ----------
+    instead:
+        What to do where they are missing, for people.
     or_red:
         Take red where there is no short-wave infrared.
 
@@ -126,9 +132,9 @@ def vegetation_bands(sensor: Sensor, *, or_red: bool = False) -> tuple[int, int]
     if infrared is None or other is None:
         names = ", ".join(band.common_name or "?" for band in sensor.bands)
         raise LabelError(
-            f"without labels, clearing is told by near infrared beside short-wave infrared{' or red' if or_red else ''}"
+            f"without labels, forest is told by near infrared beside short-wave infrared{' or red' if or_red else ''}"
             f", and {sensor.name} has {names}",
-            "give the bands their common names (nir, swir16, red), set `of: any`, or label some clearings",
+            f"give the bands their common names (nir, swir16, red), or {instead}",
         )
     return infrared, other
 

@@ -13,7 +13,7 @@ from geossl.cube.settings import Value
 from geossl.downstream import forest
 from geossl.downstream.images import DatedImages, Forest
 from geossl.downstream.settings import ForestSettings, IndexForest, LandcoverForest, RasterForest
-from geossl.downstream.task import load_task
+from geossl.downstream.task import TrainedTask, load_task
 from geossl.errors import LabelError, SettingsError, StoreError
 from geossl.legend import NO_LABEL
 from geossl.maps.predict import predict_map
@@ -63,15 +63,20 @@ def _by_model(project: Project, settings: LandcoverForest, earlier: DatedImages)
     """Predicted tile by tile when first asked for, and kept on disk."""
     folder = TileFolder(project.maps / settings.task / "forest")
 
-    @functools.lru_cache(maxsize=forest.TILES)
-    def found(tile_id: str) -> NDArray[np.bool_]:
+    @functools.cache
+    def model() -> tuple[TrainedTask, list[int]]:
+        """With the codes of its forest."""
         task = load_task(project.store / _model(project, settings).folder)
         if missing := [name for name in settings.classes if name not in task.legend.names]:
             raise SettingsError(
                 f"forest: task {settings.task!r} has no class {missing[0]!r}",
                 f"its classes are {', '.join(task.legend.names)}",
             )
-        codes = [land.code for land in task.legend if land.name in settings.classes]
+        return task, [land.code for land in task.legend if land.name in settings.classes]
+
+    @functools.lru_cache(maxsize=forest.TILES)
+    def found(tile_id: str) -> NDArray[np.bool_]:
+        task, codes = model()
         # all steps, so that windows reach into neighbours as they do on the task's own map
         steps = {each: s for each in earlier.tile_ids if (s := earlier.steps(each)) is not None}
         if tile_id not in steps:

@@ -126,5 +126,6 @@ def test_without_short_wave_infrared_forest_needs_labels(tmp_path: Path) -> None
 
     cube = Cube.create(str(tmp_path / "cube"))
     cube.transact(fill)
-    with pytest.raises(LabelError, match="short-wave infrared"):
+    with pytest.raises(LabelError, match="short-wave infrared") as refused:
         next(evergreen(cube.view().collection("two"), {}))
+    assert "`forest: {task: …" in refused.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from geossl.drift.faults import Finding, Watch
 from geossl.drift.places import descriptions
 from geossl.drift.table import Descriptions
 from geossl.errors import StoreError
-from geossl.files import write_bytes, write_json
+from geossl.files import read_json, write_bytes, write_json
 from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
@@ -166,13 +167,21 @@ def let_go(project: Project, scenes: list[str]) -> list[str]:
     return done
 
 
-def table(found: Drift) -> Table:
-    """The scenes since the training, for people."""
-    out = Table("scene", "day", "distance", "", title=f"beside what {found.encoder} was trained on")
-    for f in found.findings:
-        mark = "[red]held[/red]: " if f.scene in found.held else ""
-        out.add_row(f.scene, str(f.time)[:10], f"{f.distance:.1f} of {f.threshold:.1f}", f"{mark}{f.why or 'usual'}")
-    for scene in found.too_cloudy:
+def figures(project: Project) -> dict[str, Any] | None:
+    """What was written of the drift away from the newest encoder (:meth:`Drift.to_dict`); None where nothing was."""
+    found = read_json(project.store / "drift" / FIGURES)
+    record = project.state.get("pretrain")
+    return None if found is None or record is None or found["encoder"] != record.result["encoder"] else found
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """The scenes since the training, for people, by the figures that were written."""
+    out = Table("scene", "day", "distance", "", title=f"beside what {found['encoder']} was trained on")
+    for f in found["scenes"]:
+        mark = "[red]held[/red]: " if f["scene"] in found["held"] else ""
+        distance = f"{f['distance']:.1f} of {f['threshold']:.1f}"
+        out.add_row(f["scene"], f["time"][:10], distance, f"{mark}{f['why'] or 'usual'}")
+    for scene in found["too_cloudy"]:
         out.add_row(scene, "", "–", "too little clear ground to judge")
     return out
 

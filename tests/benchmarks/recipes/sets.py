@@ -104,7 +104,7 @@ UNLABELLED = ("brasilia", "milano", "montpellier", "norcia", "rio", "valencia")
 def landcover(name: str) -> Path:
     """Folder of the project of a land-cover set, with its imagery and labels in the cube."""
     text, folder = LANDCOVER[name]
-    return _made(OUT / name / "project", text.format(source=DATA / folder))
+    return made(OUT / name / "project", text.format(source=DATA / folder)).root
 
 
 def city(name: str) -> Path:
@@ -117,16 +117,17 @@ def city(name: str) -> Path:
     if name in LABELLED:
         text += CHANGE.format(before=before, after=after)
         _georeference(source / "train_labels" / name / "cm" / f"{name}-cm.tif", source / "images" / name, folder)
-    return _made(folder, text)
+    return made(folder, text).root
 
 
-def _made(folder: Path, text: str) -> Path:
+def made(folder: Path, text: str) -> Project:
+    """The project of that file, with its imagery and labels in the cube."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "geossl.yaml").write_text(text)
     project = Project.load(folder)
     for verb in ("ingest", "stats"):
         stage(verb)(project, silent)
-    return folder
+    return project
 
 
 def _georeference(labels: Path, images: Path, folder: Path) -> None:

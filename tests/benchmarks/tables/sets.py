@@ -15,10 +15,8 @@ from rasterio.transform import from_origin
 
 from geossl.chips.split import TEST, TRAIN, VAL
 from geossl.downstream.data import TaskData
-from geossl.progress import silent
 from geossl.project.project import Project
-from geossl.project.stages.run import stage
-from tests.benchmarks.recipes.sets import DATA, ZION
+from tests.benchmarks.recipes.sets import DATA, ZION, made
 
 OUT = Path("out/tables")
 
@@ -95,7 +93,7 @@ tasks:
     kind: landcover
     date: 1999-11-18
     labels:
-      path: "{source}/training_data.tif"
+      path: "{source}/training_data.gtif"
       classes:
         - {{ name: forest, code: 1, color: "#68aa63" }}
         - {{ name: water, code: 2, color: "#476ba0" }}
@@ -144,16 +142,6 @@ class Set:
     """Share of a chunk of 256 pixels, and of a chip, that must be clear: small scenes fill no chunk."""
     make: Callable[[Path, Path], Path] | None = None
     """What has to be made of the source first: (source, folder) → the new source."""
-
-
-def link(source: Path, folder: Path) -> Path:
-    """The files of Chiapas under a name by which labels are known as a raster."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in source.glob("*.gtif"):
-        name = folder / (path.stem + (".tif" if path.stem == "training_data" else path.suffix))
-        name.unlink(missing_ok=True)
-        name.symlink_to(path.resolve())
-    return folder.resolve()
 
 
 def lay_out(source: Path, folder: Path) -> Path:
@@ -205,7 +193,7 @@ SETS = {
     "zion": Set(ZION, "zion-landsat8-nlcd", 4, 64),
     "amazon-s2": Set(AMAZON_S2, "rstoolbox-amazon", 1, 32, 0.1),
     "amazon-l5": Set(AMAZON_L5, "rstoolbox-amazon", 1, 32, 0.1),
-    "chiapas": Set(CHIAPAS, "chiapas-landsat7-pair", 1, 32, make=link),
+    "chiapas": Set(CHIAPAS, "chiapas-landsat7-pair", 1, 32),
     "bigearthnet": Set(BIGEARTHNET, "bigearthnet-v2-patches", 4, 64, make=lay_out),
 }
 
@@ -218,14 +206,10 @@ def project(name: str) -> Project:
     """
     chosen = SETS[name]
     folder = OUT / name / "project"
-    folder.mkdir(parents=True, exist_ok=True)
     source = DATA / chosen.source
     if chosen.make:
         source = chosen.make(source, OUT / name / "source")
-    (folder / "geossl.yaml").write_text(chosen.text.format(source=source))
-    plain = Project.load(folder)
-    for verb in ("ingest", "stats"):
-        stage(verb)(plain, silent)
+    plain = made(folder, chosen.text.format(source=source))
     for seed in range(100):
         found = Project.load(folder, [f"split.seed={seed}"])
         data = found.task_data("landcover")
