@@ -51,11 +51,7 @@ class KeptMaps:
         A network is applied with north up; so the encoder sees the ground here, and what the head sees is turned.
         """
         self._compute(np.unique(rows[~self._known[rows]]))
-        out = []
-        for level in self._levels:
-            picked = [torch.rot90(level[r], int(k), (1, 2)) for r, k in zip(rows, turns, strict=True)]
-            out.append(torch.stack([m.flip(2) if f else m for m, f in zip(picked, mirrored, strict=True)]))
-        return tuple(_channels_first(each) for each in out)
+        return tuple(_channels_first(_turned(level, rows, turns, mirrored)) for level in self._levels)
 
     def _compute(self, rows: NDArray[np.int64]) -> None:
         if not rows.size:
@@ -70,6 +66,18 @@ class KeptMaps:
         for level, each in zip(self._levels, maps, strict=True):
             level[torch.from_numpy(rows)] = each
         self._known[rows] = True
+
+
+def _turned(level: Tensor, rows: NDArray[np.int64], turns: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor:
+    """Some windows of (N, D, h, w, C), turned; every number is copied once, since that is what it costs."""
+    _, dates, height, width, channels = level.shape
+    upright = torch.arange(height * width).view(height, width)
+    sides = [torch.rot90(upright, k).flip(dims) for dims in ((), (1,)) for k in range(4)]
+    place = torch.stack(sides).flatten(1)[torch.from_numpy(turns % 4 + 4 * mirrored)]  # (B, h w)
+    image = torch.from_numpy(rows)[:, None] * dates + torch.arange(dates)  # (B, D)
+    at = image[:, :, None] * (height * width) + place[:, None]
+    found = level.view(-1, channels).index_select(0, at.flatten().to(level.device))
+    return found.view(len(rows), dates, *sides[0].shape, channels)
 
 
 def _channels_first(maps: Tensor) -> Tensor:
