@@ -130,9 +130,9 @@ def _profile(scene: Path) -> dict[str, Any]:
 
 
 def _write(out: Any, bands: Any, top: int, left: int, border: int) -> None:
-    """Write what lies inside, without the border but where the scene ends."""
+    """Write what lies inside, without the border but where the scene ends; the grid's outer chips reach beyond it."""
     rows, cols = (
-        range(at + (border if at else 0), min(at + WINDOW - border, length) if at + WINDOW < length else length)
+        range(at + border if at > 0 else 0, at + WINDOW - border if at + WINDOW < length else length)
         for at, length in ((top, out.height), (left, out.width))
     )
     inside = bands[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
