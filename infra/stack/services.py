@@ -228,7 +228,7 @@ class Stack:
             time.sleep(0.2)
 
     def healthy(self, service: Service) -> bool:
-        command = [INFRA / "bin/healthy", service.script]
+        command = [str(INFRA / "bin/healthy"), service.script]
         environment = self._environment_of(service)
         answers = subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
         # a worker answers a moment before its pool is there
