@@ -6,9 +6,10 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows import artifacts
 from flows.retrain import announce_promoted
 from flows.stage import flow_run_name, run_stage
-from geossl.project.project import StageResult
+from geossl.project.project import Project, StageResult
 
 
 @flow(name="geossl-finetune", flow_run_name=flow_run_name, persist_result=False)
@@ -26,4 +27,6 @@ def finetune(project_file: Path, overrides: list[str] | None = None) -> StageRes
     """
     result = run_stage("finetune", project_file, overrides)
     announce_promoted(project_file, overrides)
+    if not result.skipped:
+        artifacts.scores(Project.load(project_file, overrides or []))
     return result

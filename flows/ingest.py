@@ -1,4 +1,4 @@
-"""New scenes into the cube."""
+"""New scenes into the cube, made ready to be mapped and learnt from."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.events import INGESTED, announce
+from flows import artifacts
+from flows.events import ACCEPTED, INGESTED, announce
 from flows.stage import flow_run_name, run_stage
 from geossl.project.project import Project
-from geossl.project.stages import stats
+from geossl.project.stages import run as stages
 
 
 @flow(name="geossl-ingest", flow_run_name=flow_run_name, persist_result=False)
 def ingest(project_file: Path, overrides: list[str] | None = None) -> bool:
-    """Tile new scenes into the cube, and wake the loop where there are scenes that it has not seen.
+    """Tile new scenes into the cube, hold back what looks like a fault, and wake maps and loop.
+
+    Scenes are judged here and not in the loop, so that maps never wait for a training.
 
     Parameters
     ----------
@@ -27,15 +30,19 @@ def ingest(project_file: Path, overrides: list[str] | None = None) -> bool:
     -------
     Whether there was anything new.
     """
-    result = run_stage("ingest", project_file, overrides)
     project = Project.load(project_file, overrides or [])
-    # not only after an ingest: an earlier event may have been lost
-    if not result.skipped or not stats.fresh(project):
+    ingested, *judged = (
+        run_stage(verb, project_file, overrides) for verb in ("ingest", *stages.part(project, "accept"))
+    )
+    # not only after an ingest: an earlier run may have ended in between
+    if not all(result.skipped for result in (ingested, *judged)):
         record = project.state.get("ingest")
-        announce(
-            INGESTED,
-            project,
-            scenes=len(record.result["ingested"]) if record is not None and not result.skipped else 0,
-            set_aside=result.set_aside,
-        )
-    return not result.skipped
+        counts = {
+            "scenes": len(record.result["ingested"]) if record is not None and not ingested.skipped else 0,
+            "set_aside": ingested.set_aside,
+            "held": sum(result.set_aside for result in judged),
+        }
+        announce(ACCEPTED, project, **counts)
+        announce(INGESTED, project, **counts)
+        artifacts.scenes(project)
+    return not ingested.skipped

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows import artifacts
 from flows.events import TRAINED, announce
 from flows.stage import flow_run_name, run_stage
 from geossl.project.project import Project, StageResult
@@ -28,4 +29,5 @@ def pretrain(project_file: Path, overrides: list[str] | None = None) -> list[Sta
     if not results[1].skipped:
         project = Project.load(project_file, overrides or [])
         announce(TRAINED, project, encoder=project.encoder_folder().name)
+        artifacts.encoder(project)
     return results

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
+from flows import artifacts
 from flows.events import PUBLISHED, announce
 from flows.stage import flow_run_name, run_stage
 from geossl.project.project import Project, StageResult
@@ -32,4 +33,5 @@ def publish(project_file: Path, overrides: list[str] | None = None) -> list[Stag
     results = [run_stage(verb, project_file, overrides) for verb in stages.part(project, "publish")]
     if not results[0].skipped or not results[1].skipped:
         announce(PUBLISHED, project, tasks=list(project.champions()))
+        artifacts.maps(project)
     return results

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
+from flows import artifacts
 from flows.events import ACCEPTED, PROMOTED, TRAINED, announce
 from flows.stage import flow_run_name, run_stage
 from geossl.project.project import Project, StageResult
@@ -30,20 +30,18 @@ def retrain(project_file: Path, overrides: list[str] | None = None) -> list[Stag
     """
     project = Project.load(project_file, overrides or [])
     results = [run_stage(verb, project_file, overrides) for verb in stages.part(project, "accept")]
-    # each time: if there is nothing to map, whoever is woken finds that out; an earlier event may have been lost
-    announce(ACCEPTED, project, held=sum(result.set_aside for result in results))
+    if not all(result.skipped for result in results):  # the ingest that should have done it was cut off
+        announce(ACCEPTED, project, held=sum(result.set_aside for result in results))
     encoder = project.state.get("pretrain")
-    results += [run_stage(verb, project_file, overrides) for verb in stages.part(project, "learn")]
+    learnt = [run_stage(verb, project_file, overrides) for verb in stages.part(project, "learn")]
     trained = project.state.get("pretrain")
     if trained is not None and (encoder is None or encoder.finished != trained.finished):
         announce(TRAINED, project, encoder=trained.result["encoder"])
+        artifacts.encoder(project)
     announce_promoted(project_file, overrides)
-    create_table_artifact(
-        key=f"{project.settings.name}-scores",
-        table=project.scores(),
-        description="Scores on held-out blocks, beside the floors",
-    )
-    return results
+    if not all(result.skipped for result in learnt):
+        artifacts.scores(project)
+    return [*results, *learnt]
 
 
 def announce_promoted(project_file: Path, overrides: list[str] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from prefect import get_run_logger, runtime, task
 from prefect.tasks import exponential_backoff
 
+from flows.artifacts import followed
 from geossl.errors import LabelError, RadiometryError, SettingsError, TrainingError
 from geossl.project.project import Project, StageResult
 from geossl.project.stages import run as stages
+from geossl.train.remote.rank import die_with_parent
 
 FINAL = (SettingsError, LabelError, RadiometryError, TrainingError)
 """What trying again does not mend."""
@@ -27,6 +30,9 @@ HOURS = {
 }
 """Longest time of a stage; whatever hangs longer is ended, and tried again where that may help."""
 USUAL_HOURS = 48.0
+
+TRAINS = ("pretrain", "retrain")
+"""Stages that train an encoder."""
 
 
 def project_name(project_file: Path) -> str:
@@ -44,15 +50,24 @@ def flow_run_name() -> str:
 
 
 def run_stage(verb: str, project_file: Path, overrides: list[str] | None = None) -> StageResult:
-    """Run one stage of a project as a task of the flow that calls it; what is done is skipped."""
-    project = Project.load(project_file, overrides or [])
+    """Run one stage of a project as a task of the flow that calls it; what is done is skipped.
+
+    A flow run ends with the worker that started it: what cannot be cancelled any more must not go on by itself. Its
+    training is a process of its own, which ends after a checkpoint; its memory is free again when the stage is done.
+    """
+    if runtime.deployment.id is not None:
+        die_with_parent()
+    overrides = list(overrides or [])
+    project = Project.load(project_file, overrides)
+    if verb in TRAINS and project.settings.pretrain.launch.here:
+        overrides.append("pretrain.launch.torchrun.nproc=1")
     named = stage.with_options(
         name=verb,
         task_run_name=f"{verb} {project.settings.name}",
         tags=labels(project),
         timeout_seconds=3600 * HOURS.get(verb, USUAL_HOURS),
     )
-    return named(verb, project_file, overrides or [])
+    return named(verb, project_file, overrides)
 
 
 def labels(project: Project) -> list[str]:
@@ -90,7 +105,8 @@ def stage(verb: str, project_file: Path, overrides: list[str]) -> StageResult:
             logger.info("%s: %s", name, line)
 
     start = dt.datetime.now(dt.UTC)
-    result = stages.stage(verb)(project, progress)
+    with followed(project) if verb in TRAINS else contextlib.nullcontext():
+        result = stages.stage(verb)(project, progress)
     for line in result.lines:
         logger.info("%s: %s", name, line)
     took = (dt.datetime.now(dt.UTC) - start).total_seconds()

@@ -63,19 +63,24 @@ class Trainings:
 
     @contextmanager
     def running(self, why: str, snapshot: str, devices: int, progress: Progress) -> Iterator[Progress]:
-        """Log a training while it runs; yields the progress to give it, by which the log is kept up."""
-        start, noted = time.monotonic(), 0.0
+        """Log a training while it runs; yields the progress to give it, by which the log is kept up.
+
+        Its clock starts when it says how far it is: what waits for a device, or in a cluster's queue, uses none.
+        """
+        start, noted = 0.0, 0.0
         training = Training(dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"), why, snapshot, devices, 0.0)
         path = self.folder / f"{training.started.replace(':', '')}.json"
 
         def note(*, finished: bool = False) -> None:
             nonlocal noted
             noted = time.monotonic()
-            write_json(
-                path, dataclasses.asdict(dataclasses.replace(training, seconds=noted - start, finished=finished))
-            )
+            seconds = noted - start if start else 0.0
+            write_json(path, dataclasses.asdict(dataclasses.replace(training, seconds=seconds, finished=finished)))
 
         def watched(what: str, done: int, total: int | None) -> None:
+            nonlocal start
+            if total is not None and not start:
+                start = time.monotonic()
             if time.monotonic() - noted > EVERY:
                 note()
             progress(what, done, total)

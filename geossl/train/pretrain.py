@@ -35,6 +35,7 @@ from geossl.train.checkpoint import (
     reached,
 )
 from geossl.train.copies import Copies
+from geossl.train.device import alone_on, own
 from geossl.train.health import Health, HealthMonitor
 from geossl.train.history import History, Watch
 from geossl.train.kinds import Kind, Kinds, require_mixable
@@ -124,6 +125,8 @@ def pretrain(
         identity["pool"] = others
     checkpoint = folder / "checkpoints" / "last.ckpt"
     with (
+        # before the ranks meet: they would not wait for each other so long
+        alone_on(own(), f"the training in {folder}", progress),
         gang(),
         alone(checkpoint.parent),
         torch.random.fork_rng(devices=[]),

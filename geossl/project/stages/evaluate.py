@@ -12,6 +12,7 @@ from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 from geossl.project.settings import LandcoverTask
 from geossl.project.state import fingerprint
+from geossl.train.device import alone_on, gpus
 
 
 @dataclass
@@ -36,7 +37,10 @@ def run(project: Project, progress: Progress) -> StageResult:
         return StageResult("evaluate", ["no land-cover task has labels, so there is nothing to score against"])
     encoder, card = load_encoder(folder)
     kept = _Scores([], [], [])
-    with project.state.recording("evaluate", key) as result:
+    with (
+        project.state.recording("evaluate", key) as result,
+        alone_on(gpus(), f"the scores of {project.root}", progress),
+    ):
         for name in tasks:
             data = project.task_data(name)
             assert isinstance(data, TaskData), "land-cover tasks have labels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from geossl.project.settings import ChangeTask, LandcoverTask, TaskSettings
 from geossl.project.stages.evaluate import keep, summary
 from geossl.project.state import fingerprint
 from geossl.registry import Version
+from geossl.train.device import alone_on, gpus
 
 
 def run(project: Project, progress: Progress) -> StageResult:
@@ -36,7 +38,7 @@ def _task(project: Project, name: str, progress: Progress) -> list[str]:
     done = project.state.fresh(f"finetune.{name}", key)
     if done is not None and (project.tasks / name / done.result["model"]).exists():
         return []
-    with project.state.recording(f"finetune.{name}", key) as result:
+    with project.state.recording(f"finetune.{name}", key) as result, _alone(project, name, progress):
         version = _fit(project, name, result, progress)
         project.registry.promote(name, version.number, why="fine-tuned by hand")
     return _lines(name, result)
@@ -53,7 +55,7 @@ def challenge(project: Project, name: str, progress: Progress) -> list[str]:
     done = project.state.fresh(f"challenger.{name}", key)
     if done is not None and (project.tasks / name / done.result["model"]).exists():
         return []
-    with project.state.recording(f"challenger.{name}", key) as result:
+    with project.state.recording(f"challenger.{name}", key) as result, _alone(project, name, progress):
         result["by_hand"] = _key(project, name)
         _fit(project, name, result, progress)
     return _lines(name, result)
@@ -68,6 +70,10 @@ def settle(project: Project, name: str) -> None:
     if noted is None or noted.finished < record.finished:
         with project.state.recording(f"finetune.{name}", record.result["by_hand"]) as result:
             result.update(record.result)
+
+
+def _alone(project: Project, name: str, progress: Progress) -> contextlib.AbstractContextManager[None]:
+    return alone_on(gpus(), f"task {name} of {project.root}", progress)
 
 
 def _key(project: Project, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from geossl.legend import Legend
 from geossl.nets.weights import load_card
 from geossl.progress import Progress
 from geossl.project import pictures
+from geossl.project.curves import read_curves
 from geossl.project.project import Project, StageResult
 from geossl.project.settings import ChangeTask
 from geossl.project.stages import area, labels
@@ -159,27 +159,8 @@ def _region(project: Project) -> str:
 
 
 def _curves(folder: Path) -> TrainingCurves:
-    """The history of a training; an empty cell is not a number."""
-    with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    shown = {
-        "loss": "loss",
-        "std": "feature std",
-        "rank": "effective rank",
-        "uniformity": "uniformity",
-        "alignment": "alignment",
-    }
-    shown |= {
-        name: f"kNN accuracy, {name.removeprefix('knn_')}"
-        for name in (rows[0] if rows else ())
-        if name.startswith("knn_")
-    }
-    series = {
-        title: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name, title in shown.items()
-    }
     card = load_card(folder)
-    known = {title: values for title, values in series.items() if np.isfinite(values).any()}
-    return TrainingCurves(card.id, np.array([int(row["step"]) for row in rows]), known, _verdict(card.health))
+    return read_curves(folder, card.id, _verdict(card.health))
 
 
 def _verdict(health: Any) -> str:

@@ -14,8 +14,12 @@ from geossl.project.state import content, fingerprint
 
 def run(project: Project, progress: Progress) -> StageResult:
     """Bring statistics and composites up to date with the scenes in the cube."""
-    scenes, named = project.scenes(), project.named_periods
-    key = _key(project, scenes)
+    scenes = project.scenes()
+    named = project.named_periods
+    # without named periods it is the key of cubes that knew none
+    key = fingerprint(
+        scenes=content(scenes), composite=project.settings.composite, **({"periods": named} if named else {})
+    )
     if project.state.fresh("stats", key) is not None:
         return StageResult("stats", skipped=True)
     with project.state.recording("stats", key), dask_client(project.settings.cluster) as client:
@@ -27,19 +31,6 @@ def run(project: Project, progress: Progress) -> StageResult:
             rule = project.settings.composite or CompositeSettings()
             composite(cube, scenes.name, rule, client, progress, named=named)
     return StageResult("stats", [*_bands(project.scenes()), *_composites(project)])
-
-
-def fresh(project: Project) -> bool:
-    """Whether there is nothing to do, since no scene has come, changed or gone."""
-    return project.state.fresh("stats", _key(project, project.scenes())) is not None
-
-
-def _key(project: Project, scenes: Collection) -> str:
-    named = project.named_periods
-    # without named periods it is the key of cubes that knew none
-    return fingerprint(
-        scenes=content(scenes), composite=project.settings.composite, **({"periods": named} if named else {})
-    )
 
 
 def _bands(scenes: Collection) -> list[str]:

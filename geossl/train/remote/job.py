@@ -40,9 +40,9 @@ class Job:
     module: str
 
     def begin(self, plan: dict[str, Any]) -> None:
-        """Write down what is to be trained; what an earlier attempt failed of no longer counts."""
+        """Write down what is to be trained; what an earlier attempt said and failed of no longer counts."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in (self.failure, self.crashes):
+        for path in (self.failure, self.crashes, self.progress):
             path.unlink(missing_ok=True)
         write_json(self.plan, plan)
 

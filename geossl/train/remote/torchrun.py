@@ -22,7 +22,7 @@ _GRACE = 40.0
 def train(settings: TorchrunSettings, job: Job, progress: Progress) -> None:
     """Start the ranks and wait for them; after a crash all start again from the checkpoint.
 
-    They end with this process, however it ends. torchrun's own restarts are left alone: they fail as soon as
+    They wait for GPUs that another training has. They end with this process, however it ends. torchrun's own restarts are left alone: they fail as soon as
     one of several agents is lost.
 
     Raises
@@ -30,13 +30,16 @@ def train(settings: TorchrunSettings, job: Job, progress: Progress) -> None:
     TrainingError
         A rank says that it is of no use, or they crashed too often.
     """
-    for attempt in range(settings.restarts + 1):
-        if attempt:
-            time.sleep(min(3 * attempt, 30))  # the others see that one is lost, and let go of the port
-        status = _attempt(settings, job, progress)
-        job.require_sound()
-        if status == 0:
-            return
+    from geossl.train.device import alone_on, gpus  # torch takes its time
+
+    with alone_on(gpus(settings.nproc), f"the training in {job.root}", progress):
+        for attempt in range(settings.restarts + 1):
+            if attempt:
+                time.sleep(min(3 * attempt, 30))  # the others see that one is lost, and let go of the port
+            status = _attempt(settings, job, progress)
+            job.require_sound()
+            if status == 0:
+                return
     raise job.lost(f"torchrun ended {settings.restarts + 1} times without an encoder, at last with status {status}")
 
 
