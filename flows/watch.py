@@ -1,4 +1,4 @@
-"""Whether a source has anything new."""
+"""Whether the sources have anything new."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from prefect import flow
 
 from flows.ingest import ingest
-from flows.stage import flow_run_name
+from flows.stage import flow_run_name, run_stage
 
 
 @flow(name="geossl-watch", flow_run_name=flow_run_name, persist_result=False)
 def watch(project_file: Path, overrides: list[str] | None = None) -> bool:
-    """Ask the sources of a project for new scenes, and ingest them where there are any.
+    """Ask the sources of a project for what is new, without reading a pixel, and ingest it where there is anything.
 
     Parameters
     ----------
@@ -25,4 +25,7 @@ def watch(project_file: Path, overrides: list[str] | None = None) -> bool:
     -------
     Whether there was anything new.
     """
-    return ingest(project_file, overrides)
+    if run_stage("watch", project_file, overrides).skipped:
+        return False
+    ingest(project_file, overrides)
+    return True
