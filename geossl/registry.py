@@ -5,7 +5,7 @@ JSON files below ``<store>/registry`` are the truth, so the store alone suffices
     versions/<task>/<number>.json    one registered model; never changed
     aliases/<task>.json              champion, challenger, previous, anchor, and how they came about
     decisions/<task>-…json           every gate decision with its figures
-    mlflow.db                        a mirror for MLflow's pages; rebuilt from the others at any time
+    mlflow.db                        for MLflow's pages; made from the others at any time (:mod:`geossl.mirror`)
 
 ``champion`` makes the maps, ``previous`` is what a rollback returns to, ``challenger`` waits for a
 decision, and ``anchor`` is pinned by a person, so that many small losses cannot add up.
@@ -18,8 +18,6 @@ import datetime as dt
 import json
 import logging
 import math
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from filelock import FileLock
 
 from geossl.errors import StoreError
 from geossl.files import write_json
+from geossl.mirror import Mirror
 from geossl.scores import METRICS, MINIMUM_BLOCKS, Counts, Interval, average_precision_of, paired_bootstrap
 
 Alias = Literal["champion", "challenger", "previous", "anchor"]
@@ -135,10 +134,13 @@ class Registry:
     ----------
     store:
         Root folder of the store.
+    project:
+        What the models' names begin with on an MLflow server, which others use too.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, project: str = "geossl") -> None:
         self.store = store
+        self.project = project
         self.folder = store / "registry"
 
     def tasks(self) -> list[str]:
@@ -185,13 +187,13 @@ class Registry:
         relative = folder.resolve().relative_to(self.store.resolve()).as_posix()
         with self._changing(task):
             known = self.versions(task)
-            version = next((version for version in known if version.folder == relative), None)
+            version = next((each for each in known if each.folder == relative), None)
             again = " again" if version is not None else ""
             if version is None:
                 version = Version(task, len(known) + 1, relative, _now(), tuple(scores), dict(card or {}))
                 _write(self._version_path(task, version.number), version.to_dict())
             aliases = self.aliases(task)
-            if "champion" not in aliases:  # so too where a crash came between the version and its aliases
+            if "champion" not in aliases:  # one before it may have been killed before it had an alias
                 self._set(task, "first version registered", champion=version.number, anchor=version.number)
             elif version.number not in (aliases["champion"], aliases.get("challenger")):
                 self._set(task, f"version {version.number} registered{again}", challenger=version.number)
@@ -199,38 +201,59 @@ class Registry:
 
     def decide(self, task: str, number: int, decision: Decision) -> Path:
         """Note a gate decision on a version, and promote it where it passed. Returns the decision's file."""
-        time = _now()
-        record = {
-            "task": task,
-            "time": time,
-            "challenger": self.version(task, number).number,
-            "compared_with": {name: self.aliases(task).get(name) for name in ("champion", "anchor")},
-            "decision": decision.to_dict(),
-        }
-        path = self._decision_path(record)
-        _write(path, record)
-        self.abide(task)
+        with self._changing(task):
+            record = {
+                "task": task,
+                "time": _now(),
+                "challenger": self.version(task, number).number,
+                "compared_with": self._compared_with(task),
+                "decision": decision.to_dict(),
+            }
+            path = self._decision_path(record)
+            _write(path, record)
+            if decision.passed:
+                self._promote(task, number, _passed(path.name))
         return path
 
+    def decided(self, task: str, number: int) -> bool:
+        """Whether the gate has compared a version with the champion and the anchor that there are now."""
+        now = self._compared_with(task)
+        return any(e["challenger"] == number and e["compared_with"] == now for e in self.decisions(task))
+
     def abide(self, task: str) -> None:
-        """Promote what the last decision let through, unless that was done: a crash may have come between."""
-        for last in self.decisions(task)[-1:]:
-            why = f"gate passed: {self._decision_path(last).name}"
-            if last["decision"]["passed"] and why not in (change["why"] for change in self.history(task)):
-                self.promote(task, last["challenger"], why=why)
+        """Promote what the last decision let through, unless that was done: a kill may have come between."""
+        if self._unfinished(task) is not None:
+            with self._changing(task):
+                pass
 
     def promote(self, task: str, number: int, *, why: str) -> None:
         """Make a version the champion; the one before stays as ``previous``."""
         with self._changing(task):
-            self.version(task, number)
-            aliases = self.aliases(task)
-            champion = aliases.get("champion")
-            if champion == number:
-                return
-            challenger = aliases.get("challenger")
-            self._set(
-                task, why, champion=number, previous=champion, challenger=None if challenger == number else challenger
-            )
+            self._promote(task, self.version(task, number).number, why)
+
+    def _promote(self, task: str, number: int, why: str) -> None:
+        aliases = self.aliases(task)
+        champion = aliases.get("champion")
+        if champion == number:
+            return
+        challenger = aliases.get("challenger")
+        self._set(
+            task, why, champion=number, previous=champion, challenger=None if challenger == number else challenger
+        )
+
+    def _compared_with(self, task: str) -> dict[str, int | None]:
+        aliases = self.aliases(task)
+        return {"champion": aliases.get("champion"), "anchor": aliases.get("anchor")}
+
+    def _unfinished(self, task: str) -> tuple[int, str] | None:
+        """The challenger that a passed decision has not made champion yet, and why it is to be."""
+        last = next(reversed(self.decisions(task)), None)
+        if last is None or not last["decision"]["passed"] or last["compared_with"] != self._compared_with(task):
+            return None
+        number = int(last["challenger"])
+        why = _passed(self._decision_path(last).name)
+        done = self.aliases(task).get("challenger") != number or any(e["why"] == why for e in self.history(task))
+        return None if done else (number, why)
 
     def rollback(self, task: str, *, why: str) -> Version:
         """Make the previous champion the champion again."""
@@ -247,10 +270,17 @@ class Registry:
             self._set(task, why, anchor=self.version(task, number).number)
 
     def mirror(self) -> None:
-        """Bring MLflow's database into line with the JSON files; makes it where it is missing."""
-        client = _mlflow(self.folder / "mlflow.db")
+        """Bring MLflow's pages into line with the JSON files; makes them where they are missing."""
+        mirror = Mirror(self.store, self.project)
         for task in self.tasks():
-            _mirror(client, self, task)
+            mirror.update(task, [version.to_dict() for version in self.versions(task)], self.aliases(task))
+
+    def rebuild(self) -> list[str]:
+        """Drop what MLflow's pages have of this registry and make them anew. Returns the tasks."""
+        with self._lock():
+            Mirror(self.store, self.project).drop(self.tasks())
+            self.mirror()
+        return self.tasks()
 
     def _version_path(self, task: str, number: int) -> Path:
         return self.folder / "versions" / task / f"{number}.json"
@@ -273,14 +303,25 @@ class Registry:
     @contextmanager
     def _changing(self, task: str) -> Iterator[None]:
         """One process at a time changes a registry; then the mirror follows."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
+        with self._lock():
+            if (unfinished := self._unfinished(task)) is not None:  # by a process that was killed
+                self._promote(task, *unfinished)
             yield
             try:
-                _mirror(_mlflow(self.folder / "mlflow.db"), self, task)
+                mirror = Mirror(self.store, self.project)
+                mirror.update(task, [version.to_dict() for version in self.versions(task)], self.aliases(task))
             except Exception:
                 # the files above are already right; `mirror` catches up
                 _log.warning("MLflow's mirror of %s could not be updated", self.folder, exc_info=True)
+
+    def _lock(self) -> FileLock:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock")
+
+
+def _passed(decision: str) -> str:
+    """What the history says of a promotion by the gate."""
+    return f"gate passed: {decision}"
 
 
 def _now() -> str:
@@ -302,39 +343,3 @@ def _finite(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def _mlflow(database: Path) -> Any:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # or it announces every table
-    from mlflow import MlflowClient  # takes a second
-
-    uri = f"sqlite:///{database.resolve()}"
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _mirror(client: Any, registry: Registry, task: str) -> None:
-    """One MLflow model a task, one run with metrics a version, the same numbers and aliases."""
-    found = client.search_registered_models(filter_string=f"name = '{task}'")
-    model = found[0] if found else client.create_registered_model(task)
-    mirrored = len(client.search_model_versions(f"name = '{task}'"))
-    experiment = client.get_experiment_by_name(task)
-    experiment_id = (
-        experiment.experiment_id
-        if experiment
-        else client.create_experiment(task, (registry.folder / "artifacts").resolve().as_uri())
-    )
-    for version in registry.versions(task)[mirrored:]:
-        run = client.create_run(experiment_id, run_name=f"{task} v{version.number}", tags={"folder": version.folder})
-        for row in version.scores:
-            if row["mean"] is not None:
-                name = "/".join(str(row[key]) for key in ("split", "labels", "model", "metric"))
-                client.log_metric(run.info.run_id, re.sub(r"[^\w ./:-]", "-", name), row["mean"])
-        client.set_terminated(run.info.run_id)
-        source = (registry.store / version.folder).resolve().as_uri()
-        client.create_model_version(task, source, run.info.run_id)
-    aliases = registry.aliases(task)
-    for alias in model.aliases.keys() - aliases.keys():
-        client.delete_registered_model_alias(task, alias)
-    for alias, number in aliases.items():
-        client.set_registered_model_alias(task, alias, str(number))

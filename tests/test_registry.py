@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geossl import registry as module
 from geossl.errors import StoreError
+from geossl.files import write_json
+from geossl.mirror import Mirror
 from geossl.registry import Decision, Registry, gate
 from geossl.scores import Interval, paired_bootstrap, score_row
 from geossl.scores import macro_f1 as metric_macro_f1
@@ -117,8 +118,7 @@ ROW = score_row(task="cover", split="test", labels=100, model="LDA (+ 3×3)", me
 
 
 def without_mirror(monkeypatch):
-    monkeypatch.setattr(module, "_mlflow", lambda _: None)
-    monkeypatch.setattr(module, "_mirror", lambda *_: None)
+    monkeypatch.setattr(Mirror, "update", lambda *_: None)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_whatever_is_cut_off_the_same_calls_bring_to_its_end(store, monkeypatch,
         if 2 not in {entry["challenger"] for entry in registry.decisions("cover")}:
             registry.decide("cover", 2, PASSED)
 
-    left, real = write, module.write_json
+    left, real = write, write_json
 
     def killed(path, content):
         nonlocal left
@@ -204,10 +204,10 @@ def test_whatever_is_cut_off_the_same_calls_bring_to_its_end(store, monkeypatch,
         left -= 1
         real(path, content)
 
-    monkeypatch.setattr(module, "write_json", killed)
+    monkeypatch.setattr("geossl.registry.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         story()
-    monkeypatch.setattr(module, "write_json", real)
+    monkeypatch.setattr("geossl.registry.write_json", real)
     story()
     registry = Registry(store)
     assert registry.tasks() == ["cover"]
@@ -300,12 +300,17 @@ def test_mlflow_is_brought_back_from_the_json_files_and_then_follows(store, tmp_
     assert mirrored() == registry.aliases("cover") == {"champion": 2, "anchor": 1}
     assert not list(elsewhere.iterdir()), "nothing is left in the working folder"
 
+    (moved / "registry" / "mlflow.db").write_bytes(b"no database")
+    assert registry.rebuild() == ["cover"]
+    assert mirrored() == {"champion": 2, "anchor": 1}
+    assert len(client.search_model_versions("name = 'cover'")) == 3
+
 
 def test_a_broken_mirror_does_not_stop_the_registry(store, monkeypatch, caplog):
-    def broken(database):
+    def broken(*_):
         raise OSError("database is locked")
 
-    monkeypatch.setattr(module, "_mlflow", broken)
+    monkeypatch.setattr(Mirror, "update", broken)
     register(store, "a")
     assert Registry(store).aliases("cover") == {"champion": 1, "anchor": 1}
     assert "could not be updated" in caplog.text

@@ -1,4 +1,4 @@
-"""`geossl promote | rollback | anchor | history`: which model of a task makes the maps, and why."""
+"""`geossl promote | rollback | anchor | history | registry`: which model of a task makes the maps, and why."""
 
 from __future__ import annotations
 
@@ -14,10 +14,28 @@ _group = Group("Which model makes the maps", sort_key=5)
 Why = Annotated[str, Parameter(help="Kept in the history, for whoever asks later.")]
 
 
+registry = App(name="registry", help="The registry of models itself.", group=_group)
+
+
 def add_to(app: App) -> None:
     """Add the verbs to the command line."""
     for verb in (promote, rollback, anchor, history):
         app.command(verb, group=_group)
+    app.command(registry)
+
+
+@registry.command
+def rebuild(*, project: ProjectFile = HERE) -> int:
+    """Make what MLflow shows of the models anew from the store, after its database was lost or damaged.
+
+    The store's own files are the truth: versions, aliases, decisions and history. MLflow's pages (a database in the
+    store, or the server that MLFLOW_TRACKING_URI names) only show them, and are dropped and made again.
+    """
+    from geossl.project.project import Project
+
+    tasks = Project.load(project).registry.rebuild()
+    print(f"MLflow shows again: {', '.join(tasks)}" if tasks else "no task has a model yet: there is nothing to show")
+    return 0
 
 
 def promote(task: str, version: int, *, why: Why, project: ProjectFile = HERE) -> int:

@@ -112,7 +112,7 @@ class Project:
     @cached_property
     def registry(self) -> Registry:
         """The versions of every task's model; the champion makes the maps."""
-        return Registry(self.store)
+        return Registry(self.store, self.settings.name)
 
     def champions(self) -> dict[str, int]:
         """The number of the version that makes each task's map; without tasks that have none yet."""

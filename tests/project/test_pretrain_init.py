@@ -32,8 +32,7 @@ def test_a_folder_starts_at_the_project_file(tmp_path: Path) -> None:
 
 
 def test_the_champions_encoder_is_found_in_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geossl.registry._mlflow", lambda _: None)  # the JSON files are the truth
-    monkeypatch.setattr("geossl.registry._mirror", lambda *_: None)
+    monkeypatch.setattr("geossl.mirror.Mirror.update", lambda *_: None)
     project = opened(tmp_path, "champion=landcover")
     with pytest.raises(StoreError, match=r"'landcover' has no champion(.|\n)*leave init out"):
         located(project, project.settings.pretrain)

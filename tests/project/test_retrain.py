@@ -163,7 +163,7 @@ def loop_state(store: Path) -> Any:
 def test_scores_follow_the_champion_whenever_the_loop_was_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geossl.registry._mirror", lambda *_: None)
+    monkeypatch.setattr("geossl.mirror.Mirror.update", lambda *_: None)
     project = loop_state(tmp_path)
 
     def challenger(model: str) -> None:

@@ -143,8 +143,7 @@ def _task(project: Project, name: str, policy: RetrainSettings, progress: Progre
     project.registry.abide(name)
     lines = finetune.challenge(project, name, progress)
     challenger = project.registry.find(name, "challenger")
-    decided = {entry["challenger"] for entry in project.registry.decisions(name)}
-    if challenger is not None and challenger.number not in decided:
+    if challenger is not None and not project.registry.decided(name, challenger.number):
         decision = compare(project, name, challenger, policy, progress)
         if decision is None:
             project.registry.promote(name, challenger.number, why="there are no labels to compare by")
