@@ -17,6 +17,7 @@ from cyclopts.validators import Number
 from geossl import __version__
 from geossl.cli.alerts import alerts
 from geossl.cli.areas import area, release, sample
+from geossl.cli.backup import backup, restore
 from geossl.cli.cube import cube
 from geossl.cli.export import export
 from geossl.cli.labels import labels, suggest
@@ -56,6 +57,8 @@ for looks in (doctor, drift, embed, labels, lineage, scenes, search, status, sug
     app.command(looks, group=_look)
 for publishes in (area, release, sample):
     app.command(publishes, group=_publish)
+for operates in (backup, restore):
+    app.command(operates, group=_operate)
 
 
 @app.command(group=_start)

@@ -1,0 +1,1 @@
+"""Copies of a store elsewhere: where they lie (`vault`) and how they are taken (`take`)."""
