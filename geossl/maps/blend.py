@@ -91,6 +91,12 @@ class Lattice:
         windows = self.over(pixels)
         return range(self.frame(windows[0]).start, self.frame(windows[-1]).stop)
 
+    def touched(self, pixels: range) -> range:
+        """All pixels whose prediction depends on one of a span."""
+        first = (pixels.start + self.margin - self.window) // self.stride + 1
+        last = (pixels.stop - 1 + self.margin) // self.stride
+        return range(self.span(first).start, self.span(last).stop)
+
     def weights(self) -> NDArray[np.float64]:
         """(trusted,) of a window's pixels: rising, 1, falling."""
         rise = np.sin(np.pi / 2 * (np.arange(self.overlap) + 0.5) / self.overlap) ** 2 if self.overlap else np.empty(0)

@@ -17,7 +17,7 @@ from geossl.maps.seam import SeamError, seam_error
 from geossl.maps.settings import MapSettings
 from geossl.maps.space import room
 from geossl.maps.tiles import TileFolder, TileRecord
-from geossl.maps.work import Planned, predict_on, predict_tiles, tile_spans
+from geossl.maps.work import Planned, Rectangle, predict_on, predict_tiles, tile_spans
 from geossl.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def predict_map(
 
     A tile whose model, windows and source pixels (its own, and those of neighbours that its
     windows reach into) are those of the raster on disk is left alone; hence an interrupted run
-    goes on where it stopped, and a run without news does nothing.
+    goes on where it stopped, and a run without news does nothing. Where only neighbours changed,
+    only the pixels whose windows reach into those are predicted again.
 
     Parameters
     ----------
@@ -92,17 +93,17 @@ def predict_map(
         if before is not None and before.same_inputs(planned):
             planned = before
         else:
-            todo.append((tile, planned))
+            todo.append(Planned(tile, planned, _stale(blender.lattice, tile, before, planned)))
         records[tile.id] = planned
     folder.mkdir(parents=True, exist_ok=True)
-    with room(folder, "the rest of the map", lambda: _bytes_left(store, [tile for tile, _ in todo])):
+    with room(folder, "the rest of the map", lambda: _bytes_left(store, [each.tile for each in todo])):
         predicted = predict_tiles(blender, todo, store) if client is None else predict_on(client, blender, todo, store)
         progress("map", 0, len(todo))
         for done, record in enumerate(predicted, start=1):
             records[record.tile] = record
             progress("map", done, len(todo))
     found = tuple(records.values())
-    return MapReport(found, tuple(tile.id for tile, _ in todo), blender.windows, _seam(blender, store, found))
+    return MapReport(found, tuple(each.tile.id for each in todo), blender.windows, _seam(blender, store, found))
 
 
 def _bytes_left(store: TileFolder, tiles: Sequence[Tile]) -> int:
@@ -127,6 +128,29 @@ def _plan(blender: Blender, tile: Tile) -> TileRecord:
         sources=tuple(source for other in reached for source in canvas.sources(other.id)),
         extent=None,
     )
+
+
+def _stale(lattice: Lattice, tile: Tile, before: TileRecord | None, planned: TileRecord) -> tuple[Rectangle, ...]:
+    """The parts of a tile that are not as they would be predicted now."""
+    whole = tile_spans(tile)
+    if before is None or not dataclasses.replace(planned, sources=before.sources).same_inputs(before):
+        return (whole,)
+    old, new = before.by_tile(), planned.by_tile()
+    changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    if tile.id in changed:
+        return (whole,)
+    spans = [tile_spans(tile.grid.tile(name)) for name in changed]
+    found = [(_shared(lattice.touched(r), whole[0]), _shared(lattice.touched(c), whole[1])) for r, c in spans]
+    # beside a tile that changed lies all that its neighbours above and below touch as well
+    return tuple(dict.fromkeys(one for one in found if not any(_holds(other, one) for other in found if other != one)))
+
+
+def _shared(one: range, other: range) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))
+
+
+def _holds(outer: Rectangle, inner: Rectangle) -> bool:
+    return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(outer, inner, strict=True))
 
 
 def _seam(blender: Blender, store: TileFolder, records: Sequence[TileRecord]) -> SeamError | None:

@@ -61,6 +61,10 @@ class TileRecord:
         what = ("tile", "task", "collection", "windows", "flips", "sources")
         return all(getattr(self, name) == getattr(other, name) for name in what)
 
+    def by_tile(self) -> dict[str, tuple[Source, ...]]:
+        """The sources by the tile that they are of, in date order."""
+        return {name: tuple(s for s in self.sources if s.tile == name) for name in {s.tile for s in self.sources}}
+
     @property
     def own(self) -> tuple[Source, ...]:
         """The sources of the tile itself."""

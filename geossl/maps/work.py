@@ -8,6 +8,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +23,26 @@ from geossl.maps.tiles import TileFolder, TileRecord
 if TYPE_CHECKING:
     from distributed import Client
 
-type Planned = tuple[Tile, TileRecord]
-"""A tile to predict, and its record but for what only its pixels tell."""
+type Rectangle = tuple[range, range]
+"""Global rows and columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A tile to predict."""
+
+    tile: Tile
+    record: TileRecord
+    """But for what only its pixels tell."""
+    stale: tuple[Rectangle, ...]
+    """The parts to predict; the others stay as they are on disk."""
+
 
 _LONGEST = 16
 """Most tiles of a run: neighbours share windows, and a worker that is lost costs at most so many."""
 
 
-def tile_spans(tile: Tile) -> tuple[range, range]:
+def tile_spans(tile: Tile) -> Rectangle:
     """Global rows and columns of a tile."""
     (top, left), (height, width) = tile.pixel_origin, tile.shape
     return range(top, top + height), range(left, left + width)
@@ -37,9 +50,10 @@ def tile_spans(tile: Tile) -> tuple[range, range]:
 
 def predict_tiles(blender: Blender, todo: Sequence[Planned], store: TileFolder) -> Iterator[TileRecord]:
     """Predict tiles in this process. Reading, predicting and writing overlap."""
-    with contextlib.closing(ahead(_strips(blender, [tile for tile, _ in todo]))) as strips:
-        for tile, planned in todo:
-            yield _predict_tile(blender, tile, strips, store, planned)
+    with contextlib.closing(ahead(_strips(blender, todo))) as strips:
+        for planned in todo:
+            whole = planned.stale == (tile_spans(planned.tile),)
+            yield (_predict_tile if whole else _predict_parts)(blender, planned, strips, store)
 
 
 def predict_on(client: Client, blender: Blender, todo: Sequence[Planned], store: TileFolder) -> Iterator[TileRecord]:
@@ -69,15 +83,31 @@ def _run(blender: Blender, todo: Sequence[Planned], store: TileFolder) -> tuple[
     return records, blender.windows - before
 
 
-def _strips(blender: Blender, tiles: Sequence[Tile]) -> Iterator[Strip]:
+def _strips(blender: Blender, todo: Sequence[Planned]) -> Iterator[Strip]:
     """What the prediction of tiles reads, in order."""
-    for tile in tiles:
-        yield from blender.strips(*tile_spans(tile))
+    for planned in todo:
+        for part in planned.stale:
+            yield from blender.strips(*part)
 
 
-def _predict_tile(
-    blender: Blender, tile: Tile, strips: Iterator[Strip], store: TileFolder, planned: TileRecord
-) -> TileRecord:
+def _predict_parts(blender: Blender, planned: Planned, strips: Iterator[Strip], store: TileFolder) -> TileRecord:
+    """Predict parts of a tile that is on disk."""
+    tile, legend = planned.tile, blender.task.legend
+    rows, cols = tile_spans(tile)
+    bands = store.read(tile.id)
+    for part in planned.stale:
+        at = slice(part[1].start - cols.start, part[1].stop - cols.start)
+        for done in blender.blend(*part, strips):
+            bands[:, done.rows.start - rows.start : done.rows.stop - rows.start, at] = _to_bands(done, legend)
+    with store.writing(tile) as write:
+        write(0, bands)
+    known = bands[0] != NO_LABEL
+    counts = np.bincount(bands[0].ravel(), minlength=256)
+    return _saved(planned, store, legend, known.any(axis=1), known.any(axis=0), counts)
+
+
+def _predict_tile(blender: Blender, planned: Planned, strips: Iterator[Strip], store: TileFolder) -> TileRecord:
+    tile = planned.tile
     rows, cols = tile_spans(tile)
     legend = blender.task.legend
     counts = np.zeros(256, np.int64)
@@ -94,11 +124,25 @@ def _predict_tile(
 
         for part in blender.blend(rows, cols, strips):
             behind(finish, part)
+    return _saved(planned, store, legend, with_data_rows, with_data_cols, counts)
+
+
+def _saved(
+    planned: Planned,
+    store: TileFolder,
+    legend: Legend,
+    with_data_rows: NDArray[np.bool_],
+    with_data_cols: NDArray[np.bool_],
+    counts: NDArray[np.int64],
+) -> TileRecord:
+    """Note what the raster on disk was made from, which rows and columns have data, and the pixels of each code."""
+    rows, cols = tile_spans(planned.tile)
     extent = None
     if with_data_rows.any():
         r, c = np.flatnonzero(with_data_rows), np.flatnonzero(with_data_cols)
         extent = rows[int(r[0])], rows[int(r[-1])] + 1, cols[int(c[0])], cols[int(c[-1])] + 1
-    record = dataclasses.replace(planned, extent=extent, counts={code: int(counts[code]) for code in legend.codes})
+    found = {code: int(counts[code]) for code in legend.codes}
+    record = dataclasses.replace(planned.record, extent=extent, counts=found)
     store.save(record)
     return record
 

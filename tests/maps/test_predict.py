@@ -57,6 +57,9 @@ def test_weights_of_all_windows_sum_to_one_and_over_names_exactly_those_that_mee
         if k in over:
             assert lattice.reach(pixels).start <= lattice.frame(k).start
             assert lattice.reach(pixels).stop >= lattice.frame(k).stop
+    touched = lattice.touched(pixels)
+    looking = [k for k in range(over[0] - 30, over[-1] + 31) if not set(lattice.frame(k)).isdisjoint(pixels)]
+    assert (touched.start, touched.stop) == (lattice.span(looking[0]).start, lattice.span(looking[-1]).stop)
     np.testing.assert_allclose(total, 1, rtol=0, atol=4e-16)
 
 
@@ -220,6 +223,35 @@ def test_only_tiles_whose_pixels_changed_are_predicted_again(new_collection, new
 
     other = predict_map(dataclasses.replace(task, id="pointwise-2"), collection, one_step(collection), tmp_path)
     assert len(other.computed) == 4
+
+
+@settings(max_examples=4)
+@given(lattices(), st.sets(st.sampled_from(["x-1y-1", "x0y0", "x1y0", "x1y1"]), min_size=1), st.booleans())
+def test_beside_tiles_that_changed_only_what_looks_into_them_is_predicted_again(
+    new_collection, new_task, tmp_path_factory, lattice, changed, gone
+):
+    """The model sees beyond its margin, so that every pixel tells which windows it was made from."""
+    tmp_path = tmp_path_factory.mktemp("map")
+    task = new_task(radius=9, window=lattice.window, margin=lattice.margin)
+    options = MapSettings(overlap=lattice.overlap)
+    collection = new_collection(columns=3, rows=3)
+    predict_map(task, collection, one_step(collection), tmp_path, settings=options)
+    steps = one_step(collection)
+    for tile_id in changed:
+        collection.images[tile_id] = collection.images[tile_id][:, :, ::-1].copy()
+        collection.flags[tile_id][0, :20, :20] = 1
+        collection.revised[tile_id] = 1
+        if gone:
+            del steps[tile_id]
+    second = predict_map(task, collection, steps, tmp_path, settings=options)
+    afresh = predict_map(task, collection, steps, tmp_path / "afresh", settings=options)
+    assert second.records == afresh.records
+    for tile_id in steps:
+        updated, whole = (TileFolder(folder).read(tile_id) for folder in (tmp_path, tmp_path / "afresh"))
+        np.testing.assert_array_equal(updated, whole)
+    if changed == {"x-1y-1"} and lattice.window < 100:
+        assert second.windows < afresh.windows / 2
+    assert predict_map(task, collection, steps, tmp_path, settings=options).computed == ()
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(collection, new_task, tmp_path):
