@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from geossl.mirror import Mirror
 from geossl.registry import Registry
 from geossl.scores import Interval, score_row
 
@@ -92,3 +95,22 @@ def test_a_server_that_loses_its_database_shows_all_again(tmp_path: Path, monkey
             registry.rebuild()
         assert shown("one") == before["one"]
         assert shown("two")["aliases"] == {"champion": 2, "previous": 1, "anchor": 1}
+
+
+@pytest.mark.slow
+def test_a_damaged_database_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "geossl.yaml").write_text("name: one\nsources: [{ kind: folder, path: imagery }]\n")
+    database = tmp_path / "store" / "registry" / "mlflow.db"
+    registry = Registry(tmp_path / "store", "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "update", lambda *_: None)
+        for name in ("a", "b"):
+            registry.register("cover", registry.store / "tasks" / name, scores=[ROW])
+        registry.promote("cover", 2, why="by hand")
+    database.write_bytes(b"no database")
+    command = [sys.executable, "-m", "geossl.cli.app", "registry", "rebuild", "-p", str(tmp_path)]
+    assert "cover" in subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        aliases = connection.execute("select alias, version from registered_model_aliases").fetchall()
+        assert dict(aliases) == registry.aliases("cover") == {"champion": 2, "previous": 1, "anchor": 1}
+        assert connection.execute("select count(*) from model_versions").fetchone() == (2,)

@@ -300,11 +300,6 @@ def test_mlflow_is_brought_back_from_the_json_files_and_then_follows(store, tmp_
     assert mirrored() == registry.aliases("cover") == {"champion": 2, "anchor": 1}
     assert not list(elsewhere.iterdir()), "nothing is left in the working folder"
 
-    (moved / "registry" / "mlflow.db").write_bytes(b"no database")
-    assert registry.rebuild() == ["cover"]
-    assert mirrored() == {"champion": 2, "anchor": 1}
-    assert len(client.search_model_versions("name = 'cover'")) == 3
-
 
 def test_a_broken_mirror_does_not_stop_the_registry(store, monkeypatch, caplog):
     def broken(*_):

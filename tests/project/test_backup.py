@@ -20,11 +20,13 @@ from geossl.cube.check import check
 from geossl.cube.repository import Cube
 from geossl.errors import StoreError
 from geossl.files import write_json
+from geossl.maps.published import find_map
 from geossl.mirror import Mirror
 from geossl.progress import silent
 from geossl.project.backup.vault import Vault
 from geossl.project.project import Project
 from geossl.project.stages import backup as stage
+from geossl.project.stages.run import run_all
 from geossl.registry import Registry
 
 PROJECT = "name: kept\nsources: [{ kind: folder, path: imagery }]\n"
@@ -306,6 +308,25 @@ def test_a_kill_at_any_moment_leaves_the_backups_that_were_there(project: Projec
     assert {path.name for path in (place / "objects").rglob("*") if path.is_file()} == used, (
         "kills leave nothing behind"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_after_the_drill_there_is_nothing_left_to_do(small_project: Path, tmp_path: Path) -> None:
+    project = Project.load(small_project)
+    run_all(project, silent)
+    place, home = tmp_path / "elsewhere", tmp_path / "another machine"
+    take(project, place)
+    shutil.copytree(small_project / "imagery", home / "imagery")  # which is not in the backup
+    stage.restore(home, str(place), silent)
+    again = Project.load(home)
+    assert all(result.skipped for result in run_all(again, silent))
+    assert check(again.cube()).damage == []
+    for task in project.settings.tasks:
+        assert again.registry.find(task, "champion") == project.registry.find(task, "champion")
+        there, here = (find_map(each.maps, task) for each in (project, again))
+        assert here.records == there.records
+        assert set(again.cube().tags()) >= {here.tag}
 
 
 @pytest.mark.slow
