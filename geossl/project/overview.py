@@ -9,6 +9,7 @@ import numpy as np
 
 from geossl.cube.collection import Collection
 from geossl.cube.overview import Overview, Thin, assemble, thinning
+from geossl.grid import Tile
 
 
 def overview(collection: Collection, steps: Mapping[str, int], *, side: int = 640) -> Overview:
@@ -21,14 +22,15 @@ def overview(collection: Collection, steps: Mapping[str, int], *, side: int = 64
     """
     tiles = [collection.tile(tile_id) for tile_id in steps]
     every = thinning(tiles, side)
-    parts = {
-        tile: Thin(
-            np.asarray(collection.image(tile.id)[steps[tile.id]])[:, ::every, ::every],
-            np.asarray(collection.quality(tile.id)[steps[tile.id]])[::every, ::every],
-        )
-        for tile in tiles
-    }
-    return assemble(parts, collection.sensor, every)
+    return assemble({tile: thin(collection, tile, steps[tile.id], every) for tile in tiles}, collection.sensor, every)
+
+
+def thin(collection: Collection, tile: Tile, step: int, every: int) -> Thin:
+    """Every so-many-th pixel of one step of a tile."""
+    return Thin(
+        np.asarray(collection.image(tile.id)[step])[:, ::every, ::every],
+        np.asarray(collection.quality(tile.id)[step])[::every, ::every],
+    )
 
 
 def scene_steps(collection: Collection) -> dict[str, dict[str, int]]:

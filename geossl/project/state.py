@@ -38,6 +38,7 @@ def fingerprint(**inputs: Any) -> str:
 
 def content(images: Collection) -> str:
     """A short, stable name for what a collection holds: the same scenes in the same revisions, the same name."""
+    images.load("scene_id", "source_checksum", "revision")
     tiles = {
         tile_id: list(
             zip(

@@ -27,8 +27,12 @@ def quicklook(image: NDArray[Any], sensor: Sensor, statistics: Statistics) -> Pi
 
     No-data becomes :data:`NOTHING`. Returns (H, W, 3) uint8.
     """
+    return natural(np.asarray(image)[list(sensor.rgb())], sensor, statistics)
+
+
+def natural(stored: NDArray[Any], sensor: Sensor, statistics: Statistics) -> Picture:
+    """:func:`quicklook` of the (3, H, W) bands that it shows."""
     bands = list(sensor.rgb())
-    stored = np.asarray(image)[bands]
     low, high = (np.array([p[b] for b in bands]) for p in (statistics.p02, statistics.p98))
     missing = np.isnan(sensor.radiometry.to_physical(stored)).any(axis=0)
     return stretched(stored, missing, low, high)

@@ -39,7 +39,7 @@ _LASTING = ("cube/", "encoders/", "tasks/")
 
 _DERIVED = ("registry/mlflow.db", "registry/artifacts", "embeddings/milvus.db")
 """What `geossl registry rebuild` and `geossl embed` make again."""
-_PASSING = re.compile(r"(^|.*/)(\.partial-.*|[^/]*\.lock|[^/]*#\d+|_milvus\.json)")
+_PASSING = re.compile(r"(.*/)?(\.partial-.*|[^/]*\.lock|_milvus\.json)|cube/.*#\d+")
 """Files that are just being written, locks, and what says how far something derived is."""
 
 _AT_ONCE = 8
@@ -163,7 +163,7 @@ class _Copy:
             and not _is_small(path)
             and path != _REPO
             and not path.startswith(_DERIVED)
-            and not _PASSING.match(path)
+            and not _PASSING.fullmatch(path)
         ]
 
     def _copy(self, paths: list[str]) -> None:
@@ -210,7 +210,7 @@ class _Copy:
 
 
 def _is_small(path: str) -> bool:
-    return path == _NOTE or (path.startswith(_TRUTH) and path.endswith(".json") and not _PASSING.match(path))
+    return path == _NOTE or (path.startswith(_TRUTH) and path.endswith(".json") and not _PASSING.fullmatch(path))
 
 
 def _files(store: Path, below: str) -> Iterator[tuple[str, _Stamp]]:

@@ -122,15 +122,14 @@ def restore(project_file: Path, place: str, progress: Progress, *, at: str | Non
 
 
 def table(place: str) -> Table:
-    """All backups at a place."""
+    """All backups at a place; their names say when they were made (UTC)."""
     vault = Vault(place)
-    out = Table(
-        "backup", "time (UTC)", "files", "MB", "cube snapshot", title=f"{(vault.about or {})['project']}: {place}"
-    )
+    out = Table(title=f"{(vault.about or {})['project']}: {place}")
+    for heading in ("backup", "files", "MB", "cube snapshot"):
+        out.add_column(heading, no_wrap=True)
     for name in vault.names():
         kept = vault.read(name)
-        row = (name, kept.time[:19], str(len(kept.files)), f"{kept.size / 1e6:,.0f}", kept.snapshot or "–")
-        out.add_row(*row)
+        out.add_row(name, str(len(kept.files)), f"{kept.size / 1e6:,.0f}", kept.snapshot or "–")
     return out
 
 

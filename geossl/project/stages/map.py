@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from geossl.cluster import ClusterSettings, dask_client
 from geossl.downstream.finetune import device
+from geossl.downstream.images import DatedImages
 from geossl.downstream.task import WEIGHTS, load_task
 from geossl.errors import StoreError
 from geossl.maps.models import describe_model
@@ -74,8 +75,10 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         return []
     task = load_task(folder)
     with project.state.recording(f"map.{name}", key) as result:
-        data = project.task_data(name)
+        labelled = project.task_data(name)
+        data = DatedImages(images, labelled.dates, labelled.forest)  # everywhere, not only where labels are
         tiles = tiles_folder(project.maps, name)
+        images.load("time", "clear_fraction")
         steps = {tile_id: data.steps(tile_id) or () for tile_id in data.require_dates()}
         with memory_kept(), _workers(project.settings.cluster) as client:
             report = predict_map(
