@@ -246,7 +246,7 @@ def _build(
     item = map_item(
         folder, name, release.id, legend=legend, extent=extent, records=records, lineage=lineage, model=model
     )
-    write_item(folder / f"{release.id}.json", item, name)
+    write_item(release.folder.parents[2], folder / f"{release.id}.json", item, name)
     if model is not None:
         write_model(release.folder.parents[1], model, item)
 
@@ -260,7 +260,7 @@ def _make_newest(release: Release, root: Path, title: str, keep: int, pinned: Co
     with aside(folder / "latest") as link:
         link.symlink_to(release.folder.relative_to(folder), target_is_directory=True)
     keep_models(folder, {json.loads(path.read_text(encoding="utf-8"))["properties"]["geossl:task"] for path in kept})
-    write_collection(folder, release.name, title, kept)
+    write_collection(root, folder, release.name, title, kept)
     write_catalog(root)
     write_project(root)
     for path in release.folder.parent.iterdir():  # also what a killed process left before the catalogue knew of it

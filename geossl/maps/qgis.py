@@ -2,7 +2,7 @@
 
 It is put together from the styles that lie beside each map, by the STAC Items of the newest releases, and
 needs no QGIS to be written. Layers are those below ``<name>/latest``: a project that is kept open or saved
-under another name shows the newest map after it was loaded again.
+under another name shows the newest map after it was loaded again. Alerts, which lie beside the maps, are on top.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pyproj import CRS, Transformer
 from geossl.files import write_bytes
 from geossl.maps.picture import BACKGROUND, caption
 from geossl.maps.polygons import LAYER
+from geossl.maps.stac import alerts_of, relative
 from geossl.maps.style import VERSION, confidence_style, picture_style, to_text
 
 PROJECT = "maps.qgz"
@@ -60,11 +61,17 @@ class _Map:
 _KINDS = (("polygons", "Polygons"), ("change-date", "Date of change"), ("map", "Class"), ("confidence", "Confidence"))
 """Assets that become layers, the topmost first, and what they are called."""
 
+_ALERT_KINDS = (("alerts", "Alerts"), ("status", "Status of every pixel"), ("confidence", "Probability of clearing"))
+"""The same of alerts."""
+
 
 def write_project(root: Path) -> Path:
     """(Re)write the project of everything that is published below ``root``, in one move."""
-    maps = [_read(root, path) for path in sorted(root.glob("*/latest/*-lineage.json"))]
+    maps = [_read(root, path, _KINDS) for path in sorted(root.glob("*/latest/*-lineage.json"))]
     maps.sort(key=lambda found: not found.change)  # what changed lies on top of what is there
+    news = sorted(alerts_of(root).glob("*/latest/*-lineage.json"))
+    # alerts of earlier versions have no Item
+    maps[:0] = [_read(root, path, _ALERT_KINDS) for path in news if _item(path.parent).is_file()]
     shown = next((found for found in maps if not found.change), None)
     for found in maps:
         if not found.change and found is not shown:  # one map of the whole ground would hide the other
@@ -77,26 +84,31 @@ def write_project(root: Path) -> Path:
     return root / PROJECT
 
 
-def _read(root: Path, lineage: Path) -> _Map:
-    """One map by the STAC Item of its newest release."""
+def _item(latest: Path) -> Path:
+    """The STAC Item of a newest release."""
+    return latest / f"{latest.resolve().name}.json"
+
+
+def _read(root: Path, lineage: Path, kinds: Sequence[tuple[str, str]]) -> _Map:
+    """One map, or the alerts of one monitor, by the STAC Item of its newest release."""
     latest = lineage.parent
-    name = lineage.name.removesuffix("-lineage.json")
-    item = json.loads((latest / f"{latest.resolve().name}.json").read_text(encoding="utf-8"))
+    item = json.loads(_item(latest).read_text(encoding="utf-8"))
     properties, assets = item["properties"], item["assets"]
     crs = CRS.from_user_input(properties.get("proj:code") or properties["proj:projjson"])
-    change = "change-date" in assets
-    visible = {"polygons"} if change else {"map"}
+    change = not {"change-date", "alerts"}.isdisjoint(assets)
+    visible = {"polygons", "alerts"} if change else {"map"}
     layers = []
-    for key, title in _KINDS:
+    for key, title in kinds:
         if key not in assets:
             continue
         given = assets.get(f"{key}-style")  # earlier releases had none for confidence
         text = (latest / given["href"]).read_text(encoding="utf-8") if given else confidence_style()
-        vector = key == "polygons"
-        file = (latest / assets[key]["href"]).relative_to(root).as_posix()
-        source = f"./{file}|layername={LAYER}" if vector else f"./{file}"
+        layer = {"polygons": LAYER, "alerts": "alerts"}.get(key)
+        file = relative(latest / assets[key]["href"], root)
+        source = file if layer is None else f"{file}|layername={layer}"
         style = ET.fromstring(text)
-        layers.append(_Layer(f"{name}_{key}".replace("-", "_"), title, source, style, crs, key in visible, vector))
+        identity = f"{item['collection']}_{key}".replace("-", "_")
+        layers.append(_Layer(identity, title, source, style, crs, key in visible, layer is not None))
     west, south, east, north = properties["proj:bbox"]
     return _Map(properties["title"], layers, change, crs, (west, south, east, north))
 

@@ -63,9 +63,16 @@ def polygon_style(legend: Legend, codes: Collection[int] | None = None) -> str:
     Parameters
     ----------
     codes:
-        Which classes there are polygons of; None: all.
+        Which classes there are polygons of; None: all. Of some, as of change, they lie on the map of another legend
+        with colours like theirs, and have the bright outline that the report gives them.
     """
-    return to_text(categorised("class_code", class_fills(legend, codes)))
+    fills = class_fills(legend, codes)
+    if codes is not None:
+        fills = (fill._replace(outline=_FOUND, width="0.5") for fill in fills)
+    return to_text(categorised("class_code", fills))
+
+
+_FOUND = "255,212,0,255"
 
 
 class Fill(NamedTuple):

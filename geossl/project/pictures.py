@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pyogrio
 import rasterio
+from affine import Affine
 from rasterio.enums import Resampling
 
 from geossl.augment import Normalize
@@ -22,10 +25,12 @@ from geossl.downstream.images import DatedImages
 from geossl.features import embed
 from geossl.imagery.clouds import Quality
 from geossl.legend import Legend
+from geossl.maps.alerts.style import ALERTS
 from geossl.nets.weights import load_encoder
 from geossl.project.overview import overview, scene_steps
 from geossl.report.pictures import NOTHING, quicklook
 from geossl.report.records import (
+    AlertSheet,
     CaptionedPicture,
     ChangeExample,
     ClassMap,
@@ -45,6 +50,9 @@ EXAMPLE_SIDE = 160
 
 MARGIN = 40
 """Pixels of surroundings that a change example shows at least."""
+
+_NEWEST_ALERTS = 12
+"""Alerts in the table."""
 
 _CHIPS = 512
 """Chips among which neighbours are sought."""
@@ -155,6 +163,37 @@ def class_map(path: Path, title: str, legend: Legend, data: DatedImages, statist
     before, *after = images
     names = ("before", "after, with the map") if after else ("imagery", "map")
     return ClassMap(title, codes, legend, area, before=before, names=names, ground=after[0] if after else None)
+
+
+def alert_sheet(folder: Path, name: str, data: DatedImages, statistics: Statistics, root: Path) -> AlertSheet:
+    """The alerts of one release over the newest imagery, beside that from before the monitoring."""
+    found = class_map(folder / f"{name}-status.tif", f"Alerts {name}", ALERTS, data, statistics)
+    frame = gpd.read_parquet(folder / f"{name}.parquet")
+    with rasterio.open(folder / f"{name}-status.tif") as raster:
+        scale = Affine.scale(found.codes.shape[1] / raster.width, found.codes.shape[0] / raster.height)
+        place = scale @ ~raster.transform
+    codes = found.codes.copy()
+    middle = frame.geometry.representative_point()
+    for x, y, code in sorted(zip(middle.x, middle.y, frame["status_code"], strict=True), key=lambda each: each[2]):
+        col, row = (int(at) for at in place @ (x, y))
+        codes[max(0, row - 1) : row + 2, max(0, col - 1) : col + 2] = code  # small ones would not be seen
+    newest = frame.sort_values(["first_date", "area_ha"], ascending=False)[:_NEWEST_ALERTS]
+    where = newest.geometry.representative_point().to_crs("EPSG:4326")
+    rows = [
+        (str(day), status, f"{hectares:.1f}", f"{point.x:.5f}, {point.y:.5f}", patch)
+        for day, status, hectares, point, patch in zip(
+            newest["first_date"], newest["status"], newest["area_ha"], where, newest["alert_id"], strict=True
+        )
+    ]
+    count = frame["status"].value_counts()
+    states = ", ".join(f"{count[each]} {each}" for each in ALERTS.names if each in count) or "none"
+    file = (folder / f"{name}.gpkg").relative_to(root)
+    notes = [
+        f"{len(frame)} alerts ({states}), {frame['area_ha'].sum():,.1f} ha in all",
+        f"to be judged in QGIS: {file}, then `geossl alerts review {file}`",
+    ]
+    about = f"Before {data.dates[0]}, and the newest imagery with the alerts; each is at least a dot of three pixels."
+    return AlertSheet(name, notes, rows, replace(found, codes=codes, pixel_area=None, caption=about))
 
 
 def _looked_up(

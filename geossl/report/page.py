@@ -41,6 +41,8 @@ class _ScoreGroup:
     metric: str
     axis: tuple[float, float]
     bars: list[_Bar]
+    first: bool
+    """Of the metric that its task is judged by, which comes first."""
 
 
 def build_report(data: ReportData, path: Path) -> Path:
@@ -79,7 +81,6 @@ def render(data: ReportData) -> str:
     return environment.get_template("report.html.j2").render(
         data=data,
         verdict=verdict(data.headline),
-        differences=[*data.headline, *data.comparisons],
         overlay=pictures.overlay,
         overlay_colours=pictures.OVERLAYS,
         groups=list(score_groups(data.scores)),
@@ -101,6 +102,7 @@ def map_uri(class_map: ClassMap) -> str:
 def score_groups(scores: Sequence[Score]) -> Iterator[_ScoreGroup]:
     """Comparable scores together in their first order of appearance, best first, undefined ones last."""
     keys = dict.fromkeys((s.task, s.split, s.labels, s.metric) for s in scores)
+    first = {key[:3]: key[3] for key in reversed(keys)}
     for key in keys:
         group = [s for s in scores if (s.task, s.split, s.labels, s.metric) == key]
         ends = [v for s in group for v in (s.mean, s.low, s.high) if v is not None and math.isfinite(v)]
@@ -113,7 +115,12 @@ def score_groups(scores: Sequence[Score]) -> Iterator[_ScoreGroup]:
 
         up = -1 if key[-1] not in ERRORS else 1
         ranked = sorted(group, key=lambda s: up * s.mean if math.isfinite(s.mean) else math.inf)
-        yield _ScoreGroup(*key, (low, high), [_Bar(s, place(s.mean), place(s.low), place(s.high)) for s in ranked])
+        yield _ScoreGroup(
+            *key,
+            (low, high),
+            [_Bar(s, place(s.mean), place(s.low), place(s.high)) for s in ranked],
+            first[key[:3]] == key[3],
+        )
 
 
 def legend_rows(class_map: ClassMap) -> list[dict[str, Any]]:

@@ -177,6 +177,19 @@ class AreaTable:
 
 
 @dataclass(frozen=True)
+class AlertSheet:
+    """The newest alerts of one monitor."""
+
+    title: str
+    notes: Sequence[str]
+    """How many there are, and where they can be judged."""
+    rows: Sequence[tuple[str, ...]]
+    """Of the newest alerts: first detection, status, hectares, longitude and latitude, id."""
+    map: ClassMap
+    """Where they are; small ones are drawn larger than they are."""
+
+
+@dataclass(frozen=True)
 class ChangeExample:
     """One place before and after, with outlines of what was found and what is true."""
 
@@ -230,6 +243,7 @@ class ReportData:
     scores: Sequence[Score] = ()
     confusions: Sequence[Confusion] = ()
     maps: Sequence[ClassMap] = ()
+    alerts: Sequence[AlertSheet] = ()
     areas: Sequence[AreaTable] = ()
     changes: Sequence[ChangeExample] = ()
     times: Sequence[StageTime] = ()

@@ -59,7 +59,9 @@ def test_what_qgis_saves_is_read_back(tmp_path: Path) -> None:
         for name, value in (values | ({"confirmed": 3010} if status == CONFIRMED else {})).items():
             bands[name][place] = value
     store.write(grid.tile("x0y0"), bands, {})
-    release = publish_alerts(store, grid, ["x0y0"], tmp_path, "toy", until=3020, minimum_ha=0.1, keep=1)
+    release = publish_alerts(
+        store, grid, ["x0y0"], tmp_path, "toy", until=3020, minimum_ha=0.1, keep=1, root=tmp_path / "maps", since=2990
+    )
 
     environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": str(tmp_path)}
     environment.pop("PYTHONPATH", None)

@@ -102,7 +102,8 @@ def _stored(folder: Path, *, grown: bool = False) -> AlertTiles:
 
 def _publish(folder: Path, *, until: int = UNTIL, **about: Any) -> AlertRelease:
     store = AlertTiles(folder / "tiles")
-    return publish_alerts(store, GRID, TILES, folder, "toy", until=until, minimum_ha=0.1, keep=2, **about)
+    common = {"minimum_ha": 0.1, "keep": 2, "root": folder / "maps", "since": 2700}
+    return publish_alerts(store, GRID, TILES, folder, "toy", until=until, **common, **about)
 
 
 def test_a_release_holds_what_is_large_enough_with_names_dates_and_true_areas(tmp_path: Path) -> None:

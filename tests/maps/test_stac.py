@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import xml.etree.ElementTree as ET
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyproj
 import pystac
 import pytest
@@ -18,9 +21,13 @@ from geossl.downstream.networks import ChangeNetwork, LandcoverNetwork
 from geossl.downstream.task import TaskCard, TrainedTask, save_task
 from geossl.grid import Grid
 from geossl.legend import CHANGE
+from geossl.maps.alerts.publish import publish_alerts
+from geossl.maps.alerts.rule import DETECTED, NEVER, NONE
+from geossl.maps.alerts.tiles import BANDS, AlertTiles
 from geossl.maps.models import describe_model
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
+from geossl.maps.qgis import PROJECT
 from geossl.maps.settings import MapSettings
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
@@ -148,6 +155,41 @@ def test_a_map_leads_to_its_model_and_the_model_to_its_weights(publish, tmp_path
     assert model.properties["geossl:snapshot"] == "SNAPSHOT0"
     catalog = pystac.Catalog.from_file(tmp_path / "maps" / "catalog.json")
     assert [item.id for item in catalog.get_items(recursive=True)] == [release.id, task.id]
+
+
+def test_alerts_are_in_the_catalogue_and_the_project(publish, validator, tmp_path):
+    publish("landcover")
+    root, folder = tmp_path / "maps", tmp_path / "alerts" / "landcover"  # called as a map is
+    grid, store = Grid("EPSG:32722", 10, 256, (500_000, 9_500_000)), AlertTiles(folder / "tiles")
+    ids = []
+    for until in (3010, 3020, 3030):
+        bands = {name: np.full((256, 256), {"status": NONE, "percent": 0}.get(name, NEVER), np.int16) for name in BANDS}
+        for name, value in {"status": DETECTED, "percent": 90, "first": 3000, "raised": 3000}.items():
+            bands[name][20 : until - 2980, 20:40] = value
+        store.write(grid.tile("x0y0"), bands, {"until": until})
+        published = publish_alerts(
+            store, grid, ["x0y0"], folder, "landcover", until=until, minimum_ha=0.1, keep=2, root=root, since=2990
+        )
+        ids.append(published.id)
+    catalog = pystac.Catalog.from_file(root / "catalog.json")
+    collection = catalog.get_child("alerts-landcover")
+    assert collection is not None
+    assert [item.id for item in collection.get_items()] == ids[1:], "the last two, the newest last"
+    assert catalog.get_child("landcover") is not None
+    for path in (collection.get_self_href(), *(item.get_self_href() for item in collection.get_items())):
+        validate(validator, Path(path))
+    newest = list(collection.get_items())[-1]
+    assert newest.properties["geossl:alerts"] == 1
+    assert newest.properties["geossl:hectares"] == pytest.approx(6, rel=0.01)  # 30 by 20 pixels of 10 m
+    assert newest.properties["end_datetime"].startswith("2023-04-18")
+    for asset in newest.assets.values():
+        assert Path(asset.get_absolute_href()).is_file()
+    assert "file:checksum" not in newest.assets["alerts"].extra_fields, "people write into it"
+    with zipfile.ZipFile(root / PROJECT) as archive:
+        layers = {each.findtext("id"): each for each in ET.fromstring(archive.read("maps.qgs")).iter("maplayer")}
+    source = layers["alerts_landcover_alerts"].findtext("datasource")
+    assert source == "../alerts/landcover/latest/landcover.gpkg|layername=alerts"
+    assert "landcover_map" in layers
 
 
 def test_models_go_with_the_last_release_they_made(publish, tmp_path):

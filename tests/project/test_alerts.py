@@ -26,6 +26,7 @@ from geossl.progress import silent
 from geossl.project.project import Project
 from geossl.project.stages import alerts
 from geossl.project.stages.alerts_score import scores, tables
+from geossl.project.stages.report import _alerts as _alerts_of_report
 from geossl.project.stages.run import stage
 
 FILE = """\
@@ -110,6 +111,13 @@ def test_alerts_find_what_was_cleared_and_a_second_run_does_nothing(project: Pat
     lines = [part for part in tables("forest", judged) if isinstance(part, str)]
     assert any("to detection 13, to confirmation 44" in line for line in lines)
     assert [name for name in opened.cube().tags() if name.startswith("alerts-forest-")]
+
+    # where people look: the report's sheet
+    [sheet] = _alerts_of_report(opened)
+    assert sheet.notes[0] == f"2 alerts (2 confirmed), {found.area_ha.sum():.1f} ha in all"
+    assert [row[:3] for row in sheet.rows] == [("2022-03-05", "confirmed", f"{area:.1f}") for area in found.area_ha]
+    assert sheet.map.ground is not None
+    assert (sheet.map.codes[CLEARED] == CONFIRMED).mean() > 0.9
 
 
 def test_news_elsewhere_makes_no_other_release(project: Path) -> None:

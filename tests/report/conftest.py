@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from geossl.legend import CHANGE, LandClass, Legend
+from geossl.maps.alerts.style import ALERTS
 from geossl.report.records import (
+    AlertSheet,
     AreaTable,
     CaptionedPicture,
     ChangeExample,
@@ -88,6 +90,14 @@ def full() -> ReportData:
         maps=[
             ClassMap(EVIL, codes, LEGEND, 100.0, EVIL, before=picture(11), names=("imagery", EVIL)),
             ClassMap("Clearings", np.zeros((5, 5), np.uint8), CHANGE),
+        ],
+        alerts=[
+            AlertSheet(
+                EVIL,
+                [EVIL],
+                [("2025-05-06", EVIL, "1.5", "-51.2, -5.1", "x0y0")],
+                ClassMap(EVIL, np.eye(24, dtype=np.uint8), ALERTS, before=picture(12), ground=picture(13)),
+            )
         ],
         changes=[
             ChangeExample(EVIL, picture(9), picture(10), date(2024, 1, 1), date(2025, 1, 1), [square], [square, square])

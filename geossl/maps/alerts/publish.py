@@ -7,7 +7,10 @@ A monitor's folder looks so::
     tiles/                  the alerts of every tile, kept between runs
     releases/<release>/     alerts as published; never changed by geossl once they are there
     published.json          all releases and patches that there ever were
+    collection.json         STAC collection of the releases, in the catalogue of the maps
     latest -> releases/<release>
+
+The QGIS project of the maps shows the newest alerts of every monitor too.
 """
 
 from __future__ import annotations
@@ -37,11 +40,14 @@ from geossl.legend import NO_LABEL
 from geossl.maps.alerts.patches import AlertPatches, AlertPixels, find_patches, outlines
 from geossl.maps.alerts.review import Published
 from geossl.maps.alerts.rule import CONFIRMED, EPOCH, NEVER, NONE, to_date
+from geossl.maps.alerts.stac import list_releases, write_alert_item
 from geossl.maps.alerts.style import ALERTS, alert_style
 from geossl.maps.alerts.tiles import REVIEWED, AlertTiles, state_key
 from geossl.maps.cog import CONFIDENCE_SCALE, Extent, write_cog
+from geossl.maps.qgis import write_project
+from geossl.maps.quicklook import write_quicklook
 from geossl.maps.space import room
-from geossl.maps.style import raster_style
+from geossl.maps.style import confidence_style, raster_style
 
 LAYER = "alerts"
 """Name of the layer in the GeoPackage."""
@@ -102,6 +108,8 @@ def publish_alerts(
     until: int,
     minimum_ha: float,
     keep: int,
+    root: Path,
+    since: int,
     verdicts: Mapping[str, tuple[str, str, str]] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> AlertRelease:
@@ -111,6 +119,10 @@ def publish_alerts(
     ----------
     folder:
         Of the monitor.
+    root:
+        Of all maps, whose catalogue and QGIS project list the alerts too.
+    since:
+        First day of the monitoring.
     until:
         Day of the newest scene that they follow from.
     minimum_ha:
@@ -130,12 +142,13 @@ def publish_alerts(
     patches = AlertPatches.of(pixels, grid)
     frame = _frame(pixels, patches, grid, release_id, verdicts or {})
     sure = frame["status_code"] >= CONFIRMED
+    hectares, confirmed = float(frame["area_ha"].sum()), float(frame["area_ha"][sure].sum())
     if not target.is_dir():
         for abandoned in target.parent.glob(".partial-*"):  # by a process that was killed
             shutil.rmtree(abandoned)
         with room(folder, "the new release", lambda: _bytes_wanted(folder)), aside(target) as partial:
             partial.mkdir()
-            _rasters(partial, name, store, grid, tiles, pixels)
+            extent = _rasters(partial, name, store, grid, tiles, pixels)
             _polygons(partial, name, frame)
             write_json(
                 partial / f"{name}-lineage.json",
@@ -148,14 +161,23 @@ def publish_alerts(
                     "tiles": {tile_id: store.record(tile_id) for tile_id in tiles},
                 },
             )
+            write_alert_item(
+                root,
+                partial,
+                name,
+                release_id,
+                extent=extent,
+                since=to_date(since),
+                until=to_date(until),
+                figures={"alerts": len(patches), "hectares": hectares, "confirmed_hectares": confirmed},
+            )
     _register(folder, release_id, until, patches.id)
     with aside(folder / "latest") as link:
         link.symlink_to(target.relative_to(folder), target_is_directory=True)
     edited = _prune(folder, name, release_id, keep, verdicts or {})
-    hectares = float(frame["area_ha"].sum())
-    return AlertRelease(
-        release_id, name, target, until, len(patches), hectares, float(frame["area_ha"][sure].sum()), edited
-    )
+    list_releases(root, folder, name)
+    write_project(root)
+    return AlertRelease(release_id, name, target, until, len(patches), hectares, confirmed, edited)
 
 
 def _bytes_wanted(folder: Path) -> int:
@@ -245,8 +267,10 @@ def _polygons(folder: Path, name: str, frame: gpd.GeoDataFrame) -> None:
     (folder / f"{name}.qml").write_text(alert_style(FIELDS), encoding="utf-8")
 
 
-def _rasters(folder: Path, name: str, store: AlertTiles, grid: Grid, tiles: Sequence[str], pixels: AlertPixels) -> None:
-    """Cloud-optimised GeoTIFFs of status, date and probability, over all tiles."""
+def _rasters(
+    folder: Path, name: str, store: AlertTiles, grid: Grid, tiles: Sequence[str], pixels: AlertPixels
+) -> Extent:
+    """Cloud-optimised GeoTIFFs of status, date and probability, over all tiles; where they lie."""
     tops, lefts = zip(*(grid.tile(tile_id).pixel_origin for tile_id in tiles), strict=True)
     size = grid.tile_size
     extent = Extent(grid, range(min(tops), max(tops) + size), range(min(lefts), max(lefts) + size))
@@ -265,6 +289,9 @@ def _rasters(folder: Path, name: str, store: AlertTiles, grid: Grid, tiles: Sequ
             nodata=nodata,
         )
     (folder / f"{name}-status.qml").write_text(raster_style(ALERTS), encoding="utf-8")
+    (folder / f"{name}-confidence.qml").write_text(confidence_style(), encoding="utf-8")
+    write_quicklook(folder / f"{name}.png", folder / f"{name}-status.tif", ALERTS)
+    return extent
 
 
 def _describe(raster: DatasetWriter, kind: str) -> None:

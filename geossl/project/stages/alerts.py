@@ -26,6 +26,7 @@ from geossl.maps.alerts.rule import EPOCH, NEVER, Rule, to_day
 from geossl.maps.alerts.settings import AlertSettings, ForestSettings
 from geossl.maps.alerts.tiles import AlertTiles, Judged, update_tiles
 from geossl.maps.predict import predict_map
+from geossl.maps.stac import alerts_of
 from geossl.maps.tiles import TileFolder
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
@@ -49,7 +50,7 @@ def run(project: Project, progress: Progress) -> StageResult:
 
 def folder_of(project: Project, name: str) -> Path:
     """Where a monitor keeps what it knows."""
-    return project.store / "alerts" / name
+    return alerts_of(project.maps) / name
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,8 @@ def _publish(
         until=max((look.day for look in looks), default=monitor.rule.since),
         minimum_ha=monitor.settings.minimum_ha,
         keep=project.settings.map.keep,
+        root=project.maps,
+        since=monitor.rule.since,
         verdicts=said,
         about={
             "snapshot": monitor.scenes.snapshot,

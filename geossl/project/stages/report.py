@@ -27,10 +27,11 @@ from geossl.project import pictures
 from geossl.project.curves import read_curves
 from geossl.project.project import Project, StageResult
 from geossl.project.settings import ChangeTask
-from geossl.project.stages import area, labels
+from geossl.project.stages import alerts, area, labels
 from geossl.project.state import Record, fingerprint
 from geossl.report.page import build_report
 from geossl.report.records import (
+    AlertSheet,
     AreaTable,
     CaptionedPicture,
     ChangeExample,
@@ -104,6 +105,7 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
         scores=_scores(project),
         confusions=list(_confusions(project)),
         maps=maps,
+        alerts=list(_alerts(project)),
         areas=list(_areas(project)),
         changes=changes,
         times=[StageTime(record.stage, record.seconds) for record in records],
@@ -154,7 +156,7 @@ def _region(project: Project) -> str:
     grid = scenes.grid
     return (
         f"{west:.3f}, {south:.3f} to {east:.3f}, {north:.3f} degrees; {grid.crs}, {grid.resolution:g} m, "
-        f"{len(boxes)} tiles of {grid.tile_size} pixels; {scenes.sensor.title or scenes.sensor.name}"
+        f"{len(boxes)} tile{'s' if len(boxes) > 1 else ''} of {grid.tile_size} pixels; {scenes.sensor.title or scenes.sensor.name}"
     )
 
 
@@ -224,6 +226,15 @@ def _maps(project: Project) -> Iterator[ClassMap]:
     for name, record, folder in _published(project):
         data, legend = project.task_data(name), Legend.from_dict(record.result["legend"])
         yield pictures.class_map(folder / f"{name}.tif", name, legend, data, _statistics(project, data))
+
+
+def _alerts(project: Project) -> Iterator[AlertSheet]:
+    for name, settings in project.settings.alerts.items():
+        if (record := project.state.get(f"alerts.{name}")) is None:
+            continue
+        folder = alerts.folder_of(project, name) / str(record.result["release"])
+        data = DatedImages(project.task_images(), (settings.since, None))
+        yield pictures.alert_sheet(folder, name, data, _statistics(project, data), project.root)
 
 
 def _areas(project: Project) -> Iterator[AreaTable]:
