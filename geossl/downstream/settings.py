@@ -150,6 +150,25 @@ ForestSettings = Annotated[IndexForest | RasterForest | LandcoverForest, Field(d
 """Where change is looked for: what was forest before."""
 
 
+class RiverSettings(_Settings):
+    """What of the loss is ground that a river or a lake took, by MNDWI, (green - swir) / (green + swir), afterwards.
+
+    The bed is open water, and what is joined to it and as wet or sandy as a bank (Xu 2006; the two thresholds, as
+    those of an edge, of which the low one counts only where it leads to the high one).
+    """
+
+    water: float = Field(0.0, ge=-1, le=1, description="least MNDWI of open water")
+    bed: float = Field(
+        -0.3, ge=-1, le=1, description="least MNDWI of sand and mud beside it; soil and pasture are below"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> RiverSettings:
+        if self.bed > self.water:
+            raise ValueError(f"river: bed ({self.bed}) is above water ({self.water})")
+        return self
+
+
 class EvaluateSettings(_Settings):
     """How held-out scores are taken."""
 

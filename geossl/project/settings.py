@@ -15,7 +15,13 @@ from geossl.chips.split import SplitSettings
 from geossl.cluster import ClusterSettings
 from geossl.cube import periods
 from geossl.cube.settings import CompositeSettings, IngestSettings, LabelSettings
-from geossl.downstream.settings import ChangeSettings, EvaluateSettings, ForestSettings, LandcoverSettings
+from geossl.downstream.settings import (
+    ChangeSettings,
+    EvaluateSettings,
+    ForestSettings,
+    LandcoverSettings,
+    RiverSettings,
+)
 from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
 from geossl.maps.alerts.settings import AlertSettings
@@ -127,6 +133,11 @@ class ChangeTask(_Settings):
     after: When = Field(description="day or period of the later image, as `before`")
     forest: ForestSettings | None = Field(
         None, description="ground to look at, which was forest before; elsewhere nothing changes. null: all"
+    )
+    river: RiverSettings | None = Field(
+        None,
+        description="`{}`: what a river took is a class of its own, beside what was cleared; null: a river is not told "
+        "from felling",
     )
     settings: ChangeSettings = Field(default_factory=ChangeSettings)
 

@@ -61,8 +61,12 @@ TASK = """\
     before: {before}-01-01
     after: {after}-01-01
     forest: {{ kind: index, ndvi: 0.75, ndmi: 0.2 }}
+    river: {{}}
     settings: {{ method: {method} }}
 """
+
+SAYS = {0: "forest", 1: "cleared", 2: "river"}
+"""What the map's codes mean where there was forest."""
 
 POINTS, SEED = 100, 1
 SIDE, ZOOM = 25, 7
@@ -92,16 +96,17 @@ def project(methods: tuple[UnlabelledMethod, ...]) -> Project:
 
 def areas(found: Project, methods: tuple[UnlabelledMethod, ...]) -> Iterator[str]:
     """Markdown: hectares cleared in each period, of the forest at its begin."""
-    yield "| period | forest before, ha | " + " | ".join(f"{m}: cleared, ha (% a year)" for m in methods) + " |"
-    yield "|---|---|" + "---|" * len(methods)
+    each = (f"{m}: cleared, ha (% a year) | {m}: taken by the river, ha" for m in methods)
+    yield f"| period | forest before, ha | {' | '.join(each)} |"
+    yield "|---|---|" + "---|---|" * len(methods)
     for before, after in itertools.pairwise(YEARS):
         cells, forest = [], 0.0
         for method in methods:
             with rasterio.open(raster(found, method, before, after)) as file:
                 hectare = abs(file.transform.a * file.transform.e) / 1e4
-                cleared = float((file.read(1) == 1).sum()) * hectare
+                cleared, river = (float((file.read(1) == code).sum()) * hectare for code in (1, 2))
             forest = _forest_area(found, name_of(method, before, after)) * hectare
-            cells.append(f"{cleared:,.0f} ({100 * cleared / forest / (after - before):.2f})")
+            cells.append(f"{cleared:,.0f} ({100 * cleared / forest / (after - before):.2f}) | {river:,.0f}")
         yield f"| {before}–{after} | {forest:,.0f} | " + " | ".join(cells) + " |"
 
 
@@ -181,15 +186,15 @@ def crop(year: int, x: float, y: float, crs: str) -> Image.Image:
 
 def judged(found: Project, method: str) -> Iterator[str]:
     """How many of the judged points the map has right, and those that it has not."""
-    right, misses, river = {"cleared": [0, 0], "forest": [0, 0]}, [], 0
+    right: dict[str, list[int]] = {says: [0, 0] for says in SAYS.values()}
+    misses = []
     with JUDGED.open(newline="", encoding="utf-8") as file, rasterio.open(raster(found, method, *YEARS[-2:])) as map_:
         for line in csv.DictReader(file):
             code = int(next(map_.sample([(float(line["x"]), float(line["y"]))]))[0])
-            says = "cleared" if code == 1 else "forest"
+            says = SAYS[code]
             hit = says == line["eye"]
             right[says][0] += hit
             right[says][1] += 1
-            river += says == "cleared" and line["eye"] == "river"
             if not hit:
                 misses.append(
                     f"{line['point']} ({line['x']}, {line['y']}): map {says}, eye {line['eye']}; {line['remark']}"
@@ -198,7 +203,6 @@ def judged(found: Project, method: str) -> Iterator[str]:
     yield f"{method}: {hits} of {seen} points right; " + ", ".join(
         f"{says} {hit} of {n}" for says, (hit, n) in right.items()
     )
-    yield f"with forest that the river took counted as right: {hits + river}"
     yield from misses
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geossl.downstream.forest import by_index
+from geossl.downstream.forest import by_index, river_bed
 from geossl.downstream.images import DatedImages
-from geossl.downstream.settings import ChangeSettings, IndexForest
+from geossl.downstream.settings import ChangeSettings, IndexForest, RiverSettings
 from geossl.downstream.unlabelled import fit
 from geossl.errors import LabelError
 
@@ -39,6 +39,23 @@ def test_what_was_no_forest_is_neither_learnt_from_nor_asked_for(tmp_path: Path)
         fit(within, None, _card(images), ChangeSettings(method="irmad")).id
         != fit(images, None, _card(images), ChangeSettings(method="irmad")).id
     )
+
+
+def test_a_rivers_bed_is_water_and_banks_by_the_image_after(tmp_path: Path) -> None:
+    images = _world(tmp_path, ("B03", "B08", "B11"))
+    later = DatedImages(images.collection, images.dates[1:])
+    (step,) = later.steps("x0y0") or ()
+    green, _, swir = np.asarray(images.collection.image("x0y0")[step]).astype(float) * 1e-4
+    with np.errstate(invalid="ignore", divide="ignore"):
+        wet = (green - swir) / (green + swir)
+    seen = later.valid("x0y0", (step,))[0]
+    low, high = np.quantile(wet[seen], (0.3, 0.8)) + 1e-5  # beside every value
+    bed = river_bed(later, RiverSettings(water=high, bed=low))("x0y0")
+    np.testing.assert_array_equal(bed, np.where(seen, (wet >= low).astype(int) + (wet >= high), 0))
+    with pytest.raises(LabelError, match="river: mndwi needs the bands green and swir16/swir22"):
+        river_bed(_world(tmp_path / "two", ("B04", "B08")), RiverSettings())
+    with pytest.raises(ValueError, match="is above water"):
+        RiverSettings(water=-0.5)
 
 
 def test_a_missing_band_and_a_missing_index_are_named(tmp_path: Path) -> None:

@@ -42,6 +42,31 @@ def _tiles(folder: Path, mosaic: NDArray[np.uint8]) -> MapReport:
     return MapReport(tuple(records), (), 0, None)
 
 
+def test_what_lies_in_a_bed_that_leads_to_water_is_the_rivers(tmp_path: Path) -> None:
+    # 100 m pixels: ten of them are as far as a bank may reach
+    grid = Grid("EPSG:32722", 100, SIZE, (500_000, 9_500_000))
+    mosaic = np.zeros((2 * SIZE, 2 * SIZE), np.uint8)
+    mosaic[100:150, 200:300] = 3
+    bed = np.zeros(mosaic.shape, np.uint8)
+    bed[100:110, 190:250] = 1  # a bank over the border of tiles, whose water lies in the left one
+    bed[100:110, 235:240] = 2
+    bed[120:130, 200:300] = 1  # as bright, and nowhere near water
+    expected = mosaic.copy()
+    expected[100:110, 225:250] = 5
+
+    def of(tile_id: str) -> NDArray[np.uint8]:
+        tile = grid.tile(tile_id)
+        return bed[tile.iy * SIZE : (tile.iy + 1) * SIZE, tile.ix * SIZE : (tile.ix + 1) * SIZE]
+
+    report = _tiles(tmp_path / "tiles", mosaic)
+    refine_change(
+        report, tmp_path / "tiles", tmp_path / "out", grid=grid, legend=LEGEND, forest=None, smallest=12, bed=of
+    )
+    out = TileFolder(tmp_path / "out")
+    found = np.block([[out.read(GRID[ix, iy].id)[0] for ix in (0, 1)] for iy in (0, 1)])
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("smallest", [1, 12, 300])
 @pytest.mark.parametrize("masked", [True, False])
 def test_tiles_are_refined_as_one_raster_would_be(tmp_path: Path, smallest: int, masked: bool) -> None:

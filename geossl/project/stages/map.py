@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geossl.cluster import ClusterSettings, dask_client
 from geossl.downstream.finetune import device
@@ -23,7 +23,7 @@ from geossl.maps.stac import MODELS
 from geossl.progress import Progress
 from geossl.project.background import write_background
 from geossl.project.project import Project, StageResult
-from geossl.project.refined import refined
+from geossl.project.refined import Refined, refined
 from geossl.project.state import content, fingerprint
 from geossl.train.launch import memory_kept
 
@@ -69,6 +69,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         images=content(images),
         settings=project.settings.map,
         forest=(project.settings.tasks[name], forest) if (forest := project.forest_key(name)) is not None else None,
+        river=getattr(project.settings.tasks[name], "river", None),
     )
     done = project.state.fresh(f"map.{name}", key)
     if done is not None and (project.maps / str(done.result["release"])).exists():
@@ -84,21 +85,21 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
             report = predict_map(
                 task, images, steps, tiles, settings=project.settings.map, client=client, progress=progress
             )
-        about: Mapping[str, Any] = {}
+        out = Refined(report, tiles, task.legend, {})
         if task.dates == 2:
-            report, tiles, about = refined(project, name, data, task, report, tiles, progress)
+            out = refined(project, name, data, task, report, tiles, progress)
         write_background(project, images)
         release = publish_map(
-            report,
+            out.report,
             project.maps,
             name,
-            legend=task.legend,
+            legend=out.legend,
             grid=images.grid,
             encoder=task.card.encoder or None,
             settings=project.settings.map,
-            polygon_codes=task.legend.codes[1:] if task.dates == 2 else None,
-            tiles=tiles,
-            about=about,
+            polygon_codes=out.legend.codes[1:] if task.dates == 2 else None,
+            tiles=out.folder,
+            about=out.about,
             pinned=project.pinned_releases(name),
             pin=functools.partial(_pin, project, name, images.snapshot),
             model=describe_model(task, os.path.relpath(folder / WEIGHTS, project.maps / name / MODELS)),
@@ -107,7 +108,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         result.update(
             release=str(release.folder.relative_to(project.maps)),
             model=champion.folder,
-            legend=task.legend.to_dict(),
+            legend=out.legend.to_dict(),
             computed=list(report.computed),
             seam=None if report.seam is None else asdict(report.seam),
         )

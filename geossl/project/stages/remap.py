@@ -107,9 +107,9 @@ def _map(
     if not steps:
         raise StoreError(f"the images of {release.id} are no longer in the cube", "ingest them again")
     report = predict_map(model, images, steps, folder / "tiles", settings=project.settings.map, progress=progress)
-    report, tiles = refined_as(
+    out = refined_as(
         published.folder, published.name, project, images, steps, model, report, folder / "tiles", progress
     )
     classes = folder / f"{published.name}.tif"
-    write_classes(classes, TileFolder(tiles), report.records, images.grid, model.legend, progress)
+    write_classes(classes, TileFolder(out.folder), out.report.records, images.grid, out.legend, progress)
     return classes
