@@ -8,4 +8,9 @@ Import from the module that owns a concept (``from geossl.grid import Grid``);
 nothing is re-exported here, so ``import geossl`` costs nothing.
 """
 
+import os
+
+# None of the libraries that geossl stands on tells anybody that it runs, unless the user says so.
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
 __version__ = "0.1.0"

@@ -121,6 +121,9 @@ def _pod(settings: KubernetesSettings, job: Job) -> dict[str, Any]:
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _GRACE,
         "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        # what a namespace asks for whose pod security is "restricted"
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [{"name": "project", "persistentVolumeClaim": {"claimName": settings.claim}}],
     }
