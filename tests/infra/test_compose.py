@@ -47,6 +47,18 @@ def test_the_servers_ask_who_comes(whole: Composed) -> None:
     assert answer(f"http://127.0.0.1:{whole.port('9000')}/geossl/a", method="PUT", body=b"a") == 403
 
 
+def test_pages_of_others_may_not_speak_to_the_server(whole: Composed) -> None:
+    port = whole.port("4200")
+    for origin, allowed in (
+        (f"http://127.0.0.1:{port}", True),
+        (f"http://localhost:{port}", True),
+        ("https://x.org", False),
+    ):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/health", headers={"Origin": origin})
+        with urllib.request.urlopen(request, timeout=30) as said:
+            assert (said.headers["Access-Control-Allow-Origin"] == origin) is allowed
+
+
 def test_the_database_asks_for_a_password_on_every_address(whole: Composed) -> None:
     asked = os.environ | {"PGHOST": "127.0.0.1", "PGPORT": str(whole.port("5432")), "PGUSER": "geossl"}
     command = ["psql", "-X", "-w", "-t", "-A", "-d", "prefect", "-c", "select count(*) from flow"]

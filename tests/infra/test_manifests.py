@@ -168,6 +168,18 @@ def test_manifests_name_what_the_scripts_know(manifests: dict[str, list[dict[str
             )
 
 
+def test_what_manifests_say_is_tried_without_a_cluster(manifests: dict[str, list[dict[str, Any]]]) -> None:
+    """Scripts and variables are those that test_compose.py and test_slurm.py really run."""
+    tried = {Path(service["command"][0]).name: set(service.get("environment", {})) for service in SERVICES.values()}
+    batch = (INFRA / "slurm/train.sbatch").read_text()
+    tried["train"] = {name for name in scripts.variables("train") if re.search(rf"\b{name}\b", batch)}
+    tried["train"] |= {"XDG_CACHE_HOME", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
+    for pod in pods([*manifests["base"], *manifests["training"]]):
+        (container,) = pod["spec"]["containers"]
+        script = Path(container["args"][0]).name
+        assert {one["name"] for one in container["env"]} <= tried[script], script
+
+
 def test_manifests_refer_to_what_is_there(manifests: dict[str, list[dict[str, Any]]], secrets: dict[str, str]) -> None:
     everything = [*manifests["base"], *manifests["training"]]
     labels = [pod["metadata"]["labels"] for pod in pods(everything)]
