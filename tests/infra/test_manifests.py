@@ -84,7 +84,7 @@ def test_the_dockerfile_is_valid_and_runs_as_nobody_in_particular() -> None:
     assert "://" not in text  # no host is named: packages come from where the builder is told
     stages = re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]
     of = {stage.split()[2]: stage for stage in stages if " AS " in stage.partition("\n")[0]}
-    wanted = {service["build"]["target"] for service in SERVICES.values()} | {"geossl-cuda"}
+    wanted = {service["build"]["target"] for service in SERVICES.values()}
     assert wanted <= set(of)
     assert all("\nUSER 10001:10001" in of[name] for name in wanted)
     assert "--constraint constraints.txt" in of["wheel-cpu"]
