@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,24 @@ def test_a_scene_with_an_offset_is_held_until_it_is_released(folder: Path) -> No
     assert drift.let_go(project, [scene]) == [scene]
     assert drift.run(project, silent).set_aside == 0
     assert not held_scenes(project.cube().view().root[project.sensor.name])  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_is_learnt_from_was_judged_before(folder: Path, tmp_path: Path) -> None:
+    """An offset that comes in when drift was measured already is held before the training that it makes due."""
+    here = tmp_path / "project"
+    shutil.copytree(folder, here, ignore=shutil.ignore_patterns("store"))
+    spoilt = next(path for path in (here).glob(f"*/**/*{SPOILT}*") if path.is_dir())
+    spoilt = spoilt.rename(here / spoilt.name)
+    policy = ["tasks={}", "split.gate=0.15", "retrain.hours=1", "retrain.new_pixels=0", "evaluate.floors=false"]
+    project = Project.load(here, policy)
+    for verb in ("ingest", "stats", "retrain", "drift"):
+        stage(verb)(project, silent)
+    spoilt.rename(here / "imagery" / "scenes" / spoilt.name)
+    stage("ingest")(project, silent)
+    assert not stage("retrain")(project, silent).skipped
+    record = project.state.get("pretrain")
+    assert record is not None
+    learnt = project.cube().view(record.result["snapshot"])
+    assert [scene.split("_")[2] for scene in held_scenes(learnt.root[project.sensor.name])] == [SPOILT]  # type: ignore[arg-type]

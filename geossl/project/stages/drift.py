@@ -70,9 +70,7 @@ def run(project: Project, progress: Progress) -> StageResult:
     """
     if project.state.get("pretrain") is None:
         return StageResult("drift", ["there is no encoder yet to have drifted away from"], skipped=True)
-    key = fingerprint(
-        scenes=content(project.scenes()), encoder=project.encoder_folder().name, settings=project.settings.drift
-    )
+    key = _key(project, project.scenes())
     if project.state.fresh("drift", key) is not None:
         return StageResult("drift", skipped=True)
     try:
@@ -105,6 +103,26 @@ def run(project: Project, progress: Progress) -> StageResult:
         ],
         set_aside=len(new),
     )
+
+
+def judged(project: Project, progress: Progress) -> tuple[str, list[str]]:
+    """A snapshot of the cube in which all that looks like a fault is held, and what had to be done for that.
+
+    Scenes may come in at any time; one that was never looked at must not be learnt from, or it would count as usual.
+    """
+    cube, lines = project.cube(), []
+    snapshot = cube.snapshot()
+    while project.state.fresh("drift", _key(project, cube.view(snapshot).collection(project.sensor.name))) is None:
+        result = run(project, progress)
+        lines += result.lines
+        if result.skipped and result.lines:  # there is nothing yet to judge by
+            break
+        snapshot = cube.snapshot()
+    return snapshot, lines
+
+
+def _key(project: Project, scenes: Collection) -> str:
+    return fingerprint(scenes=content(scenes), encoder=project.encoder_folder().name, settings=project.settings.drift)
 
 
 def measure(project: Project, progress: Progress) -> Drift:

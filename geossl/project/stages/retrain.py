@@ -20,7 +20,7 @@ from geossl.errors import LabelError, RadiometryError, SettingsError, StoreError
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
 from geossl.project.settings import RetrainSettings
-from geossl.project.stages import evaluate, finetune, pretrain
+from geossl.project.stages import drift, evaluate, finetune, pretrain
 from geossl.project.trainings import Training, Trainings
 from geossl.registry import Decision, Version, gate
 
@@ -70,9 +70,9 @@ def due(project: Project, policy: RetrainSettings) -> tuple[str | None, str]:
         return f"{share:.1%} new clear imagery, at least {policy.new_pixels:.1%}", state
     if new and policy.days is not None and age >= policy.days:
         return f"{age:.1f} days since the last training, at least {policy.days:g}, and new imagery", state
-    drift = project.state.get("drift")
-    if new and drift is not None and drift.result["encoder"] == record.result["encoder"]:
-        unusual, judged, rate = (drift.result[name] for name in ("unusual", "judged", "promised"))
+    moved = project.state.get("drift")
+    if new and moved is not None and moved.result["encoder"] == record.result["encoder"]:
+        unusual, judged, rate = (moved.result[name] for name in ("unusual", "judged", "promised"))
         if unusual and binomtest(unusual, judged, rate, alternative="greater").pvalue < DRIFT_BY_CHANCE:
             return f"{unusual} of {judged} new scenes look different, where {rate:.0%} would by chance", state
     return None, state
@@ -91,13 +91,19 @@ def _encoder(project: Project, policy: RetrainSettings, progress: Progress) -> t
             f"due ({why}), but {used:.1f} of {policy.hours:g} device-hours of {today:%B} are used up: it waits for "
             "next month, or raise retrain.hours"
         ]
-    snapshot = unfinished.snapshot if unfinished is not None else project.cube().snapshot()
+    lines: list[str] = []
+    if unfinished is not None:
+        snapshot = unfinished.snapshot
+    elif project.state.get("pretrain") is None:
+        snapshot = project.cube().snapshot()
+    else:
+        snapshot, lines = drift.judged(project, progress)
     devices = project.settings.pretrain.launch.devices
     with log.running(why, snapshot, devices, progress) as watched:
         result = pretrain.run(project, watched, snapshot)
     if result.skipped:
-        return False, [f"trained already on what there is ({why})"]
-    return True, [f"trained: {why}", *result.lines]
+        return False, [*lines, f"trained already on what there is ({why})"]
+    return True, [*lines, f"trained: {why}", *result.lines]
 
 
 def _score(project: Project, progress: Progress) -> list[str]:
