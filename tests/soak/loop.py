@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from geossl.progress import silent
 from geossl.project.project import Project, StageResult
@@ -17,8 +19,8 @@ from geossl.project.stages.run import run_all
 from tests.soak.world import BETTER, Arrival, Landing, World
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-"""One thread everywhere: the sums of a training are then the same sums in every process."""
+os.environ["OMP_NUM_THREADS"] = "1"  # everywhere: the sums of a training are then the same sums in every process
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def go_round(folder: Path) -> list[StageResult]:
@@ -65,6 +67,23 @@ def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         started.kill()
         started.wait()
+
+
+def left_of(leaders: Collection[int]) -> list[psutil.Process]:
+    """Processes of groups whose leader was killed, a minute later at most."""
+    deadline = time.monotonic() + 60
+    while found := [each for each in psutil.process_iter() if _session(each) in leaders]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    return found
+
+
+def _session(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return 0
 
 
 def main() -> None:

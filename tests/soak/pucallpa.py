@@ -8,7 +8,6 @@ local stack. A timeline is printed: what each image added, which tiles were mapp
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import os
 import sys
 import tempfile
@@ -52,7 +51,7 @@ map: { minimum_ha: 5 }
 alerts:
   forest: { since: 1996-01-01, expire_days: 4000, minimum_ha: 5 }
 retrain: { hours: 2, new_pixels: 0.5 }
-deploy: { pool: soak, schedules: { watch: 1m, retrain: 2m, publish: 2m } }
+deploy: { pool: soak, schedules: { watch: 1m } }
 """
 
 
@@ -111,24 +110,22 @@ def _line(project: Project, year: int, seconds: float) -> Line:
 
 def by_flows(folder: Path) -> list[Line]:
     """By the deployed flows of the local stack."""
+    from tests.infra import stack as local
     from tests.soak.stack import Stack
 
-    stack = Stack(folder / "stack", lambda *what: print(*what, file=sys.stderr))
-    stack.up()
     deployed = False
 
     def arrived() -> None:
         nonlocal deployed
-        since = dt.datetime.now(dt.UTC)
         if not deployed:
-            stack.geossl("deploy", "--project", str(folder / "project"))
+            stack.geossl("deploy", "--project", str(folder))
             deployed = True
-        stack.await_rest(since, 900)
+        stack.await_rest("pucallpa")
 
-    try:
-        return timeline(folder / "project", arrived)
-    finally:
-        stack.down()
+    with local.folder() as home:
+        stack = Stack(home, lambda *what: print(*what, file=sys.stderr))
+        stack.up()
+        return timeline(folder, arrived)
 
 
 def table(lines: list[Line], how: str) -> Table:
@@ -152,12 +149,8 @@ def main() -> None:
         sys.exit(f"the imagery is not there: {DATA}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        if asked.flows:
-            folder.chmod(0o711)  # PostgreSQL is another user
-            lines = by_flows(folder)
-        else:
-            lines = timeline(folder / "project", lambda: _print(go_round(folder / "project")))
+        folder = Path(scratch) / "project"
+        lines = by_flows(folder) if asked.flows else timeline(folder, lambda: _print(go_round(folder)))
     Console(width=120).print(table(lines, "by deployed flows" if asked.flows else "in one process"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import os
 import random
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,12 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.infra import stack as local
 from tests.soak.loop import ENVIRONMENT, ROOT
 
-LOCAL = ROOT / "infra" / "local"
 MARK = "GEOSSL_STACK"
 """Environment variable of every process that the stack has started, or that these have."""
 KINDS = ("postgres", "dask-scheduler", "dask-worker", "prefect-server", "mlflow-server", "worker")
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+PATIENCE = 900.0
+"""Seconds in which the loop has to come to rest."""
 
 
 class Stack:
@@ -52,21 +53,17 @@ class Stack:
         """Everything that Prefect and MLflow know is gone; the project's store is not."""
         self.down()
         for name in ("postgres", "prefect", "mlflow"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            shutil.rmtree(self.folder / name)
         self.up()
 
     def _local(self, verb: str, *words: str) -> None:
-        command = [str(LOCAL), verb, "--folder", str(self.folder), *words]
         with self._changing:
-            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            local.local(verb, self.folder, *words)
 
     @property
     def environment(self) -> dict[str, str]:
         """What whoever uses the services has to know."""
-        lines = (self.folder / "environment").read_text().splitlines()
-        said = dict(line.removeprefix("export ").partition("=")[::2] for line in lines)
-        return ENVIRONMENT | {name: value.strip("'") for name, value in said.items()}
+        return ENVIRONMENT | local.environment(self.folder)
 
     def geossl(self, *words: str) -> str:
         """A command of geossl, as an operator gives it."""
@@ -88,34 +85,32 @@ class Stack:
                         found.append(int(path.name))
         return found
 
-    def first_run(self, flow: str, after: dt.datetime) -> dt.datetime | None:
-        """When the first run of a flow that began after a moment was completed; None: there is none yet."""
-        asked = {
-            "flows": {"name": {"any_": [f"geossl-{flow}"]}},
-            "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "start_time": {"after_": after.isoformat()}},
-            "sort": "START_TIME_ASC",
-            "limit": 1,
-        }
-        found = self._ask("flow_runs/filter", asked)
-        return dt.datetime.fromisoformat(found[0]["end_time"]) if found else None
-
-    def await_rest(self, since: dt.datetime, seconds: float) -> None:
-        """Until, after a moment, all flows have had their turn one after the other: then there is nothing left to do."""
-        deadline = time.monotonic() + seconds
+    def await_rest(self, project: str) -> None:
+        """Until all flows have had a turn, one after the other: then there is nothing left to do."""
+        deadline = time.monotonic() + PATIENCE
         for flow in ("watch", "retrain", "publish"):
-            while True:
-                with contextlib.suppress(OSError, urllib.error.URLError):  # the server is being killed
-                    if (ended := self.first_run(flow, since)) is not None:
-                        break
-                assert time.monotonic() < deadline, f"no {flow} came to its end within {seconds:.0f} s"
+            while not self._had_its_turn(flow, f"{project}-{flow}", deadline):
+                assert time.monotonic() < deadline, f"no {flow} came to its end within {PATIENCE:.0f} s"
                 time.sleep(2)
-            since = ended
             self.say(f"    {flow} has had its turn")
 
-    def _ask(self, path: str, content: dict[str, Any]) -> Any:
+    def _had_its_turn(self, flow: str, deployment: str, deadline: float) -> bool:
+        """Start a run and wait for its end; False where it failed, or where its server was killed."""
+        try:
+            there = self._ask(f"deployments/name/geossl-{flow}/{deployment}")
+            run = self._ask(f"deployments/{there['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+            while (state := self._ask(f"flow_runs/{run['id']}")["state_type"]) not in FINAL:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(1)
+        except OSError:  # an error of the server is one, too
+            return False
+        return bool(state == "COMPLETED")
+
+    def _ask(self, path: str, content: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
             f"{self.environment['PREFECT_API_URL']}/{path}",
-            data=json.dumps(content).encode(),
+            data=None if content is None else json.dumps(content).encode(),
             headers={"content-type": "application/json"},
         )
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:

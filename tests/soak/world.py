@@ -24,9 +24,9 @@ from geossl.demo.products import scene_id
 SIZE = 512
 """Pixels of 10 m."""
 
-HISTORY = tuple(dt.date(2021, 1, 7) + dt.timedelta(days=26 * k) for k in range(28))
+HISTORY = tuple(dt.date(2021, 1, 7) + dt.timedelta(days=33 * k) for k in range(22))
 """Days whose scenes are there from the beginning: two years, from which follows what is usual."""
-YEAR = tuple(dt.date(2023, 1, 4) + dt.timedelta(days=15 * k) for k in range(24))
+YEAR = tuple(dt.date(2023, 1, 4) + dt.timedelta(days=20 * k) for k in range(18))
 """Days whose scenes arrive one by one."""
 
 
@@ -82,11 +82,11 @@ def _incomplete(scene: Path) -> None:
 
 
 SPOILT: dict[dt.date, Spoilt] = {
-    YEAR[3]: Spoilt(Fate.CLOUDED, _overcast),
-    YEAR[6]: Spoilt(Fate.GOOD, _cut_off, again=True),
-    YEAR[11]: Spoilt(Fate.HELD, _shifted),
-    YEAR[15]: Spoilt(Fate.ASIDE, _incomplete),
-    YEAR[20]: Spoilt(Fate.CLOUDED, _overcast),
+    YEAR[2]: Spoilt(Fate.CLOUDED, _overcast),
+    YEAR[4]: Spoilt(Fate.GOOD, _cut_off, again=True),
+    YEAR[7]: Spoilt(Fate.HELD, _shifted),
+    YEAR[10]: Spoilt(Fate.ASIDE, _incomplete),
+    YEAR[15]: Spoilt(Fate.CLOUDED, _overcast),
 }
 
 FATES: dict[str, Fate] = {scene_id(day): Fate.GOOD for day in (*HISTORY, *YEAR)} | {
@@ -147,7 +147,7 @@ BETTER = Edition(labels=3000, new_pixels=0.0)
 """Twenty times the labels, and a new encoder from whatever there is by then: where the loop comes to rest with it
 does not depend on the way there."""
 
-WORSE_AFTER, USUAL_AFTER = YEAR[17], YEAR[18]
+WORSE_AFTER, USUAL_AFTER = YEAR[12], YEAR[13]
 """Somebody spoils the project file after one scene has arrived, and puts it right after another."""
 
 
