@@ -269,6 +269,11 @@ class Registry:
         with self._changing(task):
             self._set(task, why, anchor=self.version(task, number).number)
 
+    def still(self) -> FileLock:
+        """Nobody else changes an alias while it is held."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / ".lock")
+
     def mirror(self) -> None:
         """Bring MLflow's pages into line with the JSON files; makes them where they are missing."""
         mirror = Mirror(self.store, self.project)
@@ -277,7 +282,7 @@ class Registry:
 
     def rebuild(self) -> list[str]:
         """Drop what MLflow's pages have of this registry and make them anew. Returns the tasks."""
-        with self._lock():
+        with self.still():
             Mirror(self.store, self.project).drop(self.tasks())
             self.mirror()
         return self.tasks()
@@ -303,7 +308,7 @@ class Registry:
     @contextmanager
     def _changing(self, task: str) -> Iterator[None]:
         """One process at a time changes a registry; then the mirror follows."""
-        with self._lock():
+        with self.still():
             if (unfinished := self._unfinished(task)) is not None:  # by a process that was killed
                 self._promote(task, *unfinished)
             yield
@@ -313,10 +318,6 @@ class Registry:
             except Exception:
                 # the files above are already right; `mirror` catches up
                 _log.warning("MLflow's mirror of %s could not be updated", self.folder, exc_info=True)
-
-    def _lock(self) -> FileLock:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / ".lock")
 
 
 def _passed(decision: str) -> str:

@@ -27,6 +27,7 @@ from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.registry import add_to as add_registry
 from geossl.cli.say import SET_ASIDE, console, open_project, run_stage, run_stages
 from geossl.cli.search import search
+from geossl.cli.upkeep import maintain
 from geossl.cli.watch import watch
 from geossl.errors import GeosslError
 
@@ -59,6 +60,9 @@ for publishes in (area, release, sample):
     app.command(publishes, group=_publish)
 for operates in (backup, restore):
     app.command(operates, group=_operate)
+
+
+app.command(maintain, group=_operate)
 
 
 @app.command(group=_start)

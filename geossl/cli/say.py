@@ -17,7 +17,18 @@ SET_ASIDE = 3
 """Exit code of a verb that set something aside."""
 
 Verb = Literal[
-    "ingest", "stats", "pretrain", "evaluate", "finetune", "map", "report", "embed", "retrain", "drift", "watch"
+    "ingest",
+    "stats",
+    "pretrain",
+    "evaluate",
+    "finetune",
+    "map",
+    "report",
+    "embed",
+    "retrain",
+    "drift",
+    "watch",
+    "maintain",
 ]
 
 

@@ -23,7 +23,7 @@ import zarr
 from filelock import FileLock
 from zarr.errors import ContainsGroupError
 
-from geossl.cube import layout, seal
+from geossl.cube import layout, leftovers, seal, tags
 from geossl.cube.chunks import reason
 from geossl.cube.collection import Collection, Labels
 from geossl.cube.storage import local_folder, open_storage, require_ordered_commits
@@ -303,19 +303,17 @@ class Cube:
 
     def tag(self, name: str, snapshot: str) -> None:
         """Name a snapshot, so that it never expires. The same name and snapshot again do nothing."""
-        if name in self.repository.list_tags():
-            if (there := self.repository.lookup_tag(name)) != snapshot:
-                raise StoreError(f"tag {name!r} already names snapshot {there}, not {snapshot}", "choose another name")
-            return
         with _lock(self.uri):
-            try:
-                self.repository.create_tag(name, snapshot)
-            except icechunk.IcechunkError as error:
-                raise StoreError(f"snapshot {snapshot} cannot be tagged {name!r}: {error}") from error
+            tags.create(self.repository, name, snapshot)
+
+    def untag(self, name: str) -> None:
+        """Take a tag away, if it is there; its snapshot may expire, unless another tag names it."""
+        with _lock(self.uri):
+            tags.delete(self.repository, name)
 
     def tags(self) -> dict[str, str]:
         """Tag → snapshot id."""
-        return {name: self.repository.lookup_tag(name) for name in sorted(self.repository.list_tags())}
+        return tags.snapshots(self.repository)
 
     def go_back(self, snapshot: str) -> None:
         """Make an earlier snapshot the newest. What came after it stays readable until garbage is collected."""
@@ -323,20 +321,21 @@ class Cube:
             self.repository.reset_branch(BRANCH, snapshot, from_snapshot_id=self.snapshot())
 
     def expire(self, keep: dt.timedelta, *, dry_run: bool = False) -> list[LogEntry]:
-        """Forget snapshots older than ``keep``, and return them; :meth:`collect_garbage` then frees their bytes.
+        """Forget snapshots that were not the newest for ``keep``, and return them; :meth:`collect_garbage` frees them.
 
-        Tagged snapshots stay, and so does the newest.
+        Tagged snapshots stay, and so does whatever was the newest less than ``keep`` ago: it may be being read.
 
         Parameters
         ----------
         dry_run:
             Only say which would be forgotten.
         """
-        oldest = dt.datetime.now(dt.UTC) - keep
+        before = dt.datetime.now(dt.UTC) - keep
         with _lock(self.uri):
             log = self.log()
-            # Icechunk keeps the first snapshot, an empty repository
-            going = [entry for entry in log[1:-1] if entry.time < oldest and not entry.tags]
+            # the newest of that time stays; Icechunk keeps the first snapshot, an empty repository
+            oldest = next((entry.time for entry in log if entry.time <= before), None)
+            going = [entry for entry in log[1:-1] if oldest and entry.time < oldest and not entry.tags]
             if not dry_run and going:
                 self.repository.expire_snapshots(oldest)
                 there = {entry.snapshot for entry in self.log()}
@@ -356,8 +355,14 @@ class Cube:
         """
         oldest = dt.datetime.now(dt.UTC) - LONGEST_INGEST
         with _lock(self.uri):
-            freed = self.repository.garbage_collect(oldest, dry_run=dry_run).bytes_deleted
-            if (folder := local_folder(self.uri)) is not None and not dry_run:
+            folder = local_folder(self.uri)
+            there = {*self.tags().values(), *(entry.snapshot for entry in self.log())}
+            replaced, logs = ([], []) if folder is None else leftovers.find(folder, there, oldest)
+            freed = sum(path.stat().st_size for path in replaced)
+            freed += self.repository.garbage_collect(oldest, dry_run=dry_run).bytes_deleted
+            if folder is not None and not dry_run:
+                for path in (*replaced, *logs):
+                    path.unlink(missing_ok=True)
                 seal.drop_seals(folder)
         return freed
 

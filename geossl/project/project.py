@@ -159,6 +159,17 @@ class Project:
 
         return key_of(self, task.forest)
 
+    def map_key(self, name: str, model: str) -> str:
+        """Names everything that a task's map by a model (its id) follows from."""
+        forest = self.forest_key(name)
+        return fingerprint(
+            model=model,
+            images=content(self.task_images(name)),
+            settings=self.settings.map,
+            forest=(self.settings.tasks[name], forest) if forest is not None else None,
+            river=getattr(self.settings.tasks[name], "river", None),
+        )
+
     @property
     def embeddings(self) -> Path:
         """Folder of all embeddings of chips, by encoder, and of what searches them."""

@@ -26,6 +26,7 @@ from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
 from geossl.maps.alerts.settings import AlertSettings
 from geossl.maps.settings import MapSettings
+from geossl.project.limits import KeepSettings, NotifySettings
 from geossl.search.settings import SearchSettings
 from geossl.train.settings import PretrainSettings
 
@@ -220,6 +221,8 @@ class ProjectSettings(_Settings):
     release: ReleaseSettings = Field(default_factory=ReleaseSettings)
     alerts: dict[str, AlertSettings] = Field(default_factory=dict, description="named monitors of cleared forest")
     search: SearchSettings = Field(default_factory=SearchSettings)
+    keep: KeepSettings = Field(default_factory=KeepSettings)
+    notify: NotifySettings = Field(default_factory=NotifySettings)
 
     @model_validator(mode="after")
     def _has_gate_blocks(self) -> ProjectSettings:

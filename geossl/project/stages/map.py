@@ -24,7 +24,6 @@ from geossl.progress import Progress
 from geossl.project.background import write_background
 from geossl.project.project import Project, StageResult
 from geossl.project.refined import Refined, refined
-from geossl.project.state import content, fingerprint
 from geossl.train.launch import memory_kept
 
 if TYPE_CHECKING:
@@ -64,13 +63,7 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
         )
     folder = project.store / champion.folder
     images = project.task_images(name)
-    key = fingerprint(
-        model=folder.name,
-        images=content(images),
-        settings=project.settings.map,
-        forest=(project.settings.tasks[name], forest) if (forest := project.forest_key(name)) is not None else None,
-        river=getattr(project.settings.tasks[name], "river", None),
-    )
+    key = project.map_key(name, folder.name)
     done = project.state.fresh(f"map.{name}", key)
     if done is not None and (project.maps / str(done.result["release"])).exists():
         return []

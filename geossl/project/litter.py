@@ -1,0 +1,145 @@
+"""What nothing needs any more, and how it goes: never what was needed or written lately, and never by halves."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from geossl.project.needed import Needed, unfinished, written
+from geossl.project.project import Project
+
+GOING = ".going-"
+"""Begins the name of what is being deleted: nobody looks at it any more."""
+
+_OWN_TAG = re.compile(r"^(pretrain-[0-9a-f]{16}|embed-[0-9a-f]{16}|(task|map|alerts|sample|release|needed)-.+)$")
+"""Tags that stages make. Those of a person are never touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that nothing needs."""
+
+    kind: str
+    """In the plural."""
+    name: str
+    """Below the store, or of a tag."""
+    path: Path | None
+    """None: a tag of the cube."""
+
+    def bytes(self) -> int:
+        return 0 if self.path is None else size(self.path)
+
+    def touched(self) -> float:
+        """When it was last written to, in seconds since 1970."""
+        return 0 if self.path is None else written(self.path)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(inside.lstat().st_size for inside in path.rglob("*") if inside.is_file())
+
+
+def find(project: Project, needed: Needed) -> Iterator[Item]:
+    """Everything in the store that nothing needs."""
+
+    def item(kind: str, path: Path) -> Item:
+        return Item(kind, path.relative_to(project.store).as_posix(), path)
+
+    for path in _folders(project.tasks, "*/*"):
+        if path.name not in needed.models:
+            yield item("models", path)
+    trainings = unfinished(project)
+    for path in _folders(project.encoders, "*"):
+        if path not in trainings and path.name not in needed.encoders:
+            yield item("encoders", path)
+    record = project.state.get("pretrain")
+    for path in trainings:
+        # the last one may go on; unless an encoder has come since
+        done = record is not None and project.encoders / str(record.result["encoder"])
+        if path != trainings[-1] or (done and done.exists() and written(done) > written(path)):
+            yield item("unfinished trainings", path)
+    for path in _folders(project.embeddings, "*"):
+        if path not in needed.folders:
+            yield item("embeddings", path)
+    current = None if record is None else str(record.result["encoder"])
+    for path in _folders(project.store / "drift", "*"):
+        if path.name != current:
+            yield item("descriptions of scenes", path)
+    for path in _folders(project.store / "remapped", "*/*"):
+        champion = project.registry.find(path.parent.name, "champion")
+        if champion is None or Path(champion.folder).name != path.name:
+            yield item("maps of comparisons", path)
+    pictures = sorted(project.quicklooks.glob("*.png"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    yield from (item("quicklooks", path) for path in pictures[project.settings.keep.quicklooks :])
+    yield from (item("leftovers of what was killed", path) for path in _leftovers(project.store))
+
+
+def find_tags(project: Project, needed: Needed) -> Iterator[Item]:
+    """The cube's tags that nothing needs."""
+    for tag, snapshot in project.cube().tags().items():
+        if _OWN_TAG.match(tag) and tag not in needed.tags:
+            if tag.startswith(("pretrain-", "needed-")) and snapshot in needed.snapshots:
+                continue
+            yield Item("tags", tag, None)
+
+
+def remove(project: Project, items: list[Item], still: Callable[[], Needed]) -> int:
+    """Delete items; returns how many bytes that were.
+
+    Parameters
+    ----------
+    still:
+        Asked what is needed while nobody changes an alias: what came to be needed since stays.
+    """
+    freed = 0
+    with project.registry.still():
+        needed = still()
+        sure = {item.name for item in find(project, needed)}
+        going = []
+        for item in items:
+            if item.path is not None and item.name in sure:
+                freed += item.bytes()
+                target = item.path
+                if not target.name.startswith(GOING):
+                    target = item.path.with_name(f"{GOING}{item.path.name}")
+                    _delete(target)
+                    item.path.rename(target)
+                going.append(target)
+    for target in going:
+        _delete(target)
+    tags = {item.name for item in find_tags(project, needed)} if any(item.path is None for item in items) else set()
+    for item in items:
+        if item.path is None and item.name in tags:
+            project.cube().untag(item.name)
+    return freed
+
+
+def _folders(root: Path, pattern: str) -> list[Path]:
+    """Folders of a pattern, but for those being written or deleted."""
+    found = sorted(path for path in root.glob(pattern) if path.is_dir() and not path.is_symlink())
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+
+
+def _leftovers(store: Path) -> Iterator[Path]:
+    """What processes left that were killed while they wrote or deleted; the cube looks after its own."""
+    for root in store.iterdir() if store.is_dir() else ():
+        if root.name == "cube":
+            continue
+        if root.name.startswith((".partial-", GOING)):
+            yield root
+        elif root.is_dir() and not root.is_symlink():
+            for path in root.rglob(".*"):
+                if path.name.startswith((".partial-", GOING)):
+                    yield path
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

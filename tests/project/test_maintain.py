@@ -1,0 +1,224 @@
+"""A year of a store: what is needed stays, all else is bounded, and nothing is lost by whoever is killed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geossl.cube.repository import Cube
+from geossl.errors import StoreError
+from geossl.progress import silent
+from geossl.project.needed import needed
+from geossl.project.stages import maintain
+from geossl.project.trainings import Trainings
+
+from .store_world import TASK, World
+
+DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without MLflow's mirror; and all snapshots of the cube are old."""
+    monkeypatch.setattr("geossl.registry._mirror", lambda *_: None)
+    monkeypatch.setattr("geossl.registry._mlflow", lambda *_: None)
+    monkeypatch.setattr("geossl.project.stages.maintain._keep", lambda _: dt.timedelta(0))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def later(days: float) -> dt.datetime:
+    return dt.datetime.now(dt.UTC) + days * DAY
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+OPERATIONS = ("commit", "train", "finetune", "publish", "sample", "promote", "rollback", "anchor", "maintain")
+
+
+@pytest.mark.slow
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 20)), min_size=8, max_size=25))
+def test_whatever_happens_lineage_resolves_and_rollback_works(
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int]]
+) -> None:
+    world = World(tmp_path_factory.mktemp("world"))
+    registry, days = world.project.registry, 0.0
+    world.train()
+    world.finetune()
+    release = world.publish()
+    for name, number in operations:
+        some = 1 + number % len(registry.versions(TASK))
+        there = (world.project.store / registry.version(TASK, some).folder).is_dir()
+        match name:
+            case "commit" | "train" | "finetune":
+                getattr(world, name)()
+            case "publish":
+                release = world.publish()
+            case "sample":
+                world.sample(release)
+            case "promote" if there:
+                registry.promote(TASK, some, why="by hand")
+            case "anchor" if there:
+                registry.pin_anchor(TASK, some, why="by hand")
+            case "rollback" if registry.find(TASK, "previous") is not None:
+                registry.rollback(TASK, why="by hand")
+            case "maintain":
+                days += number
+                maintain.run(world.project, silent, now=later(days))
+        world.require_lineage()
+    for _ in range(3):
+        days += 10
+        maintain.run(world.project, silent, now=later(days))
+        world.require_lineage()
+    assert maintain.plan(world.project, now=later(days + 10)).now == []
+
+
+def test_a_long_loop_leaves_bounded_models_encoders_tags_and_snapshots(world: World) -> None:
+    counts = []
+    for number in range(24):
+        world.commit()
+        world.train()
+        version = world.finetune()
+        if number % 3 == 0:
+            world.project.registry.promote(TASK, version, why="better")
+        world.publish()
+        maintain.run(world.project, silent, now=later(number))
+        world.require_lineage()
+        cube = Cube.open(world.cube.uri)
+        counts.append(
+            (
+                len(names(world.project.tasks / TASK)),
+                len(names(world.project.encoders)),
+                len(cube.tags()),
+                len(cube.log()),
+            )
+        )
+    # a week of what was needed last, at one a day; then no more comes on top
+    assert max(counts[16:]) <= tuple(n + 3 for n in counts[15])
+    assert max(count[0] for count in counts) < 16
+    assert max(count[2] for count in counts) < 60
+
+
+def test_nothing_goes_that_was_of_use_or_written_within_the_grace(world: World) -> None:
+    world.train()
+    world.finetune()
+    world.publish()
+    for _ in range(5):
+        world.train()
+        world.project.registry.promote(TASK, world.finetune(), why="better")
+        world.publish()
+    first = world.project.tasks / TASK / world.project.registry.version(TASK, 2).folder.rpartition("/")[2]
+    assert first.is_dir()
+    for days in (0, 6.9):
+        maintain.run(world.project, silent, now=later(days))
+        assert first.is_dir()
+    # in use again meanwhile, so it is not what was of no use for a week
+    world.project.registry.promote(TASK, 2, why="by hand")
+    maintain.run(world.project, silent, now=later(7.1))
+    assert first.is_dir()
+    for number in (3, 4, 5, 6):
+        world.project.registry.promote(TASK, number, why="by hand")
+        world.publish(again=False)
+    maintain.run(world.project, silent, now=later(14))
+    assert first.is_dir()
+    os.utime(first / "card.json", times=(later(20).timestamp(),) * 2)
+    maintain.run(world.project, silent, now=later(22))
+    assert first.is_dir(), "somebody wrote there two days ago"
+    maintain.run(world.project, silent, now=later(28))
+    assert not first.exists()
+    world.require_lineage()
+
+
+def test_dry_run_says_what_goes_and_changes_nothing(world: World) -> None:
+    world.train()
+    world.project.registry.promote(TASK, world.finetune(), why="first")
+    world.train()
+    for key in ("a" * 16, "b" * 16):
+        (world.project.encoders / f"unfinished-{key}").mkdir()
+        (world.project.encoders / f"unfinished-{key}" / "log.txt").write_bytes(bytes(5_000_000))
+    partial = world.project.maps / TASK / "releases" / ".partial-1-2024"
+    partial.mkdir(parents=True)
+    (partial / "half.tif").write_bytes(bytes(3_000_000))
+    first = maintain.plan(world.project)
+    assert first.now == []
+    told = "\n".join(first.lines())
+    assert "unless they are needed again: 1 unfinished trainings, 1 leftovers of what was killed (8.0MB)" in told
+    maintain.run(world.project, silent)
+    before = sorted(path for path in world.project.store.rglob("*"))
+    told = "\n".join(maintain.plan(world.project, now=later(8)).lines())
+    assert "leftovers of what was killed (3.0MB)" in told
+    assert ".partial-1-2024" in told
+    assert sorted(path for path in world.project.store.rglob("*")) == before
+    maintain.run(world.project, silent, now=later(8))
+    assert not partial.exists()
+
+
+def test_the_training_that_may_go_on_keeps_its_checkpoints_and_snapshot(world: World) -> None:
+    world.train()
+    snapshot = world.commit()
+    key = "c" * 16
+    world.cube.tag(f"pretrain-{key}", snapshot)
+    unfinished = world.project.encoders / f"unfinished-{key}"
+    (unfinished / "checkpoints").mkdir(parents=True)
+    log = Trainings(world.project.store)
+    with pytest.raises(KeyboardInterrupt), log.running("why", snapshot, 1, silent):
+        raise KeyboardInterrupt
+    world.commit()
+    for days in (0, 30, 60):
+        maintain.run(world.project, silent, now=later(days))
+        assert unfinished.is_dir()
+        assert world.cube.view(f"pretrain-{key}").snapshot == snapshot
+    world.train()  # an encoder came since: nobody goes back
+    for days in (61, 70):
+        maintain.run(world.project, silent, now=later(days))
+    assert not unfinished.exists()
+
+
+def test_pictures_beyond_the_limit_go_the_oldest_first(tmp_path: Path) -> None:
+    world = World(tmp_path, "keep.quicklooks=3")
+    world.project.quicklooks.mkdir()
+    for number in range(5):
+        path = world.project.quicklooks / f"scene-{number}.png"
+        path.write_bytes(b"png")
+        os.utime(path, (1000 + number, 1000 + number))
+    maintain.run(world.project, silent)
+    maintain.run(world.project, silent, now=later(8))
+    assert names(world.project.quicklooks) == {"scene-2.png", "scene-3.png", "scene-4.png"}
+
+
+def test_tags_of_people_stay_and_a_name_can_come_back(world: World) -> None:
+    snapshot = world.commit()
+    world.cube.tag("before-the-fire", snapshot)
+    world.cube.tag("embed-" + "d" * 16, snapshot)
+    world.commit()
+    for days in (0, 8):
+        maintain.run(world.project, silent, now=later(days))
+    assert world.cube.tags() == {"before-the-fire": snapshot}
+    assert world.cube.view("before-the-fire").id
+    newest = world.cube.snapshot()
+    for _ in range(3):
+        world.cube.tag("embed-" + "d" * 16, newest)
+        assert world.cube.tags()["embed-" + "d" * 16] == newest
+        world.cube.untag("embed-" + "d" * 16)
+
+
+def test_a_damaged_lineage_stops_everything(world: World) -> None:
+    world.train()
+    world.finetune()
+    release = world.publish()
+    (world.project.maps / TASK / "releases" / release / f"{TASK}-lineage.json").write_text("{")
+    with pytest.raises(StoreError, match="nothing is known"):
+        needed(world.project)
+    with pytest.raises(StoreError, match="nothing is known"):
+        maintain.run(world.project, silent, now=later(8))
