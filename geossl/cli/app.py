@@ -19,6 +19,7 @@ from geossl.cli.alerts import alerts
 from geossl.cli.areas import area, release, sample
 from geossl.cli.backup import backup, restore
 from geossl.cli.cube import cube
+from geossl.cli.deploy import deploy, undeploy
 from geossl.cli.export import export
 from geossl.cli.labels import labels, suggest
 from geossl.cli.lineage import lineage
@@ -58,11 +59,8 @@ for looks in (doctor, drift, embed, labels, lineage, scenes, search, status, sug
     app.command(looks, group=_look)
 for publishes in (area, release, sample):
     app.command(publishes, group=_publish)
-for operates in (backup, restore):
+for operates in (backup, deploy, maintain, restore, undeploy):
     app.command(operates, group=_operate)
-
-
-app.command(maintain, group=_operate)
 
 
 @app.command(group=_start)
@@ -227,22 +225,6 @@ def run(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     from geossl.project.stages.run import run_all
 
     return run_stages(lambda progress: run_all(open_project(project, overrides), progress))
-
-
-@app.command(group=_operate)
-def deploy(*, project: ProjectFile = HERE, pool: str = "geossl") -> int:
-    """Register this project's flows on the Prefect server that PREFECT_API_URL names.
-
-    Parameters
-    ----------
-    pool
-        Work pool that runs them; made (type process) where it is missing.
-    """
-    from flows.deploy import deploy as register
-
-    for line in register(project.resolve(), pool=pool):
-        print(line)
-    return 0
 
 
 def main() -> None:

@@ -336,7 +336,7 @@ class Cube:
             # the newest of that time stays; Icechunk keeps the first snapshot, an empty repository
             oldest = next((entry.time for entry in log if entry.time <= before), None)
             going = [entry for entry in log[1:-1] if oldest and entry.time < oldest and not entry.tags]
-            if not dry_run and going:
+            if oldest is not None and going and not dry_run:
                 self.repository.expire_snapshots(oldest)
                 there = {entry.snapshot for entry in self.log()}
                 going = [entry for entry in going if entry.snapshot not in there]

@@ -71,11 +71,11 @@ def _learnt(project: Project, found: Needed) -> None:
         found.models |= {Path(each.folder).name for each in versions if each.number in named or each in newest}
     for record in project.state.records():
         found.add(record.result)
-    if (record := project.state.get("pretrain")) is not None:
-        found.tags.add(f"pretrain-{record.key}")
-    if (record := project.state.get("embed")) is not None:
-        found.tags.add(f"embed-{record.key}")
-        found.folders.add(project.embeddings / str(record.result["folder"]))
+    if (trained := project.state.get("pretrain")) is not None:
+        found.tags.add(f"pretrain-{trained.key}")
+    if (embedded := project.state.get("embed")) is not None:
+        found.tags.add(f"embed-{embedded.key}")
+        found.folders.add(project.embeddings / str(embedded.result["folder"]))
     training = next(reversed(Trainings(project.store).all()), None)
     if training is not None and not training.finished:
         found.snapshots.add(training.snapshot)

@@ -149,7 +149,7 @@ def _note(noted: dict[str, Any], condition: Condition) -> None:
         "body": plain(condition.body)[:_LONGEST],
         "since": entry["since"] if entry is not None else dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "news": sorted(known | condition.news),
-        "told": bool(same and entry["told"]),
+        "told": entry is not None and same and bool(entry["told"]),
         "over": False,
     }
 

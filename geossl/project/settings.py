@@ -26,6 +26,7 @@ from geossl.grid import Bands
 from geossl.imagery.sources import SourceSettings
 from geossl.maps.alerts.settings import AlertSettings
 from geossl.maps.settings import MapSettings
+from geossl.project.deployment import DeploySettings
 from geossl.project.limits import KeepSettings, NotifySettings
 from geossl.search.settings import SearchSettings
 from geossl.train.settings import PretrainSettings
@@ -218,6 +219,7 @@ class ProjectSettings(_Settings):
         description="retraining by itself, with a gate before new models; null: whatever is out of date is learnt "
         "again and used at once",
     )
+    deploy: DeploySettings = Field(default_factory=DeploySettings)
     release: ReleaseSettings = Field(default_factory=ReleaseSettings)
     alerts: dict[str, AlertSettings] = Field(default_factory=dict, description="named monitors of cleared forest")
     search: SearchSettings = Field(default_factory=SearchSettings)

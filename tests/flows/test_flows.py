@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
 from geossl.progress import silent
@@ -31,19 +30,3 @@ def test_the_main_job_as_a_flow_skips_what_is_done(small_project: Path) -> None:
     results = [*retrain(small_project), *publish(small_project)]
     assert [result.stage for result in results] == list(order(Project.load(small_project)))[1:]
     assert all(result.skipped for result in results)
-
-
-@pytest.mark.usefixtures("server")
-def test_deploying_twice_leaves_one_of_each(small_project: Path) -> None:
-    from flows.deploy import deploy
-
-    list(deploy(small_project, pool="test-pool"))
-    list(deploy(small_project, pool="test-pool"))
-    with get_client(sync_client=True) as client:
-        found = {deployment.name: deployment for deployment in client.read_deployments()}
-        automations = [automation.name for automation in client.read_automations()]
-    name = Project.load(small_project).settings.name
-    assert set(found) == {f"{name}-ingest", f"{name}-retrain"}
-    assert found[f"{name}-ingest"].work_pool_name == "test-pool"
-    assert found[f"{name}-ingest"].schedules[0].schedule.interval.total_seconds() == 3600
-    assert automations == [f"{name}: new imagery"]
