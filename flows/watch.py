@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, tags
 
 from flows.ingest import ingest
-from flows.stage import flow_run_name, run_stage
+from flows.stage import flow_run_name, project_name, run_stage
 
 
 @flow(name="geossl-watch", flow_run_name=flow_run_name, persist_result=False)
@@ -27,5 +27,6 @@ def watch(project_file: Path, overrides: list[str] | None = None) -> bool:
     """
     if run_stage("watch", project_file, overrides).skipped:
         return False
-    ingest(project_file, overrides)
+    with tags("geossl", project_name(project_file)):  # those of a deployment do not reach the flows that it calls
+        ingest(project_file, overrides)
     return True

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect import flow, get_run_logger, tags
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.history import trim
 from geossl.progress import silent
 from geossl.project.project import Project
 from geossl.project.stages.run import order, run_all
@@ -24,9 +29,38 @@ def test_the_main_job_as_a_flow_skips_what_is_done(small_project: Path) -> None:
     from flows.ingest import ingest
     from flows.publish import publish
     from flows.retrain import retrain
+    from flows.watch import watch
 
     run_all(Project.load(small_project), silent)
-    assert not ingest(small_project)
-    results = [*retrain(small_project), *publish(small_project)]
+    with tags("geossl", "small"):
+        assert not watch(small_project)
+        assert not ingest(small_project)
+        results = [*retrain(small_project), *publish(small_project)]
     assert [result.stage for result in results] == list(order(Project.load(small_project)))[1:]
     assert all(result.skipped for result in results)
+    with get_client(sync_client=True) as client:
+        assert {run.name for run in client.read_flow_runs()} == {
+            f"{what} small" for what in ("watch", "ingest", "retrain", "publish")
+        }
+        tasks = {run.name: set(run.tags) for run in client.read_task_runs()}
+    assert {"watch small", "ingest small", "stats small", "pretrain small", "map small"} <= tasks.keys()
+    assert {"geossl", "small", "model:landcover-v1"} <= tasks["map small"]
+
+
+@pytest.mark.usefixtures("server")
+def test_old_runs_of_a_project_are_deleted_with_what_they_said_and_showed(small_project: Path) -> None:
+    @flow
+    def says(project: str) -> None:
+        get_run_logger().info("said")
+        create_markdown_artifact(f"of {project}", key=f"{project}-shown")
+
+    for name in ("tidy", "other"):
+        with tags("geossl", name):
+            says(name)
+    assert trim("tidy", days=1) == 0
+    assert trim("tidy", days=0) == 1
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["says"])))
+        shown = {artifact.key for artifact in client.read_artifacts()}
+    assert [set(run.tags) for run in runs] == [{"geossl", "other"}]
+    assert shown & {"tidy-shown", "other-shown"} == {"other-shown"}

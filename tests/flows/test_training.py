@@ -154,6 +154,12 @@ def test_cancelled_it_leaves_a_checkpoint_and_no_process(
     with prefect.worker(NAME):
         run = begin(client)
         before = trains(prepared)
+        # what a person sees of it while it runs
+        [curve] = wait_for(
+            lambda: [each for each in client.read_artifacts() if each.key == f"{NAME}-training"], "a curve", seconds=90
+        )
+        assert str(curve.data).startswith("data:image/svg+xml;base64,")
+        assert "loss" in str(curve.description)
         found = cancel(client, run)
         gone(prepared)
     assert found.run_count == 1
