@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections import Counter
 
@@ -18,7 +19,7 @@ from geossl.maps.published import find_map
 from geossl.nets.weights import load_card
 from geossl.progress import silent
 from geossl.project.project import Project
-from geossl.project.stages import alerts_score
+from geossl.project.stages import alerts_score, maintain
 from geossl.project.stages.run import order, run_all, stage
 from geossl.registry import Version
 from tests.soak.world import BETTER, FATES, WORSE, Fate
@@ -139,6 +140,21 @@ def bytes_by_kind(project: Project) -> dict[str, int]:
     }
 
 
+def maintained(project: Project) -> None:
+    """What nothing has needed for a week is removed, as in the year's upkeep."""
+    today = dt.datetime.now(dt.UTC)
+    for day in (0, 8):
+        maintain.run(project, silent, now=today + dt.timedelta(days=day))
+
+
+def bounded(project: Project, reference: Project) -> None:
+    """However long the way was, no more is left of it than where nothing ever went wrong, within small bounds."""
+    ours, theirs = bytes_by_kind(project), bytes_by_kind(reference)
+    for kind, size in ours.items():
+        # releases, versions and their encoders: some are kept, however few there were without trouble
+        assert size <= 4 * theirs.get(kind, 0) + 4e6, f"{kind}: {size} bytes, {theirs.get(kind, 0)} without trouble"
+
+
 def no_litter(project: Project) -> None:
     """Nothing is left of what was never finished."""
     found = [
@@ -171,4 +187,12 @@ def same_maps(project: Project, other: Project) -> None:
         assert not differ, f"{name}: {differ} of {pixels.size} pixels differ"
 
 
-EVERYTHING = (scenes, set_aside, held, challengers, lineage, alerts)
+EVERYTHING = (nothing_left_to_do, maintained, no_litter, scenes, set_aside, held, challengers, lineage, alerts)
+
+
+def at_the_end(project: Project, reference: Project) -> None:
+    """All of it; the reference is where the loop comes to rest when nothing ever goes wrong."""
+    for check in EVERYTHING:
+        check(project)
+    same_maps(project, reference)
+    bounded(project, reference)
