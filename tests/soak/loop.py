@@ -1,14 +1,14 @@
-"""The loop without any server: in this process, or as a process of its own that may be killed at any time."""
+"""The loop without any server: in this process, or as one of its own that may be killed at any time."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from geossl.project.project import Project, StageResult
 from geossl.project.stages.run import run_all
 from tests.soak.world import BETTER, Arrival, Landing, World
 
+VERBS = ("ingest", "drift", "stats", "retrain", "map", "alerts", "report")
 ROOT = Path(__file__).parents[2]
 os.environ["OMP_NUM_THREADS"] = "1"  # everywhere: the sums of a training are then the same sums in every process
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -57,16 +58,30 @@ def arrive_one_by_one(world: World, landing: Landing) -> Iterator[Arrival]:
 
 
 @contextmanager
-def process(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The loop once, as a process that leads a group of its own; what it prints goes to ``loop.log``."""
-    with (folder / "loop.log").open("ab") as log:
-        command = [sys.executable, "-m", "tests.soak.loop", str(folder)]
-        started = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, cwd=ROOT, start_new_session=True)
+def process(folder: Path) -> Iterator[BaseProcess]:
+    """The loop once, as a process that leads a session of its own; what it prints goes to ``loop.log``.
+
+    It is forked off a server that has imported everything, so that it is soon where it can be killed at.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.soak.loop", *(f"geossl.project.stages.{verb}" for verb in VERBS)])
+    started = context.Process(target=_alone, args=(folder,))
+    started.start()
     try:
         yield started
     finally:
         started.kill()
-        started.wait()
+        started.join()
+
+
+def _alone(folder: Path) -> None:
+    os.setsid()
+    with (folder / "loop.log").open("a", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        for result in go_round(folder):
+            if not result.skipped:
+                print(time.strftime("%H:%M:%S"), result.stage, *result.lines, sep="\n    ", file=log)
 
 
 def left_of(leaders: Collection[int]) -> list[psutil.Process]:
@@ -84,15 +99,3 @@ def _session(process: psutil.Process) -> int:
         return os.getsid(process.pid)
     except OSError:
         return 0
-
-
-def main() -> None:
-    """``python -m tests.soak.loop FOLDER``: the loop, once, with times."""
-    begun = time.monotonic()
-    for result in go_round(Path(sys.argv[1])):
-        if not result.skipped:
-            print(f"{time.monotonic() - begun:.1f} s {result.stage}:", *result.lines, sep="\n    ", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import subprocess
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,9 +63,11 @@ def test_a_year_scene_by_scene(world: World, reference: Project, cluster: str, t
     checks.at_the_end(project, reference)
 
 
-def test_a_year_in_which_the_loop_is_killed_at_random(world: World, reference: Project, tmp_path: Path) -> None:
+def test_a_year_in_which_the_loop_is_killed_at_random(
+    world: World, reference: Project, cluster: str, tmp_path: Path
+) -> None:
     """The loop is a process; it is killed on its way, again and again, and started anew."""
-    landing, rng = Landing(tmp_path / "project", ONE_WORKER), random.Random(SEED)
+    landing, rng = Landing(tmp_path / "project", cluster), random.Random(SEED)
     landing.begin(world)
     kills, leaders = 0, set()
     for number, arrival in enumerate(world.year()):
@@ -75,14 +76,15 @@ def test_a_year_in_which_the_loop_is_killed_at_random(world: World, reference: P
         if number % 3 and arrival.edition is None:
             continue  # some come together
         if not kills or rng.random() < 0.8:
-            with loop.process(landing.folder) as running, contextlib.suppress(subprocess.TimeoutExpired):
-                running.wait(rng.uniform(4, 40))
+            with loop.process(landing.folder) as running:
+                running.join(rng.uniform(1, 25))
             leaders.add(running.pid)
-            kills += running.returncode == -9
-            say("    killed" if running.returncode == -9 else "    ended by itself")
+            kills += running.exitcode == -signal.SIGKILL
+            say("    killed" if running.exitcode == -signal.SIGKILL else "    ended by itself")
         if arrival.edition is not None:  # somebody waits for what comes of it
             with loop.process(landing.folder) as running:
-                assert running.wait(600) == 0, (landing.folder / "loop.log").read_text()[-3000:]
+                running.join(600)
+            assert running.exitcode == 0, (landing.folder / "loop.log").read_text()[-3000:]
     project = Project.load(landing.folder)
     checks.at_the_end(project, reference)
     assert kills >= 5, kills
