@@ -20,6 +20,13 @@ from qgis.PyQt.QtCore import QSize
 from qgis.PyQt.QtGui import QColor, QImage, QPainter
 
 
+def plain(value):
+    """A date as text, and what is empty as None."""
+    if hasattr(value, "isNull") and value.isNull():
+        return None
+    return value.toString("yyyy-MM-dd") if hasattr(value, "toString") else value
+
+
 def describe(layer):
     found = {
         "name": layer.name(),
@@ -47,7 +54,7 @@ def describe(layer):
         found["classes"] = [[c.value(), c.label(), c.symbol().color().name()] for c in renderer.categories()]
         found["fields"] = [[field.name(), field.typeName()] for field in layer.fields()]
         feature = next(layer.getFeatures())
-        found["feature"] = [v.toString("yyyy-MM-dd") if hasattr(v, "toString") else v for v in feature.attributes()]
+        found["feature"] = [plain(value) for value in feature.attributes()]
         found["count"] = layer.featureCount()
     return found
 
