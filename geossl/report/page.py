@@ -78,12 +78,14 @@ def render(data: ReportData) -> str:
         "hex": lambda rgb: "#{:02x}{:02x}{:02x}".format(*rgb),
         "map": map_uri,
     }
+    groups = list(score_groups(data.scores))
     return environment.get_template("report.html.j2").render(
         data=data,
         verdict=verdict(data.headline),
         overlay=pictures.overlay,
         overlay_colours=pictures.OVERLAYS,
-        groups=list(score_groups(data.scores)),
+        groups=groups,
+        other_metrics=list(dict.fromkeys(metric_name(group.metric) for group in groups if not group.first)),
         legend_rows=legend_rows,
         confusion_rows=confusion_rows,
         total=sum(stage.seconds for stage in data.times),

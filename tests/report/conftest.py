@@ -72,6 +72,7 @@ def full() -> ReportData:
         scores=[
             Score("lc", "blocks", 500, EVIL, "macro_f1", 0.7, 0.6, 0.8),
             Score("lc", "blocks", 500, "floor forest", "macro_f1", 0.75, None, None, floor=True),
+            Score("lc", "blocks", 500, EVIL, "accuracy", 0.8123),
         ],
         confusions=[
             Confusion(

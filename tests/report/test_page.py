@@ -120,6 +120,8 @@ def test_figures_are_shown(page: Page) -> None:
     assert "75 % clear" in text
     assert "+0.010 … +0.090" in text
     assert "0.600 … 0.800" in text
+    assert "By other metrics: accuracy" in text
+    assert "0.812" in text
     # 20 × 24 pixels are mapped, 20 × 6 of them water; 100 m² each
     assert "water 25 % · 1 ha" in text
     assert "forest 75 % · 4 ha" in text
