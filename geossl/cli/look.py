@@ -9,6 +9,9 @@ from cyclopts import Parameter
 from geossl.cli.options import HERE, Overrides, ProjectFile
 from geossl.cli.say import SET_ASIDE, console, open_project, print_json, run_stage
 
+ATTENTION = 5
+"""Exit code of a check that found something that needs a person."""
+
 
 def embed(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int:
     """Let the encoder describe every chip of every scene, as GeoParquet and for `geossl search`. Only new scenes are added."""
@@ -59,22 +62,37 @@ def status(
     project: ProjectFile = HERE,
     overrides: Overrides = None,
     json: Annotated[bool, Parameter(negative="")] = False,
+    prometheus: Annotated[bool, Parameter(negative="")] = False,
+    check: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Say what exists, when it was made, and how much disk it takes.
+    """Say what exists and since when, how much disk it takes and for how long that lasts, and what needs you.
+
+    Nothing is computed, and no server is asked: it answers where Prefect and MLflow are dead.
 
     Parameters
     ----------
     json
         Print it for machines.
+    prometheus
+        Print it in Prometheus' text format, such as for the textfile collector of its node exporter.
+    check
+        Print only what needs a person, and end with exit code 5 if anything does: nothing comes in, a training or map
+        does not move, the disk is nearly full, the month's device-hours are used up, scenes are held back, a flow
+        failed and did not succeed since, or `geossl maintain` does not run any more. For cron.
     """
     from geossl.project.stages.status import status as stage
 
     found = stage(open_project(project, overrides))
     if json:
         print_json(found.to_dict())
+    elif prometheus:
+        print(found.prometheus(), end="")
+    elif check:
+        for each in found.attention:
+            print(f"{each['title']}\n  {each['body']}")
     else:
         console().print(found.table())
-    return 0
+    return ATTENTION if check and found.attention else 0
 
 
 def scenes(

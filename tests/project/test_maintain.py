@@ -17,6 +17,7 @@ from geossl.project.needed import needed
 from geossl.project.stages import maintain
 from geossl.project.trainings import Trainings
 
+from .conftest import Quiet
 from .store_world import TASK, World
 
 DAY = dt.timedelta(days=1)
@@ -24,15 +25,9 @@ DAY = dt.timedelta(days=1)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without MLflow's mirror; and all snapshots of the cube are old."""
-    monkeypatch.setattr("geossl.registry._mirror", lambda *_: None)
-    monkeypatch.setattr("geossl.registry._mlflow", lambda *_: None)
+    """All snapshots of the cube are old, and nobody waits for MLflow."""
+    monkeypatch.setattr("geossl.registry.Mirror", lambda *_: Quiet())
     monkeypatch.setattr("geossl.project.stages.maintain._keep", lambda _: dt.timedelta(0))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
 
 
 def later(days: float) -> dt.datetime:

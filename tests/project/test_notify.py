@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import email
 import email.policy
-import http.server
-import json
 import logging
 import os
 import socketserver
@@ -13,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,48 +19,7 @@ from geossl.project import notify
 from geossl.project.notify import ADDRESSES, Condition
 from geossl.project.project import Project
 
-SECRET = "s3cr3t-t0ken"
-
-
-@dataclass
-class Hook:
-    """An HTTP server that keeps what is posted to it."""
-
-    port: int = 0
-    messages: list[dict[str, str]] = field(default_factory=list)
-    answer: int = 200
-
-    @property
-    def address(self) -> str:
-        return f"json://user:{SECRET}@127.0.0.1:{self.port}/{SECRET}"
-
-    def titles(self) -> list[str]:
-        """Of the messages since the last time."""
-        found = [message["title"] for message in self.messages]
-        self.messages.clear()
-        return found
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    found = Hook()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if found.answer == 200:
-                found.messages.append(json.loads(body))
-            self.send_response(found.answer)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.port = server.server_port
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield found
-        server.shutdown()
+from .conftest import SECRET, Hook
 
 
 @pytest.fixture

@@ -19,9 +19,11 @@ from geossl.cube.repository import LONGEST_INGEST
 from geossl.cube.space import human
 from geossl.files import read_json, write_json
 from geossl.progress import Progress
-from geossl.project import litter
+from geossl.project import litter, notify, observed
+from geossl.project.attention import conditions
 from geossl.project.litter import Item
 from geossl.project.needed import Needed, needed
+from geossl.project.notify import Condition
 from geossl.project.project import Project, StageResult
 from geossl.project.trainings import Trainings
 
@@ -69,13 +71,15 @@ _LISTED = 10
 
 
 def run(project: Project, progress: Progress, *, now: dt.datetime | None = None) -> StageResult:
-    """Delete what nothing needs any more.
+    """Delete what nothing needs any more, and tell whoever is to be told what needs a person.
 
     Parameters
     ----------
     now:
         For tests.
     """
+    if not project.store.is_dir():
+        return StageResult("maintain", skipped=True)
     now = now or dt.datetime.now(dt.UTC)
     folder = project.store / "maintain"
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,12 +95,27 @@ def run(project: Project, progress: Progress, *, now: dt.datetime | None = None)
             progress("cleaning the cube", 0, None)
             forgotten, garbage = _clean(project, needed(project))
             freed += garbage
-    lines = []
+    found = attend(project, now, sizes=True)
+    lines = [f"{condition.title}: {condition.body}" for condition in found]
     if plan.now or forgotten or freed:
         kinds = [f"{len(items)} {kind}" for kind, items in _by_kind(plan.now).items()]
         kinds += [f"{forgotten} snapshots"] if forgotten else []
         lines.append(f"removed {', '.join(kinds) or 'garbage of the cube'}: {human(freed)} freed")
     return StageResult("maintain", lines, skipped=not lines)
+
+
+def attend(project: Project, now: dt.datetime | None = None, *, sizes: bool = False) -> list[Condition]:
+    """Look at what needs a person, and tell what was not told yet; so quick that every flow may end with it.
+
+    Parameters
+    ----------
+    sizes:
+        Whether bytes are counted too, which takes longer: once a day will do.
+    """
+    now = now or dt.datetime.now(dt.UTC)
+    found = conditions(project, now, observed.look(project, now, sizes=sizes))
+    notify.tell(project, found)
+    return found
 
 
 def plan(project: Project, *, now: dt.datetime | None = None) -> Plan:
