@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from geossl.cube.repository import Cube
+from geossl.project import pool
 from geossl.project.needed import Needed, unfinished, written
 from geossl.project.project import Project
 
@@ -27,7 +29,9 @@ class Item:
     name: str
     """Below the store, or of a tag."""
     path: Path | None
-    """None: a tag of the cube."""
+    """None: a tag."""
+    cube: Cube | None = None
+    """Whose tag it is."""
 
     def bytes(self) -> int:
         return 0 if self.path is None else size(self.path)
@@ -80,12 +84,18 @@ def find(project: Project, needed: Needed) -> Iterator[Item]:
 
 
 def find_tags(project: Project, needed: Needed) -> Iterator[Item]:
-    """The cube's tags that nothing needs."""
-    for tag, snapshot in project.cube().tags().items():
-        if _OWN_TAG.match(tag) and tag not in needed.tags:
-            if tag.startswith(("pretrain-", "needed-")) and snapshot in needed.snapshots:
-                continue
-            yield Item("tags", tag, None)
+    """Tags that nothing needs, of the project's cube, and of this project in the other cubes of its pool."""
+    if (project.store / "cube").exists():
+        cube = project.cube()
+        for tag, snapshot in cube.tags().items():
+            learnt = tag.startswith(("pretrain-", "needed-")) and snapshot in needed.snapshots
+            if _OWN_TAG.match(tag) and tag not in needed.tags and not learnt:
+                yield Item("tags", tag, None, cube)
+    prefix = pool.guest_prefix(project.settings.name)
+    for cube in pool.other_cubes(project):
+        for tag in cube.tags():
+            if tag.startswith(prefix) and tag.removeprefix(prefix) not in needed.tags:
+                yield Item("tags", tag, None, cube)
 
 
 def remove(project: Project, items: list[Item], still: Callable[[], Needed]) -> int:
@@ -112,10 +122,10 @@ def remove(project: Project, items: list[Item], still: Callable[[], Needed]) -> 
                 going.append(target)
     for target in going:
         _delete(target)
-    tags = {item.name for item in find_tags(project, needed)} if any(item.path is None for item in items) else set()
-    for item in items:
-        if item.path is None and item.name in tags:
-            project.cube().untag(item.name)
+    wanted = {item.name for item in items if item.cube is not None}
+    for item in find_tags(project, needed) if wanted else ():
+        if item.cube is not None and item.name in wanted:
+            item.cube.untag(item.name)
     return freed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from geossl.bands import differences, require_same_radiometry
@@ -27,9 +28,12 @@ class Member:
 
     cube: Cube
     scenes: Collection
+    guest: str | None = None
+    """Name of the project that trains, where the cube is another's."""
 
     def pinned(self, tag: str) -> Collection:
         """The same, kept by a tag from now on; or what an earlier run kept by it."""
+        tag = tag if self.guest is None else f"{guest_prefix(self.guest)}{tag}"
         if tag not in self.cube.tags():
             try:
                 self.cube.tag(tag, self.scenes.snapshot)
@@ -37,6 +41,26 @@ class Member:
                 if tag not in self.cube.tags():  # by another machine, just now
                     raise
         return self.cube.view(tag).collection(self.scenes.name)
+
+
+def guest_prefix(project: str) -> str:
+    """How a project's tags begin in the cubes of others."""
+    return f"pool-{project}-"
+
+
+def other_cubes(project: Project) -> list[Cube]:
+    """The cubes of the pool that are not the project's own, as far as they can be opened."""
+    found = {}
+    for other in project.settings.pretrain.pool:
+        if other.cube is not None:
+            with contextlib.suppress(StoreError):
+                cube = Cube.open(_address(project, other.cube))
+                found[cube.uri] = cube
+    return [cube for uri, cube in found.items() if uri != project.cube_uri]
+
+
+def _address(project: Project, cube: str) -> str:
+    return cube if "://" in cube else str(project.root / cube)
 
 
 def members(project: Project, snapshot: str | None = None) -> list[Member]:
@@ -60,10 +84,7 @@ def members(project: Project, snapshot: str | None = None) -> list[Member]:
     sensor = found[0].scenes.sensor
     for number, other in enumerate(project.settings.pretrain.pool):
         where = f"pretrain.pool[{number}]"
-        if other.cube is None:
-            cube = found[0].cube
-        else:
-            cube = Cube.open(other.cube if "://" in other.cube else str(project.root / other.cube))
+        cube = found[0].cube if other.cube is None else Cube.open(_address(project, other.cube))
         if cube.uri not in views:
             views[cube.uri] = cube.view()
         view = views[cube.uri]
@@ -71,7 +92,8 @@ def members(project: Project, snapshot: str | None = None) -> list[Member]:
             raise StoreError(
                 f"{where}: the cube {cube.uri} has no collection {other.collection!r} (it has: {', '.join(known)})"
             )
-        member = Member(cube, view.collection(other.collection))
+        guest = project.settings.name if cube.uri != found[0].cube.uri else None
+        member = Member(cube, view.collection(other.collection), guest)
         if project.settings.pretrain.encoder.embedding == "bands":
             require_same_radiometry(
                 sensor,

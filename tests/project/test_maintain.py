@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geossl.cube.check import check
 from geossl.cube.repository import Cube
 from geossl.errors import StoreError
 from geossl.progress import silent
 from geossl.project.needed import needed
+from geossl.project.project import Project
 from geossl.project.stages import maintain
+from geossl.project.stages.maintain import GRACE
+from geossl.project.stages.run import run_all
 from geossl.project.trainings import Trainings
 
 from .conftest import Quiet
 from .store_world import TASK, World
 
 DAY = dt.timedelta(days=1)
+NOW = dt.datetime.now(dt.UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +217,26 @@ def test_tags_of_people_stay_and_a_name_can_come_back(world: World) -> None:
         world.cube.untag("embed-" + "d" * 16)
 
 
+def test_tags_in_the_cube_of_another_project_end_with_their_use(tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    theirs = World(tmp_path / "theirs")
+    pooled = f"{{collection: x, cube: {theirs.cube.uri}}}"
+    ours = World(tmp_path / "ours", f"pretrain.pool=[{pooled}]")
+    first = ours.train()
+    key = ours.project.state.get("pretrain").key
+    theirs.cube.tag(f"pool-long-pretrain-{key}", theirs.cube.snapshot())
+    theirs.cube.tag("pool-another-pretrain-1", theirs.cube.snapshot())
+    for days in (0, 8):
+        maintain.run(ours.project, silent, now=later(days))
+        maintain.run(theirs.project, silent, now=later(days))
+    assert theirs.cube.tags().keys() == {f"pool-long-pretrain-{key}", "pool-another-pretrain-1"}
+    assert ours.train() != first
+    for days in (10, 18):
+        maintain.run(ours.project, silent, now=later(days))
+    assert theirs.cube.tags().keys() == {"pool-another-pretrain-1"}
+
+
 def test_a_damaged_lineage_stops_everything(world: World) -> None:
     world.train()
     world.finetune()
@@ -217,3 +246,84 @@ def test_a_damaged_lineage_stops_everything(world: World) -> None:
         needed(world.project)
     with pytest.raises(StoreError, match="nothing is known"):
         maintain.run(world.project, silent, now=later(8))
+
+
+SCRIPT = """
+import datetime as dt, sys
+from pathlib import Path
+from geossl.progress import silent
+from geossl.project.project import Project
+from geossl.project.stages import maintain
+maintain._keep = lambda _: dt.timedelta(0)
+project, shift, times = Project.load(Path(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
+for _ in range(times):
+    maintain.run(project, silent, now=dt.datetime.now(dt.UTC) + dt.timedelta(days=shift))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_the_next_run_goes_on(world: World) -> None:
+    def grow() -> None:
+        for _ in range(6):
+            world.commit()
+            world.train()
+            world.project.registry.promote(TASK, world.finetune(), why="better")
+            world.publish()
+        for path in world.project.tasks.glob("*/*"):
+            for number in range(200):
+                (path / f"{number}.bin").touch()
+
+    killed = 0
+    for turn in range(8):
+        grow()
+        maintain.run(world.project, silent, now=later(20 * turn))
+        command = [sys.executable, "-c", SCRIPT, str(world.project.root), str(20 * turn + 8), "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.03 + 0.06 * turn)
+            process.kill()
+        killed += process.returncode == -9
+        world.require_lineage()
+    assert killed >= 4
+    maintain.run(world.project, silent, now=later(200))
+    maintain.run(world.project, silent, now=later(210))
+    world.require_lineage()
+    assert not list(world.project.store.rglob(".going-*"))
+    assert maintain.plan(world.project, now=later(220)).now == []
+    assert len(names(world.project.tasks / TASK)) < 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_beside_an_ingest_a_training_and_maps_nothing_is_lost(small_project: Path, tmp_path: Path) -> None:
+    """As often as it can, with all that was there before old enough to go, and all that is new within the grace."""
+    run_all(Project.load(small_project), silent)
+    shutil.copytree(small_project, tmp_path, dirs_exist_ok=True)
+    changes = ["pretrain.seed=5", "composite.months=3", "map.minimum_ha=0.2"]
+    calm = tmp_path / "calm"
+    shutil.copytree(small_project, calm)
+    run_all(Project.load(calm, changes), silent)
+    project = Project.load(tmp_path, changes)
+    maintain.run(project, silent)
+    shift = (GRACE - dt.timedelta(minutes=1)) / DAY
+    for path in project.store.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            os.utime(path, times=((NOW - GRACE).timestamp(),) * 2)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(shift), "100000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        try:
+            run_all(project, silent)
+            assert process.poll() is None, process.stderr.read()
+        finally:
+            process.kill()
+    assert all(result.skipped for result in run_all(project, silent))
+    assert check(project.cube()).damage == []
+    undisturbed = Project.load(calm, changes)
+    for name in project.settings.tasks:
+        ours, theirs = (each.maps / name / "latest" / f"{name}.tif" for each in (project, undisturbed))
+        assert ours.read_bytes() == theirs.read_bytes()

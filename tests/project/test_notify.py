@@ -161,6 +161,7 @@ notify.failed(Project.load(Path(sys.argv[1])), "geossl-map", "broken")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("when", "told"), [("before", 1), ("after", 2)])
 def test_killed_around_sending_nothing_is_lost(project: Project, hook: Hook, when: str, told: int) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(project.root), when], env=os.environ, check=False)

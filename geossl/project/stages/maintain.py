@@ -136,9 +136,7 @@ MARKS = "unneeded.json"
 def _plan(project: Project, now: dt.datetime) -> tuple[Plan, dict[str, str]]:
     """What goes now and later, and since when it has been of no use."""
     here = needed(project)
-    items = list(litter.find(project, here))
-    if (project.store / "cube").exists():
-        items += litter.find_tags(project, here)
+    items = [*litter.find(project, here), *litter.find_tags(project, here)]
     before: dict[str, str] = read_json(project.store / "maintain" / MARKS) or {}
     marks = {_key(item): before.get(_key(item), now.isoformat(timespec="seconds")) for item in items}
     found = Plan()
