@@ -48,7 +48,9 @@ def promote(task: str, version: int, *, why: Why, project: ProjectFile = HERE) -
     version
         Its number in `geossl history`.
     """
-    open_project(project).registry.promote(task, version, why=why)
+    opened = open_project(project)
+    opened.require_model(task, version)
+    opened.registry.promote(task, version, why=why)
     print(f"{task}: version {version} is the champion. `geossl map` maps with it.")
     return 0
 
@@ -78,7 +80,9 @@ def anchor(task: str, version: int, *, why: Why, project: ProjectFile = HERE) ->
     version
         Its number in `geossl history`.
     """
-    open_project(project).registry.pin_anchor(task, version, why=why)
+    opened = open_project(project)
+    opened.require_model(task, version)
+    opened.registry.pin_anchor(task, version, why=why)
     print(f"{task}: version {version} is the anchor.")
     return 0
 

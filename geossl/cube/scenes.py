@@ -7,14 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import icechunk
 import zarr
 
 from geossl.cube import layout
 from geossl.cube.arrays import column
 from geossl.cube.columns import read_columns, write_rows
-from geossl.cube.repository import View
+from geossl.cube.repository import Cube, View
 from geossl.imagery.scene import Rejected, Scene
 
 DAMAGED = "damaged"
@@ -96,6 +98,29 @@ def write_quarantine(root: zarr.Group, collection: str, entries: Mapping[str, tu
     stored: Any = root.attrs.get(layout.QUARANTINE_KEY, {})
     own = {source: list(entries[source]) for source in sorted(entries)}
     root.attrs[layout.QUARANTINE_KEY] = {**stored, collection: own}
+
+
+def forget_quarantine(cube: Cube, collection: str, most: int) -> int:
+    """Drop what was set aside and is a file of this machine that is gone, and whatever is more than so many.
+
+    Returns how many records went. What is dropped and is there after all, ingest meets again and sets aside anew.
+    """
+    dropped = 0
+
+    def work(session: icechunk.Session) -> str | None:
+        nonlocal dropped
+        root = zarr.open_group(session.store, mode="r+")
+        before = read_quarantine(root, collection)
+        there = [source for source in before if not source.startswith("/") or Path(source).exists()]
+        after = {source: before[source] for source in there[:most]}
+        dropped = len(before) - len(after)
+        if not dropped:
+            return None
+        write_quarantine(root, collection, after)
+        return f"forget {dropped} source(s) that were set aside from {collection}"
+
+    cube.transact(work)
+    return dropped
 
 
 def is_source_of(source: str, scene: Scene) -> bool:

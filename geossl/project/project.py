@@ -119,6 +119,16 @@ class Project:
         found = {name: self.registry.aliases(name).get("champion") for name in self.settings.tasks}
         return {name: number for name, number in found.items() if number is not None}
 
+    def require_model(self, task: str, number: int) -> None:
+        """Raise :class:`StoreError` where a version of a task's model is no longer on disk."""
+        version = self.registry.version(task, number)
+        if not (self.store / version.folder).is_dir():
+            there = [str(v.number) for v in self.registry.versions(task) if (self.store / v.folder).is_dir()]
+            raise StoreError(
+                f"the model of version {number} of {task!r} was removed, since nothing needed it",
+                f"still there: {', '.join(there)}; `keep.models` says how many stay",
+            )
+
     @property
     def maps(self) -> Path:
         """Folder of all published maps; the root of their STAC catalogue."""

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geossl.cli.app import app
 from geossl.cube.check import check
 from geossl.cube.repository import Cube
+from geossl.cube.scenes import quarantined, write_quarantine
 from geossl.errors import StoreError
 from geossl.progress import silent
 from geossl.project.needed import needed
@@ -235,6 +239,31 @@ def test_tags_in_the_cube_of_another_project_end_with_their_use(tmp_path: Path) 
     for days in (10, 18):
         maintain.run(ours.project, silent, now=later(days))
     assert theirs.cube.tags().keys() == {"pool-another-pretrain-1"}
+
+
+def test_records_of_what_was_set_aside_go_with_its_files(world: World, tmp_path: Path) -> None:
+    name, there = world.project.sensor.name, tmp_path / "broken.tif"
+    there.touch()
+    entries = {str(there): ("broken", ""), str(tmp_path / "gone.tif"): ("broken", ""), "S2_OF_A_SERVER": ("404", "")}
+
+    def work(session: Any) -> str:
+        write_quarantine(zarr.open_group(session.store, mode="r+"), name, entries)
+        return "set aside"
+
+    world.cube.transact(work)
+    for _ in range(2):
+        maintain.run(world.project, silent)
+        left = {item.source for item in quarantined(world.cube.view(), name)}
+        assert left == {str(there), "S2_OF_A_SERVER"}
+
+
+def test_a_version_whose_model_is_gone_is_not_promoted(world: World) -> None:
+    world.train()
+    world.finetune()
+    shutil.rmtree(world.project.store / world.project.registry.version(TASK, world.finetune()).folder)
+    command = ["promote", TASK, "2", "--why", "I want it", "--project", str(world.project.root)]
+    with pytest.raises(StoreError, match="still there: 1"):
+        app(command, result_action="return_value")
 
 
 def test_a_damaged_lineage_stops_everything(world: World) -> None:

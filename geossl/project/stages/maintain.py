@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from geossl.cube.repository import LONGEST_INGEST
+from geossl.cube.scenes import forget_quarantine
 from geossl.cube.space import human
 from geossl.files import read_json, write_json
 from geossl.progress import Progress
@@ -29,6 +30,9 @@ from geossl.project.trainings import Trainings
 
 GRACE = LONGEST_INGEST
 """How long something must have been of no use before it goes."""
+
+SET_ASIDE = 5000
+"""Most records of inputs that could not be read; all of them are in the cube's root, and read with it."""
 
 RECORDS = dt.timedelta(days=800)
 """How long the log of a training stays."""
@@ -90,13 +94,16 @@ def run(project: Project, progress: Progress, *, now: dt.datetime | None = None)
         freed = litter.remove(project, plan.now, lambda: needed(project))
         for path in _old_records(project, now):
             path.unlink(missing_ok=True)
-        forgotten = 0
+        forgotten = dropped = 0
         if (project.store / "cube").exists():
             progress("cleaning the cube", 0, None)
+            dropped = forget_quarantine(project.cube(), project.sensor.name, SET_ASIDE)
             forgotten, garbage = _clean(project, needed(project))
             freed += garbage
     found = attend(project, now, sizes=True)
     lines = [f"{condition.title}: {condition.body}" for condition in found]
+    if dropped:
+        lines.append(f"forgot {dropped} inputs that were set aside and are gone")
     if plan.now or forgotten or freed:
         kinds = [f"{len(items)} {kind}" for kind, items in _by_kind(plan.now).items()]
         kinds += [f"{forgotten} snapshots"] if forgotten else []
