@@ -143,6 +143,9 @@ class _Parquet:
 
     def write(self, frame: gpd.GeoDataFrame) -> None:
         table = pa.Table.from_pandas(frame.to_wkb(), preserve_index=False)
+        # of no rows pandas does not know what they would hold
+        at = table.schema.get_field_index("geometry")
+        table = table.set_column(at, "geometry", table["geometry"].cast(pa.binary()))
         column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": frame.crs.to_json_dict()}
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
         table = table.replace_schema_metadata({"geo": json.dumps(geo)})
