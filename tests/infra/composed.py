@@ -26,7 +26,7 @@ from . import scripts
 from .stack import BIN, ROOT, programs
 
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "infra/compose.yaml").read_text())["services"]
-_PATIENCE = 200.0  # seconds
+_PATIENCE = 300.0  # seconds
 
 
 PLANTED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 import subprocess
@@ -13,12 +14,32 @@ import pyarrow.parquet as pq
 import pytest
 from obstore.store import S3Store
 
+from geossl.demo.landscape import LandscapeSettings, write_landscape
+
 from .composed import HOOK, PLANTED, Composed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-FEW = ("pretrain.epochs=1", "evaluate.draws=1", "tasks.landcover.settings.finetune.steps=2",
-       "tasks.clearing.settings.finetune.steps=2")  # fmt: skip
+FILE = """\
+name: region
+store: store
+grid: {{ tile: 256 }}
+cluster: {{ scheduler: "tls://127.0.0.1:{port}" }}
+sensor: {{ name: sentinel-2-l2a, bands: [B02, B03, B04, B08, B11] }}
+sources:
+  - {{ kind: folder, path: "s3://geossl/scenes" }}
+composite: {{ months: 6 }}
+split: {{ block: 32, buffer: 4, fractions: [0.5, 0.2, 0.3], seed: 3 }}
+pretrain: {{ method: {{ name: simclr }}, encoder: {{ name: unet-tiny }}, epochs: 1, chip: 32, batch_size: 32 }}
+evaluate: {{ labels: [20], draws: 1 }}
+tasks:
+  landcover:
+    kind: landcover
+    date: 2022-10-01
+    labels: {{ path: imagery/labels/landcover.gpkg, column: class }}
+    settings: {{ labels: 50, finetune: {{ steps: 2, window: 64, windows: 8 }} }}
+map: {{ minimum_ha: 0.1 }}
+"""
 PLAIN = {"MLFLOW_AUTH_ADMIN_USERNAME", "MLFLOW_TRACKING_USERNAME", "AWS_ACCESS_KEY_ID"}
 """Names of users."""
 
@@ -28,29 +49,28 @@ def environment(whole: Composed) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def project(whole: Composed, small_project: Path) -> Path:
+def project(whole: Composed) -> Path:
     """A project whose imagery is in the bucket and whose pixels are worked on by the Dask cluster."""
     home = whole.place("worker", "/projects") / "region"
-    shutil.copytree(small_project, home, ignore=shutil.ignore_patterns("store", "scenes"))
+    days = (dt.date(2022, 7, 18), dt.date(2022, 10, 21))
+    write_landscape(home / "imagery", LandscapeSettings(size=256, dates=days))
     told = whole.environment("worker")
     bucket = S3Store(
         "geossl", endpoint=told["AWS_ENDPOINT_URL"], region="us-east-1", client_options={"allow_http": True},
         access_key_id=told["AWS_ACCESS_KEY_ID"], secret_access_key=told["AWS_SECRET_ACCESS_KEY"],
     )  # fmt: skip
-    for path in sorted((small_project / "imagery/scenes").rglob("*")):
+    for path in sorted((home / "imagery/scenes").rglob("*")):
         if path.is_file():
-            bucket.put(f"scenes/{path.relative_to(small_project / 'imagery/scenes')}", path.read_bytes())
-    text = (home / "geossl.yaml").read_text()
-    text = text.replace("path: imagery/scenes", "path: s3://geossl/scenes")
-    text = text.replace("{ workers: 2 }", f"{{ scheduler: 'tls://127.0.0.1:{whole.port('8786')}' }}")
-    (home / "geossl.yaml").write_text(text)
+            bucket.put(f"scenes/{path.relative_to(home / 'imagery/scenes')}", path.read_bytes())
+    shutil.rmtree(home / "imagery/scenes")
+    (home / "geossl.yaml").write_text(FILE.format(port=whole.port("8786")))
     return home
 
 
 def test_secrets_are_in_nothing_that_is_written(whole: Composed, project: Path) -> None:
     told = environment(whole)
     said = []
-    for words in (("flows.main", str(project), *FEW), ("geossl.cli.app", "lineage", "--project", str(project))):
+    for words in (("flows.main", str(project)), ("geossl.cli.app", "lineage", "--project", str(project))):
         done = subprocess.run([sys.executable, "-m", *words], env=told, capture_output=True, check=False)
         assert done.returncode == 0, (done.stdout + done.stderr).decode()[-4000:]
         said.append(done.stdout + done.stderr)

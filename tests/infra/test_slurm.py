@@ -82,6 +82,7 @@ def test_a_worker_that_is_a_job_takes_runs_and_queues_again(cluster: dict[str, s
         # what Slurm does two minutes before the time limit
         subprocess.run(["scancel", "--signal=USR1", "--batch", job], env=cluster, check=True)
         wait(lambda: "Restarts=1 " in shown(cluster, job), said)
+        assert "stopped!" in said.read_text()  # it was not killed
         assert jobs(cluster) == []
         subprocess.run(["scancel", job], env=cluster, check=True)
         ended(cluster, job, 60, tmp_path)
@@ -93,7 +94,7 @@ def shown(environment: dict[str, str], job: str) -> str:
 
 
 def wait(ready: object, said: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not ready():  # type: ignore[operator]
         assert time.monotonic() < deadline, said.read_text() if said.exists() else "it never ran"
         time.sleep(0.3)
