@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import torch
@@ -75,4 +77,7 @@ def test_a_map_covers_the_imagery_wherever_its_few_labels_are(project: Project) 
     with rasterio.open(published.classes) as raster:
         assert raster.shape == (512, 512)
         assert np.isin(raster.read(1), (1, 2)).all()
+    # the classes of a random model are noise, and its first tiles have no polygon of half a hectare
+    polygons = published.classes.with_name("cover-polygons.parquet")
+    assert len(gpd.read_parquet(polygons)) == pyogrio.read_info(polygons.with_suffix(".gpkg"))["features"] > 0
     assert stage.run(project, silent).skipped
