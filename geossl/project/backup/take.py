@@ -36,6 +36,8 @@ _REPO = "cube/repo"
 
 _LASTING = ("cube/", "encoders/", "tasks/")
 """Folders whose files go only when the store is cleaned."""
+_FLEETING = re.compile(r"cube/overwritten/.*|.*/checkpoints/.*")
+"""But for what was replaced, and for checkpoints of a training that ended."""
 
 _DERIVED = ("registry/mlflow.db", "registry/artifacts", "embeddings/milvus.db")
 """What `geossl registry rebuild` and `geossl embed` make again."""
@@ -197,7 +199,7 @@ class _Copy:
             return None
 
     def _gone(self, path: str) -> None:
-        if path.startswith(_LASTING) and "/checkpoints/" not in path:
+        if path.startswith(_LASTING) and not _FLEETING.fullmatch(path):
             raise _Cleaned
         for known in (self.stamps, self.done.files, self.done.links):
             known.pop(path, None)
