@@ -12,6 +12,7 @@ from geossl.cube.repository import Cube
 from geossl.project import pool
 from geossl.project.needed import Needed, unfinished, written
 from geossl.project.project import Project
+from geossl.search.table import Embeddings
 
 GOING = ".going-"
 """Begins the name of what is being deleted: nobody looks at it any more."""
@@ -68,7 +69,7 @@ def find(project: Project, needed: Needed) -> Iterator[Item]:
         if path != trainings[-1] or (done and done.exists() and written(done) > written(path)):
             yield item("unfinished trainings", path)
     for path in _folders(project.embeddings, "*"):
-        if path not in needed.folders:
+        if path not in needed.folders and Embeddings.lie_in(path):  # Milvus Lite keeps a folder there too
             yield item("embeddings", path)
     current = None if record is None else str(record.result["encoder"])
     for path in _folders(project.store / "drift", "*"):

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,6 +61,9 @@ def address(settings: SearchSettings) -> str | None:
     return settings.milvus
 
 
+_OURS = "geossl_"
+
+
 class Milvus:
     """The embeddings of one folder in Milvus. A context manager: a Milvus Lite file is open for one process alone.
 
@@ -74,7 +78,7 @@ class Milvus:
 
         self.uri = uri
         self.embeddings = embeddings
-        self.collection = "geossl_" + re.sub(r"\W", "_", embeddings.folder.name)
+        self.collection = _name(embeddings.folder)
         self._file = embeddings.folder.parent / "milvus.db" if uri == LITE else None
         logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)  # what goes wrong is told below
         with self._told():
@@ -98,6 +102,7 @@ class Milvus:
         """Bring Milvus into line with the files; returns how many scenes were written."""
         keys = self.embeddings.keys()
         with self._told():
+            self._forget()
             there = self._there()
             due = [scene for scene, key in keys.items() if there.get(scene, {}).get("key") != key]
             for scene in [*(there.keys() - keys.keys()), *due]:
@@ -155,6 +160,14 @@ class Milvus:
             self._client.drop_collection(self.collection)
         self._create()
         return {}
+
+    def _forget(self) -> None:
+        """Drop what a file holds of folders that are gone; on a server, collections may be somebody else's."""
+        if self._file is not None:
+            there = {_name(folder) for folder in self._file.parent.iterdir()}
+            for name in self._client.list_collections():
+                if name.startswith(_OURS) and name not in there:
+                    self._client.drop_collection(name)
 
     def _note(self, scenes: dict[str, dict[str, Any]]) -> None:
         content = {"uri": self.uri, "collection": self.collection, "scenes": scenes}
@@ -217,6 +230,11 @@ class Milvus:
                     "wait for the other process that has it open; where there is none, delete it and run `geossl embed`"
                 )
             raise StoreError(what, f"{remedy}; `--set search.milvus=none` searches without Milvus") from error
+
+
+def _name(folder: Path) -> str:
+    """What the embeddings of a folder are called in Milvus."""
+    return _OURS + re.sub(r"\W", "_", folder.name)
 
 
 def _where(where: Where) -> list[str]:

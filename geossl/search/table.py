@@ -158,6 +158,11 @@ class Embeddings:
             write_json(folder / _ABOUT, about.to_dict())
         return cls(folder)
 
+    @staticmethod
+    def lie_in(folder: Path) -> bool:
+        """Whether a folder holds embeddings."""
+        return (folder / _ABOUT).is_file()
+
     def keys(self) -> dict[str, str]:
         """Scene → the key that its embeddings were written under. A damaged file is as good as none."""
         found = {}

@@ -21,6 +21,7 @@ from geossl.cube.check import check
 from geossl.cube.repository import Cube
 from geossl.cube.scenes import quarantined, write_quarantine
 from geossl.errors import StoreError
+from geossl.files import write_json
 from geossl.progress import silent
 from geossl.project.needed import needed
 from geossl.project.project import Project
@@ -203,6 +204,17 @@ def test_pictures_beyond_the_limit_go_the_oldest_first(tmp_path: Path) -> None:
     maintain.run(world.project, silent)
     maintain.run(world.project, silent, now=later(8))
     assert names(world.project.quicklooks) == {"scene-2.png", "scene-3.png", "scene-4.png"}
+
+
+def test_embeddings_by_older_encoders_go_and_milvus_stays(world: World) -> None:
+    for name in ("old", "new"):
+        write_json(world.project.embeddings / name / "_about.json", {})
+    (world.project.embeddings / "milvus.db" / "collections").mkdir(parents=True)
+    with world.project.state.recording("embed", "key") as result:
+        result.update(folder="new", snapshot=world.cube.snapshot())
+    for days in (0, 8):
+        maintain.run(world.project, silent, now=later(days))
+    assert names(world.project.embeddings) == {"new", "milvus.db"}
 
 
 def test_tags_of_people_stay_and_a_name_can_come_back(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_what_was_lost_is_written_anew(made: Embeddings) -> None:
         index._client.drop_collection(index.collection)
         assert index.sync() == 4
         compare(made, index, Where(), 8)
+
+
+def test_what_a_file_holds_of_embeddings_that_are_gone_goes(made: Embeddings) -> None:
+    older = Embeddings(shutil.copytree(made.folder, made.folder.with_name("older-encoder")))
+    for each in (older, made):
+        with Milvus(LITE, each) as index:
+            index.sync()
+            assert index._client.has_collection("geossl_older_encoder")
+    shutil.rmtree(older.folder)
+    with Milvus(LITE, made) as index:
+        assert index.sync() == 0
+        assert index._client.list_collections() == [index.collection]
 
 
 def test_a_file_that_another_process_has_open_is_told(made: Embeddings, tmp_path: Path) -> None:

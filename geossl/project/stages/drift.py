@@ -24,6 +24,7 @@ from geossl.files import read_json, write_bytes, write_json
 from geossl.nets.weights import load_encoder
 from geossl.progress import Progress
 from geossl.project.project import Project, StageResult
+from geossl.project.stages.maintain import attend
 from geossl.project.state import content, fingerprint
 from geossl.report.charts import distances
 
@@ -84,6 +85,8 @@ def run(project: Project, progress: Progress) -> StageResult:
         if f.fault is not None and (released is None or f.scene not in released.result)
     }
     new = hold(project.cube(), project.sensor.name, faults) if faults else []
+    if new:
+        attend(project)
     found = dataclasses.replace(found, held=_held(project.cube().view(), project.sensor.name))
     folder = project.store / "drift"
     write_json(folder / FIGURES, found.to_dict())
