@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -113,7 +114,8 @@ def remove(project: Project, items: list[Item], still: Callable[[], Needed]) -> 
         sure = {item.name for item in find(project, needed)}
         going = []
         for item in items:
-            if item.path is not None and item.name in sure:
+            # what lies in another that goes is gone with it
+            if item.path is not None and item.name in sure and os.path.lexists(item.path):
                 freed += item.bytes()
                 target = item.path
                 if not target.name.startswith(GOING):
@@ -138,15 +140,11 @@ def _folders(root: Path, pattern: str) -> list[Path]:
 
 def _leftovers(store: Path) -> Iterator[Path]:
     """What processes left that were killed while they wrote or deleted; the cube looks after its own."""
-    for root in store.iterdir() if store.is_dir() else ():
-        if root.name == "cube":
-            continue
-        if root.name.startswith((".partial-", GOING)):
-            yield root
-        elif root.is_dir() and not root.is_symlink():
-            for path in root.rglob(".*"):
-                if path.name.startswith((".partial-", GOING)):
-                    yield path
+    signs = (".partial-", GOING)
+    for folder, folders, files in os.walk(store):
+        yield from (Path(folder, name) for name in (*folders, *files) if name.startswith(signs))
+        own = {"cube"} if folder == str(store) else set()
+        folders[:] = [name for name in folders if not name.startswith(signs) and name not in own]
 
 
 def _delete(path: Path) -> None:

@@ -158,7 +158,7 @@ def test_dry_run_says_what_goes_and_changes_nothing(world: World) -> None:
         (world.project.encoders / f"unfinished-{key}" / "log.txt").write_bytes(bytes(5_000_000))
     partial = world.project.maps / TASK / "releases" / ".partial-1-2024"
     partial.mkdir(parents=True)
-    (partial / "half.tif").write_bytes(bytes(3_000_000))
+    (partial / ".partial-1-half.tif").write_bytes(bytes(3_000_000))
     first = maintain.plan(world.project)
     assert first.now == []
     told = "\n".join(first.lines())
@@ -166,7 +166,7 @@ def test_dry_run_says_what_goes_and_changes_nothing(world: World) -> None:
     maintain.run(world.project, silent)
     before = sorted(path for path in world.project.store.rglob("*"))
     told = "\n".join(maintain.plan(world.project, now=later(8)).lines())
-    assert "leftovers of what was killed (3.0MB)" in told
+    assert "1 leftovers of what was killed (3.0MB)" in told
     assert ".partial-1-2024" in told
     assert sorted(path for path in world.project.store.rglob("*")) == before
     maintain.run(world.project, silent, now=later(8))
