@@ -32,7 +32,14 @@ def main() -> int:
         with stack.changing():
             if asked.verb == "up":
                 ports = dict(asked.port)
-                stack.configure(only=asked.only, pools=asked.pool, dask_workers=asked.dask_workers, ports=ports)
+                stack.configure(
+                    only=asked.only,
+                    without=asked.without,
+                    pools=asked.pool,
+                    dask_workers=asked.dask_workers,
+                    ports=ports,
+                )
+                stack.stop_unwanted()
                 stack.bring_up(stack.services(), print)
                 print(f"\nto use it:  . {stack.folder}/environment")
             elif asked.verb == "down":
@@ -89,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "up":
             command.add_argument("--pool", action="append", default=[], help="work pool of a worker; may be repeated")
             command.add_argument("--only", action="append", default=[], choices=KINDS, help="may be repeated")
+            command.add_argument("--without", action="append", default=[], choices=KINDS, help="may be repeated")
             command.add_argument("--dask-workers", type=int, help="2")
             command.add_argument(
                 "--port", action="append", default=[], type=_port, metavar="NAME=NUMBER", help="otherwise a free one"

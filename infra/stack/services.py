@@ -68,7 +68,6 @@ class Service:
     address: str
     after: str = ""
     """Script whose service has to be well before."""
-    stop: signal.Signals = signal.SIGTERM
 
 
 class Stack:
@@ -91,13 +90,14 @@ class Stack:
         self,
         *,
         only: Sequence[str] = (),
+        without: Sequence[str] = (),
         pools: Sequence[str] = (),
         dask_workers: int | None = None,
         ports: Mapping[str, int] | None = None,
     ) -> None:
         """Settle what was asked for; what was not, as it was before."""
         old = self.settings
-        wanted = only or old.get("only") or KINDS
+        wanted = set(only or old.get("only") or KINDS) - set(without)
         taken = dict(old.get("ports", {})) | dict(ports or {})
         self.settings = {
             "only": [kind for kind in KINDS if kind in wanted],
@@ -109,7 +109,7 @@ class Stack:
         names = ["postgres", "s3", "dask-scheduler", "dask-scheduler-pages", "prefect-server", "mlflow-server"]
         names += [f"dask-worker-{number}" for number in range(1, self.settings["dask_workers"] + 1)]
         names += [f"worker-{number}" for number in range(1, len(self.settings["pools"]) + 1)]
-        if unknown := set(taken) - set(names):
+        if unknown := set(ports or ()) - set(names):
             raise StackError(f"nothing is called {', '.join(sorted(unknown))}; ports are of {', '.join(names)}")
         for name in names:
             taken.setdefault(name, _free_port(set(taken.values())))
@@ -149,7 +149,7 @@ class Stack:
                 "postgres", "postgres",
                 {"PGDATA": str(self.folder / "postgres/data"), "POSTGRES_PASSWORD": password,
                  "PGPORT": port["postgres"]},
-                f"{here}:{port['postgres']}", stop=signal.SIGINT,
+                f"{here}:{port['postgres']}",
             ),
             Service("s3", "s3", {"S3_PORT": port["s3"]}, f"http://{here}:{port['s3']}"),
             Service(
@@ -237,14 +237,19 @@ class Stack:
 
     def stop(self, names: Sequence[str]) -> None:
         """End services; runs of flows that a worker has started go on, or end as it wishes."""
-        running = self.running()
-        asked = [(self.service(name), running[name]) for name in names if name in running]
-        whole = [one for _, process in asked for one in processes.in_session(process.pid)]
-        for service, process in asked:
-            process.send(service.stop)
-        processes.wait([process for _, process in asked], GRACE)
+        asked = {name: process for name, process in self.running().items() if name in names}
+        whole = [one for process in asked.values() for one in processes.in_session(process.pid)]
+        for name, process in asked.items():
+            # by which the database ends all connections, then itself
+            process.send(signal.SIGINT if name == "postgres" else signal.SIGTERM)
+        processes.wait(asked.values(), GRACE)
         processes.end(whole, grace=5)
         self._note(dict.fromkeys(names))
+
+    def stop_unwanted(self) -> None:
+        """End what was asked for once, and no longer is."""
+        wanted = {service.name for service in self.services()}
+        self.stop([name for name in self.running() if name not in wanted])
 
     def kill(self, name: str) -> None:
         """End one service by SIGKILL, as the system does when memory runs out."""
@@ -258,6 +263,7 @@ class Stack:
     def take_down(self) -> int:
         """End all services and whatever they have started; how many services there were."""
         count = len(self.running())
+        self.stop_unwanted()
         # who uses before who is used, so that nothing tries again in vain
         for scripts in (("worker",), ("dask-worker",), KINDS[1:], KINDS):
             self.stop([service.name for service in self.services() if service.script in scripts])

@@ -114,6 +114,13 @@ def test_all_listen_on_loopback_alone(up: Path) -> None:
     assert set(heard) == {"127.0.0.1"}
 
 
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def session(pid: int) -> int:
     try:
         return os.getsid(pid)
@@ -171,9 +178,23 @@ def test_down_leaves_no_process(up: Path) -> None:
     os.kill(stack.pids(up)["worker-1"], signal.SIGKILL)  # whose flow is then nobody's
     everyone = [*stack.pids(up).values(), flow, child]
     stack.local("down", up)
-    assert [pid for pid in everyone if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"] == []
+    assert not any(map(alive, everyone))
     assert stack.pids(up) == {}
     assert "ended 0 services" in stack.local("down", up)
+
+
+def test_what_is_no_longer_asked_for_is_ended() -> None:
+    with stack.folder() as folder:
+        stack.local("up", folder, "--only", "dask-scheduler", "--only", "dask-worker", "--only", "s3")
+        before = stack.pids(folder)
+        assert set(before) == {"dask-scheduler", "dask-worker-1", "dask-worker-2", "s3"}
+        stack.local("up", folder, "--dask-workers", "1", "--without", "s3")
+        after = stack.pids(folder)
+        assert after == {name: before[name] for name in ("dask-scheduler", "dask-worker-1")}
+        assert not alive(before["s3"])
+        assert "AWS_ENDPOINT_URL" not in stack.environment(folder)
+        stack.local("down", folder)
+        assert not any(map(alive, before.values()))
 
 
 def test_a_folder_that_never_was(tmp_path: Path) -> None:
