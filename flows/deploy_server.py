@@ -9,7 +9,6 @@ from uuid import UUID
 
 import httpx
 import prefect
-from packaging.version import Version
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import (
     DeploymentScheduleCreate,
@@ -236,13 +235,18 @@ def connected(project: str) -> Iterator[Server]:
 
 def require_suitable(version: str, address: str) -> None:
     """Refuse a server that is older than this Prefect by more than its last digit, or of another generation."""
-    own, theirs = Version(prefect.__version__), Version(version)
-    if theirs.major != own.major or theirs.release[:2] < own.release[:2]:
+    (own, own_minor), (theirs, their_minor) = _release(prefect.__version__), _release(version)
+    if theirs != own or their_minor < own_minor:
         raise SettingsError(
             f"the Prefect server at {address} is version {version}; the flows here are written for Prefect "
-            f"{prefect.__version__}, and need a server of {own.major}.{own.minor} or a later {own.major}.x",
+            f"{prefect.__version__}, and need a server of {own}.{own_minor} or a later {own}.x",
             "update the server, or use another",
         )
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor, *_ = version.split(".")
+    return int(major), int(minor)
 
 
 def _all(read: Callable[..., list[Any]]) -> Iterator[Any]:

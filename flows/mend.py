@@ -33,6 +33,9 @@ LOOK_AGAIN = 75.0
 """Seconds after which whoever was silent is looked at once more: more than two heartbeats. When a server has just
 started again, everybody was silent."""
 
+STARTING = dt.timedelta(minutes=30)
+"""How long it may take until a run's process or job is there: an image may have to be fetched."""
+
 _PAGE = 200
 
 
@@ -85,11 +88,16 @@ def drop_redundant(client: SyncPrefectClient, project: str) -> Iterator[str]:
 
 
 def _silent(client: SyncPrefectClient, project: str, patience: dt.timedelta) -> dict[UUID, FlowRun]:
-    latest = dt.datetime.now(dt.UTC) - patience
-    runs = [
-        run for kind in (StateType.RUNNING, StateType.PAUSED, StateType.PENDING) for run in _runs(client, project, kind)
-    ]
-    return {run.id: run for run in runs if str(run.id) != runtime.flow_run.id and _last_sign(client, run) < latest}
+    now = dt.datetime.now(dt.UTC)
+    long = max(patience, STARTING)
+    running = [(run, patience) for run in _runs(client, project, StateType.RUNNING)]
+    suspected = [(run, patience) for run in _runs(client, project, StateType.PAUSED) if run.state_name == "Silent"]
+    starting = [(run, long) for run in _runs(client, project, StateType.PENDING)]
+    return {
+        run.id: run
+        for run, allowed in running + suspected + starting
+        if str(run.id) != runtime.flow_run.id and _last_sign(client, run) < now - allowed
+    }
 
 
 def _last_sign(client: SyncPrefectClient, run: FlowRun) -> dt.datetime:

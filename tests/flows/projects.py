@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 TASK = "tasks: {cover: {kind: landcover, labels: {path: labels.gpkg, column: class}}}\n"
+NEVER = "schedules: {watch: null, mend: null, retrain: null, publish: null, maintain: null}"
+"""Of `deploy`: nothing runs unless it is asked for."""
 
 SLEEPER = '''\
 """A flow that says when it starts and ends, and sleeps in between."""

@@ -139,6 +139,8 @@ class PrefectServer(Process):
     @contextmanager
     def reached(self) -> Iterator[None]:
         """Let this process (clients, flows) and those that it starts use this server."""
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
         before = {name: os.environ.get(name) for name in self._address()}
@@ -146,7 +148,11 @@ class PrefectServer(Process):
         here = {PREFECT_API_URL: self.api, PREFECT_HOME: self.folder / "home", PREFECT_API_AUTH_STRING: self.auth}
         try:
             with temporary_settings(here):
-                yield
+                try:
+                    yield
+                finally:
+                    for sending in (EventsWorker, APILogWorker):  # the next server is not sent what was meant for this
+                        sending.drain_all(timeout=10)
         finally:
             for name, value in before.items():
                 if value is None:

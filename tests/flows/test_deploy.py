@@ -128,6 +128,22 @@ def test_a_pool_of_others_is_used_and_left(tmp_path: Path, client: SyncPrefectCl
 
 
 @pytest.mark.slow
+def test_pools_may_be_of_kubernetes(tmp_path: Path, client: SyncPrefectClient) -> None:
+    told = "deploy: {pool: cloud-cpu, gpu_pool: cloud-gpu, kind: kubernetes, image: geossl:1}"
+    file = project(tmp_path, "cloud", told)
+    list(deploy(file))
+    assert {client.read_work_pool(name).type for name in ("cloud-cpu", "cloud-gpu")} == {"kubernetes"}
+    ours = [one for one in client.read_deployments() if one.name.startswith("cloud-")]
+    assert {one.job_variables["image"] for one in ours} == {"geossl:1"}
+    on_gpu = {one.name for one in ours if one.work_pool_name == "cloud-gpu"}
+    assert on_gpu == {"cloud-retrain", "cloud-pretrain", "cloud-finetune"}
+    project(tmp_path, "cloud", told.replace("kubernetes", "process"))
+    with pytest.raises(SettingsError, match="Prefect changes no pool's type"):
+        list(deploy(file))
+    list(undeploy(file))
+
+
+@pytest.mark.slow
 def test_another_project_of_the_same_name_is_refused(tmp_path: Path, client: SyncPrefectClient) -> None:
     mine, theirs = project(tmp_path / "mine", "same"), project(tmp_path / "theirs", "same")
     list(deploy(mine))

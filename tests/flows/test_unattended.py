@@ -5,8 +5,10 @@ Real servers on PostgreSQL, real workers, kill -9.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +19,12 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
-from prefect.events.worker import EventsWorker
 from prefect.states import Pending, Running
 
 from flows import mend
 from flows.deploy import deploy
 from flows.events import ACCEPTED, INGESTED, PROMOTED, resource_id
-from tests.flows.projects import SLEEPER, TASK, project
+from tests.flows.projects import NEVER, SLEEPER, TASK, project
 from tests.flows.server import PrefectServer, has_postgres, postgres, server, wait_for
 
 pytestmark = [
@@ -48,8 +49,8 @@ def client(prefect: PrefectServer) -> Iterator[SyncPrefectClient]:
 def test_events_start_flows_and_those_of_others_do_not(
     tmp_path: Path, prefect: PrefectServer, client: SyncPrefectClient
 ) -> None:
-    list(deploy(project(tmp_path / "one", "eventful", TASK)))
-    list(deploy(project(tmp_path / "other", "quiet", TASK)))
+    list(deploy(project(tmp_path / "one", "eventful", f"{TASK}deploy: {{{NEVER}}}")))
+    list(deploy(project(tmp_path / "other", "quiet", f"{TASK}deploy: {{{NEVER}}}")))
     with prefect.worker("eventful") as worker:
         emit(ACCEPTED, "eventful")
         emit(ACCEPTED, "unknown")
@@ -59,14 +60,14 @@ def test_events_start_flows_and_those_of_others_do_not(
         emit(PROMOTED, "eventful")
         wait_for(lambda: len(runs(client, "eventful-publish", "Completed")) == 2, "publish again", log=worker.said)
         emit(INGESTED, "eventful")
-        wait_for(lambda: runs(client, "eventful-retrain", "Running"), "retrain", log=worker.said)
-    assert not runs(client, "quiet-publish", "Late", "Pending", "Running", "Completed")
+        wait_for(lambda: runs(client, "eventful-retrain", "Running", "Completed", "Failed"), "retrain", log=worker.said)
+    assert not runs(client, "quiet-publish", "Scheduled", "Late")
 
 
 def test_a_run_whose_machine_dies_is_started_again_but_not_for_ever(
     tmp_path: Path, prefect: PrefectServer, client: SyncPrefectClient
 ) -> None:
-    list(deploy(project(tmp_path, "mortal", "deploy: {attempts: 2, schedules: {mend: null, watch: null}}")))
+    list(deploy(project(tmp_path, "mortal", f"deploy: {{attempts: 2, {NEVER}}}")))
     run, started = sleeper(tmp_path, "mortal", client, seconds=600)
     with prefect.worker("mortal") as worker:
         wait_for(lambda: len(started()) == 1, "the first start", log=worker.said)
@@ -88,7 +89,7 @@ def test_a_run_whose_machine_dies_is_started_again_but_not_for_ever(
 def test_a_run_goes_on_while_its_server_is_dead(
     tmp_path: Path, prefect: PrefectServer, client: SyncPrefectClient
 ) -> None:
-    list(deploy(project(tmp_path, "steady", "deploy: {schedules: {mend: null, watch: null}}")))
+    list(deploy(project(tmp_path, "steady", f"deploy: {{{NEVER}}}")))
     run, started = sleeper(tmp_path, "steady", client, seconds=140)
     with prefect.worker("steady") as worker:
         wait_for(lambda: started(), "the start", log=worker.said)
@@ -107,35 +108,32 @@ def test_a_run_goes_on_while_its_server_is_dead(
 def test_after_a_power_cut_what_never_ended_is_found(
     tmp_path: Path, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = project(tmp_path, "dark", "deploy: {schedules: {mend: null, watch: null}}")
+    file = project(tmp_path, "dark", f"deploy: {{{NEVER}}}")
     list(deploy(file))
     gone, alive = (sleeper(tmp_path, "dark", client, seconds=1)[0] for _ in range(2))
     for run in (gone, alive):  # as a power cut of everything leaves them: no process, and no bucket of an automation
         client.set_flow_run_state(run, Pending())
         client.set_flow_run_state(run, Running())
-    monkeypatch.setattr(mend, "LOOK_AGAIN", 6.0)
-    time.sleep(4)
-    start = time.monotonic()
+    monkeypatch.setattr(mend, "LOOK_AGAIN", 14.0)
+    time.sleep(13)
+    over = threading.Event()
 
     def beat() -> None:
-        resource = {"prefect.resource.id": f"prefect.flow-run.{alive}"}
-        emit_event("prefect.flow-run.heartbeat", resource=resource)
-        EventsWorker.instance().wait_until_empty()
+        while not over.wait(1):  # a server that was away is back, and whoever lives is heard again
+            emit_event("prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{alive}"})
 
-    import threading
-
-    timer = threading.Timer(1.0, beat)  # a server that was away is back, and whoever lives is heard again
-    timer.start()
-    done = mend.mend(file, minutes=3 / 60)
-    timer.join()
-    assert time.monotonic() - start > 6
+    heart = threading.Thread(target=contextvars.copy_context().run, args=(beat,))
+    heart.start()
+    done = mend.mend(file, minutes=12 / 60)
+    over.set()
+    heart.join()
     assert len(done) == 1
     assert client.read_flow_run(gone).state_name == "Crashed"
     assert client.read_flow_run(alive).state_name == "Running"
 
 
 def test_of_many_runs_that_wait_one_is_left(tmp_path: Path, client: SyncPrefectClient) -> None:
-    file = project(tmp_path, "late")
+    file = project(tmp_path, "late", f"deploy: {{{NEVER}}}")
     list(deploy(file))
     watch = next(one for one in client.read_deployments() if one.name == "late-watch")
     for _ in range(5):
@@ -143,7 +141,7 @@ def test_of_many_runs_that_wait_one_is_left(tmp_path: Path, client: SyncPrefectC
     other = client.create_flow_run_from_deployment(watch.id, parameters={"overrides": ["map.minimum_ha=2"]})
     done = mend.mend(file)
     assert len(done) == 4
-    left = runs(client, "late-watch", "Scheduled", "Late", due=True)
+    left = runs(client, "late-watch", "Scheduled", "Late")
     assert len(left) == 2
     assert other.id in {run.id for run in left}
 
@@ -175,10 +173,8 @@ def sleeper(folder: Path, name: str, client: SyncPrefectClient, seconds: float) 
     return run.id, started
 
 
-def runs(client: SyncPrefectClient, deployment: str, *states: str, due: bool = False) -> list[FlowRun]:
-    """Runs of a deployment in these states; ``due``: without those that a schedule has planned for later."""
+def runs(client: SyncPrefectClient, deployment: str, *states: str) -> list[FlowRun]:
+    """Runs of a deployment in these states."""
     found = next(one for one in client.read_deployments() if one.name == deployment)
-    of_it = [
-        run for run in client.read_flow_runs(limit=200) if run.deployment_id == found.id and run.state_name in states
-    ]
-    return [run for run in of_it if not (due and run.auto_scheduled)]
+    every = client.read_flow_runs(limit=200)
+    return [run for run in every if run.deployment_id == found.id and run.state_name in states]
