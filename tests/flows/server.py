@@ -62,9 +62,11 @@ class Process:
 
     def start(self) -> None:
         """Start it, in a session of its own; its output is appended to the log."""
+        # it dies with this process too, however that ends
+        tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log.open("ab") as output:
             self._running = subprocess.Popen(
-                self.command, env=self.environment, stdout=output, stderr=output, start_new_session=True
+                [*tied, *self.command], env=self.environment, stdout=output, stderr=output, start_new_session=True
             )
 
     def kill(self) -> None:
@@ -130,7 +132,7 @@ class PrefectServer(Process):
         """Start it and wait until it answers."""
         super().start()
         assert self._running is not None
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while not answers(f"{self.api}/health"):
             if self._running.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the Prefect server does not serve {self.api}:\n{self.said()}")
@@ -277,7 +279,7 @@ def has_postgres() -> bool:
 
 
 def wait_for[T](
-    ask: Callable[[], T | None], what: str, *, seconds: float = 60, log: Callable[[], str] | None = None
+    ask: Callable[[], T | None], what: str, *, seconds: float = 120, log: Callable[[], str] | None = None
 ) -> T:
     """The first true answer to a question that is asked again and again."""
     end = time.monotonic() + seconds

@@ -29,6 +29,7 @@ from tests.flows.server import PrefectServer, has_postgres, postgres, server, wa
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(420),
     pytest.mark.skipif(not has_postgres(), reason="there is no PostgreSQL 15 here"),
 ]
 
@@ -54,7 +55,9 @@ def test_events_start_flows_and_those_of_others_do_not(
     with prefect.worker("eventful") as worker:
         emit(ACCEPTED, "eventful")
         emit(ACCEPTED, "unknown")
-        run = wait_for(lambda: runs(client, "eventful-publish", "Completed"), "publish", log=worker.said)[0]
+        run = wait_for(lambda: runs(client, "eventful-publish", "Completed"), "publish", seconds=150, log=worker.said)[
+            0
+        ]
         assert run.name == "publish eventful"
         assert {"geossl", "eventful"} <= set(run.tags)
         emit(PROMOTED, "eventful")
@@ -79,7 +82,7 @@ def test_a_run_whose_machine_dies_is_started_again_but_not_for_ever(
         assert time.monotonic() - killed < 150
         wait_for(lambda: client.read_flow_run(run).state_name == "Running", "the second attempt to run")
         os.kill(started()[1], signal.SIGKILL)  # the worker lives and says so at once
-        wait_for(lambda: client.read_flow_run(run).state_name == "Crashed", "the end", seconds=30, log=worker.said)
+        wait_for(lambda: client.read_flow_run(run).state_name == "Crashed", "the end", seconds=60, log=worker.said)
         time.sleep(15)
         assert client.read_flow_run(run).state_name == "Crashed"
         assert client.read_flow_run(run).run_count == 2
