@@ -18,7 +18,6 @@ from geossl.project.project import Project, StageResult
 from geossl.project.stages.run import run_all
 from tests.soak.world import BETTER, Arrival, Landing, World
 
-VERBS = ("ingest", "drift", "stats", "retrain", "map", "alerts", "report")
 ROOT = Path(__file__).parents[2]
 os.environ["OMP_NUM_THREADS"] = "1"  # everywhere: the sums of a training are then the same sums in every process
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -61,10 +60,11 @@ def arrive_one_by_one(world: World, landing: Landing) -> Iterator[Arrival]:
 def process(folder: Path) -> Iterator[BaseProcess]:
     """The loop once, as a process that leads a session of its own; what it prints goes to ``loop.log``.
 
-    It is forked off a server that has imported everything, so that it is soon where it can be killed at.
+    It is forked off a server that has imported what takes long, so that it is soon where it can be killed at; not
+    icechunk, whose threads do not survive a fork.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.soak.loop", *(f"geossl.project.stages.{verb}" for verb in VERBS)])
+    context.set_forkserver_preload(["torch", "lightning.pytorch", "timm", "kornia", "sklearn.covariance"])
     started = context.Process(target=_alone, args=(folder,))
     started.start()
     try:
