@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -103,7 +104,7 @@ class Stack:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(1)
-        except OSError:  # an error of the server is one, too
+        except (OSError, http.client.HTTPException):  # an error of the server is one, too
             return False
         return bool(state == "COMPLETED")
 
