@@ -104,7 +104,7 @@ sensor: {{ name: sentinel-2-l2a, bands: [B02, B03, B04, B08, B11] }}
 sources:
   - {{ kind: folder, path: landing }}
 composite: {{ months: 6 }}
-split: {{ block: 32, buffer: 4, fractions: [0.5, 0.15, 0.35], gate: 0.15, seed: 3 }}
+split: {{ block: 32, buffer: 4, fractions: [0.45, 0.1, 0.45], gate: 0.3, seed: 3 }}
 pretrain:
   launch: {launch}
   method: {{ name: simclr, pairs: season }}
@@ -123,7 +123,7 @@ alerts:
   clearings: {{ since: 2023-06-01, reference: {{ path: labels/clearings.gpkg, date_column: date }} }}
 map: {{ minimum_ha: 0.1 }}
 drift: {{ false_alarms: 0.01 }}
-retrain: {{ hours: 3, new_pixels: {new_pixels} }}
+retrain: {{ hours: 3, new_pixels: {new_pixels}, margin: 0.02 }}
 {more}"""
 
 
@@ -131,7 +131,7 @@ retrain: {{ hours: 3, new_pixels: {new_pixels} }}
 class Edition:
     """What somebody writes into the project file."""
 
-    labels: int = 150
+    labels: int = 24
     mode: str = "few"
     new_pixels: float = 0.35
 
@@ -144,7 +144,7 @@ USUAL = Edition()
 WORSE = Edition(labels=8)
 """A challenger that is worse on purpose: one labelled pixel or two a class."""
 BETTER = Edition(labels=3000, new_pixels=0.0)
-"""Twenty times the labels, and a new encoder from whatever there is by then: where the loop comes to rest with it
+"""A hundred times the labels, and a new encoder from whatever there is by then: where the loop comes to rest with it
 does not depend on the way there."""
 
 WORSE_AFTER, USUAL_AFTER = YEAR[12], YEAR[13]
