@@ -64,15 +64,15 @@ def find(project: Project, needed: Needed) -> Iterator[Item]:
         if path not in trainings and path.name not in needed.encoders:
             yield item("encoders", path)
     record = project.state.get("pretrain")
-    for path in trainings:
-        # the last one may go on; unless an encoder has come since
-        done = record is not None and project.encoders / str(record.result["encoder"])
-        if path != trainings[-1] or (done and done.exists() and written(done) > written(path)):
-            yield item("unfinished trainings", path)
+    current = None if record is None else str(record.result["encoder"])
+    # the last training may go on, unless an encoder came since
+    encoder = project.encoders / current if current is not None else None
+    since = written(encoder) if encoder is not None and encoder.exists() else 0.0
+    yield from (item("unfinished trainings", path) for path in trainings[:-1])
+    yield from (item("unfinished trainings", path) for path in trainings[-1:] if written(path) < since)
     for path in _folders(project.embeddings, "*"):
         if path not in needed.folders and Embeddings.lie_in(path):  # Milvus Lite keeps a folder there too
             yield item("embeddings", path)
-    current = None if record is None else str(record.result["encoder"])
     for path in _folders(project.store / "drift", "*"):
         if path.name != current:
             yield item("descriptions of scenes", path)

@@ -110,7 +110,7 @@ class Status:
         yield "scenes", "Scenes in the cube", {}, self.scenes
         yield "scenes_held", "Scenes that are held back", {}, self.held
         yield "scenes_set_aside", "Inputs that could not be ingested", {}, self.set_aside
-        times = [
+        times: list[tuple[str, str, dict[str, str], str | None]] = [
             ("last_scene", "Acquisition of the newest scene", {}, self.last_scene),
             ("last_arrival", "When a new scene came into the cube last", {}, self.arrived),
             ("last_maintained", "When geossl maintain ran last", {}, self.maintained),
