@@ -10,6 +10,7 @@ from typing import Any
 
 import zarr
 
+from geossl.areas.release import problems, releases, seal
 from geossl.cube.repository import Cube
 from geossl.files import write_json
 from geossl.project.project import Project
@@ -83,12 +84,24 @@ class World:
         write_json(self.project.samples / name / "sample.json", {"map": TASK, "release": release, "snapshot": snapshot})
         self.cube.tag(f"sample-{name}", snapshot)
 
+    def freeze(self, release: str) -> None:
+        """A reporting year from a map."""
+        year, published = 2000 + next(self.count), self.project.maps / TASK / "releases" / release
+        model = json.loads((published / f"{TASK}-lineage.json").read_text())["task"]
+        snapshot, tag = self.cube.tags()[f"map-{TASK}-{release}"], f"release-{TASK}-{year}"
+        self.cube.tag(tag, snapshot)
+        folder = self.project.releases / TASK / str(year)
+        shutil.copytree(published, folder / "map")
+        shutil.copytree(self.project.tasks / TASK / model, folder / "model")
+        content = {"task": TASK, "year": year, "revision": 1, "map": release, "model": model}
+        seal(folder, content | {"snapshot": snapshot, "tag": tag})
+
     def write(self, folder: Path, card: dict[str, Any]) -> None:
         write_json(folder / "card.json", card)
         (folder / "model.safetensors").write_bytes(bytes(1000))
 
     def require_lineage(self) -> None:
-        """Every published map can be traced, and whatever an alias names is there."""
+        """Published maps can be traced, releases verify, and whatever an alias names is there."""
         registry, cube = self.project.registry, Cube.open(self.cube.uri)
         cards = []
         for path in self.project.maps.glob("*/releases/*/*-lineage.json"):
@@ -107,4 +120,10 @@ class World:
             assert cube.view(encoder["snapshot"]).id
         for path in self.project.samples.glob("*/sample.json"):
             assert cube.view(f"sample-{path.parent.name}").id
+        for year in releases(self.project.releases / TASK):
+            assert list(problems(year)) == []
+            assert cube.tags()[year.content["tag"]] == year.content["snapshot"]
+            assert cube.view(year.content["snapshot"]).id
+            card = json.loads((year.folder / "model" / "card.json").read_text())
+            assert (self.project.encoders / card["encoder"]).is_dir()
         assert self.project.encoder_folder().is_dir()

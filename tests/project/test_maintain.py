@@ -52,7 +52,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-OPERATIONS = ("commit", "train", "finetune", "publish", "sample", "promote", "rollback", "anchor", "maintain")
+OPERATIONS = ("commit", "train", "finetune", "publish", "sample", "freeze", "promote", "rollback", "anchor", "maintain")
 
 
 @pytest.mark.slow
@@ -74,8 +74,8 @@ def test_whatever_happens_lineage_resolves_and_rollback_works(
                 getattr(world, name)()
             case "publish":
                 release = world.publish()
-            case "sample":
-                world.sample(release)
+            case "sample" | "freeze":
+                getattr(world, name)(release)
             case "promote" if there:
                 registry.promote(TASK, some, why="by hand")
             case "anchor" if there:
@@ -101,7 +101,10 @@ def test_a_long_loop_leaves_bounded_models_encoders_tags_and_snapshots(world: Wo
         version = world.finetune()
         if number % 3 == 0:
             world.project.registry.promote(TASK, version, why="better")
-        world.publish()
+        release = world.publish()
+        if number == 2:
+            world.freeze(release)
+            world.sample(release)
         maintain.run(world.project, silent, now=later(number))
         world.require_lineage()
         cube = Cube.open(world.cube.uri)
