@@ -197,6 +197,17 @@ def test_what_is_no_longer_asked_for_is_ended() -> None:
         assert not any(map(alive, before.values()))
 
 
+def test_a_database_that_was_killed_starts_at_once() -> None:
+    with stack.folder() as folder:
+        for _ in range(3):
+            stack.local("up", folder, "--only", "postgres")
+            assert psql(folder, "select 1") == "1"
+            stack.local("kill", folder, "postgres")
+        stack.local("up", folder)
+        stack.local("restart", folder, "postgres")
+        assert psql(folder, "select 1") == "1"
+
+
 def test_a_folder_that_never_was(tmp_path: Path) -> None:
     assert "nothing was ever started" in stack.local("down", tmp_path)
     assert stack.local("status", tmp_path, check=False) == ""
