@@ -21,5 +21,7 @@ class ReleaseSettings(BaseModel):
         default=0.5, ge=0, description="smaller patches do not count as cleared; measured on the ground, corners touch"
     )
     classes: tuple[str, ...] | None = Field(
-        default=None, description="classes of the map that are clearing; null: every class but the first"
+        default=None,
+        description="classes of the map that are clearing; null: every class but the first, and without what a river "
+        "took, where the map tells that",
     )

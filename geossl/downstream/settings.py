@@ -150,6 +150,10 @@ ForestSettings = Annotated[IndexForest | RasterForest | LandcoverForest, Field(d
 """Where change is looked for: what was forest before."""
 
 
+RIVER = "river"
+"""Name of the class of what a river took."""
+
+
 class RiverSettings(_Settings):
     """What of the loss is ground that a river or a lake took, by MNDWI, (green - swir) / (green + swir), afterwards.
 

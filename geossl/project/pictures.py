@@ -190,9 +190,12 @@ def alert_sheet(folder: Path, name: str, data: DatedImages, statistics: Statisti
     file = (folder / f"{name}.gpkg").relative_to(root)
     notes = [
         f"{len(frame)} alerts ({states}), {frame['area_ha'].sum():,.1f} ha in all",
-        f"to be judged in QGIS: {file}, then `geossl alerts review {file}`",
+        f"To judge them, open {file} in QGIS, and let geossl read it back: geossl alerts review {file}",
     ]
-    about = f"Before {data.dates[0]}, and the newest imagery with the alerts; each is at least a dot of three pixels."
+    about = (
+        f"The image nearest to {data.dates[0]}, when the monitoring began, beside the newest with the alerts. "
+        "Small ones are drawn larger than they are."
+    )
     return AlertSheet(name, notes, rows, replace(found, codes=codes, pixel_area=None, caption=about))
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from geossl.cube.collection import Collection
 from geossl.downstream.forest import river_bed
 from geossl.downstream.images import DatedImages, Forest
-from geossl.downstream.settings import ForestSettings, RiverSettings
+from geossl.downstream.settings import RIVER, ForestSettings, RiverSettings
 from geossl.downstream.task import TrainedTask
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL, LandClass, Legend
@@ -25,9 +25,6 @@ from geossl.progress import Progress
 from geossl.project.forest import forest_of
 from geossl.project.project import Project
 from geossl.project.settings import ChangeTask
-
-RIVER = "river"
-"""Name of the class of what a river took."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from geossl.areas.release import (
     write_areas,
     year_by_name,
 )
+from geossl.downstream.settings import RIVER
 from geossl.errors import SettingsError, StoreError
 from geossl.files import aside
 from geossl.legend import Legend
@@ -199,7 +200,7 @@ def _differences(old: Any, new: dict[str, Any]) -> list[str]:
 def _codes(legend: Legend, wanted: Sequence[str] | None) -> list[int]:
     codes = dict(zip(legend.names, legend.codes, strict=True))
     if wanted is None:
-        return list(legend.codes[1:])
+        return [codes[name] for name in legend.names[1:] if name != RIVER]
     if unknown := [name for name in wanted if name not in codes]:
         raise SettingsError(
             f"release.classes: the map has no class {', '.join(map(repr, unknown))}",
