@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -63,9 +64,8 @@ def maps(project: Project) -> None:
     for name in project.settings.tasks:
         with _optional():
             if (found := show.map_preview(project, name)) is not None:
-                picture, caption = found
-                key = _key(project, f"map-{name.lower().replace('_', '-')}")
-                create_image_artifact(picture, key=key, description=caption)
+                key = _key(project, f"map-{re.sub('[^a-z0-9]+', '-', name.lower())}")
+                create_markdown_artifact(found, key=key, description=f"The map of {name}")
 
 
 @contextlib.contextmanager

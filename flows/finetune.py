@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
 from flows import artifacts
 from flows.retrain import announce_promoted
-from flows.stage import flow_run_name, run_stage
+from flows.stage import of_project, run_stage
 from geossl.project.project import Project, StageResult
 
 
-@flow(name="geossl-finetune", flow_run_name=flow_run_name, persist_result=False)
+@of_project
 def finetune(project_file: Path, overrides: list[str] | None = None) -> StageResult:
     """Learn every task whose labels, images, encoder or settings changed; the new models make the maps at once.
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
 from flows import artifacts
 from flows.events import ACCEPTED, INGESTED, announce
-from flows.stage import flow_run_name, run_stage
+from flows.stage import of_project, run_stage
 from geossl.project.project import Project
 from geossl.project.stages import run as stages
 
 
-@flow(name="geossl-ingest", flow_run_name=flow_run_name, persist_result=False)
+@of_project
 def ingest(project_file: Path, overrides: list[str] | None = None) -> bool:
     """Tile new scenes into the cube, hold back what looks like a fault, and wake maps and loop.
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from prefect import flow, tags
+from prefect import tags
 
 from flows.ingest import ingest
 from flows.publish import publish
 from flows.retrain import retrain
-from flows.stage import flow_run_name, project_name
+from flows.stage import of_project, project_name
 
 
-@flow(name="geossl-run", flow_run_name=flow_run_name, persist_result=False)
+@of_project
 def run(project_file: Path, overrides: list[str] | None = None) -> None:
     """Bring everything up to date: scenes, models, maps, alerts, report.
 

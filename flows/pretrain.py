@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
 from flows import artifacts
 from flows.events import TRAINED, announce
-from flows.stage import flow_run_name, run_stage
+from flows.stage import of_project, run_stage
 from geossl.project.project import Project, StageResult
 
 
-@flow(name="geossl-pretrain", flow_run_name=flow_run_name, persist_result=False)
+@of_project
 def pretrain(project_file: Path, overrides: list[str] | None = None) -> list[StageResult]:
     """Train an encoder on the scenes in the cube and score it, whatever the policy of retraining says.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 
 from flows import artifacts
 from flows.events import PUBLISHED, announce
-from flows.stage import flow_run_name, run_stage
+from flows.stage import of_project, run_stage
 from geossl.project.project import Project, StageResult
 from geossl.project.stages import run as stages
 
 
-@flow(name="geossl-publish", flow_run_name=flow_run_name, persist_result=False)
+@of_project
 def publish(project_file: Path, overrides: list[str] | None = None) -> list[StageResult]:
     """Map the tiles whose imagery or champion changed, bring alerts and report up to date, and say so by an event.
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
 from flows import artifacts
 from flows.events import ACCEPTED, PROMOTED, TRAINED, announce
-from flows.stage import flow_run_name, run_stage
+from flows.stage import of_project, run_stage
 from geossl.project.project import Project, StageResult
 from geossl.project.stages import map as mapping
 from geossl.project.stages import run as stages
 
 
-@flow(name="geossl-retrain", flow_run_name=flow_run_name, persist_result=False)
+@of_project
 def retrain(project_file: Path, overrides: list[str] | None = None) -> list[StageResult]:
     """Judge new scenes and make them ready, wake the maps, and learn again where the policy says so.
 

@@ -1,17 +1,20 @@
-"""One stage of a project as a task: its name, tags, log lines, time-out, and when it is tried again."""
+"""What a project's flows are made of: stages as tasks, with names, tags, log lines, time-outs, and when they are tried again."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger, runtime, task
+from prefect import Flow, flow, get_run_logger, runtime, task
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.tasks import exponential_backoff
 
 from flows.artifacts import followed
 from geossl.errors import LabelError, RadiometryError, SettingsError, TrainingError
+from geossl.project import notify
 from geossl.project.project import Project, StageResult
 from geossl.project.stages import run as stages
 from geossl.train.remote.rank import die_with_parent
@@ -47,6 +50,29 @@ def flow_run_name() -> str:
     """``ingest amazon``: what a flow does, and to which project."""
     name = str(runtime.flow_run.flow_name).removeprefix("geossl-")
     return f"{name} {project_name(runtime.flow_run.parameters['project_file'])}"
+
+
+def of_project[**P, R](work: Callable[P, R]) -> Flow[P, R]:
+    """A function of a project file as a flow: its name, those of its runs, and that a person hears of its failures."""
+    made: Flow[P, R] = flow(
+        name=f"geossl-{work.__name__}",
+        flow_run_name=flow_run_name,
+        persist_result=False,
+        on_failure=[_tell_failed],
+        on_crashed=[_tell_failed],
+        on_completion=[_tell_succeeded],
+    )(work)
+    return made
+
+
+def _tell_failed(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    notify.failed(
+        Project.load(Path(flow_run.parameters["project_file"])), flow.name, state.message or state.name or "failed"
+    )
+
+
+def _tell_succeeded(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
+    notify.succeeded(Project.load(Path(flow_run.parameters["project_file"])), flow.name)
 
 
 def run_stage(verb: str, project_file: Path, overrides: list[str] | None = None) -> StageResult:

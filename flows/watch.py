@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow, tags
+from prefect import tags
 
 from flows.ingest import ingest
-from flows.stage import flow_run_name, project_name, run_stage
+from flows.stage import of_project, project_name, run_stage
 
 
-@flow(name="geossl-watch", flow_run_name=flow_run_name, persist_result=False)
+@of_project
 def watch(project_file: Path, overrides: list[str] | None = None) -> bool:
     """Ask the sources of a project for what is new, without reading a pixel, and ingest it where there is anything.
 

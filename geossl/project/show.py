@@ -20,7 +20,7 @@ from geossl.project.project import Project
 from geossl.project.quicklooks import quicklook_file
 from geossl.project.stages.scenes import quarantine_rows, scene_rows
 from geossl.report.charts import curves
-from geossl.report.page import map_uri
+from geossl.report.page import legend_rows, map_uri
 from geossl.report.pictures import photo_uri, shrink, svg_uri
 
 _ROWS = 50
@@ -129,8 +129,8 @@ def decisions(project: Project) -> str | None:
     return "\n".join(lines) or None
 
 
-def map_preview(project: Project, name: str) -> tuple[str, str] | None:
-    """A task's published map: a picture's URI and what its colours mean; None where there is none."""
+def map_preview(project: Project, name: str) -> str | None:
+    """A task's published map with what its colours mean; None where there is none."""
     record = project.state.get(f"map.{name}")
     if record is None:
         return None
@@ -139,9 +139,19 @@ def map_preview(project: Project, name: str) -> tuple[str, str] | None:
     assert statistics is not None, "there is a map, so there are statistics"
     release = project.maps / str(record.result["release"])
     found = pictures.class_map(release / f"{name}.tif", name, legend, data, statistics)
-    colours = ", ".join(f"{each.name} {each.color}" for each in legend)
-    made = f"{len(record.result['computed'])} tiles predicted anew" if "computed" in record.result else ""
-    return map_uri(found), f"{record.result['release']}: {made}; {colours}"
+    lines = [
+        f"**{record.result['release']}**, {len(record.result['computed'])} tiles predicted anew",
+        "",
+        f"![map of {name}]({map_uri(found)})",
+        "",
+        "| | class | share | hectares |",
+        "|---|---|---|---|",
+    ]
+    for land_class, row in zip(legend, legend_rows(found), strict=True):
+        colour = photo_uri(np.full((14, 24, 3), land_class.rgb, np.uint8))
+        hectares = "" if row["hectares"] is None else f"{row['hectares']:,.0f}"
+        lines.append(f"| ![{row['color']}]({colour}) | {row['name']} | {row['share']:.1%} | {hectares} |")
+    return "\n".join(lines)
 
 
 def _signed(value: float | None) -> str:

@@ -13,7 +13,9 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.history import trim
+from geossl.errors import SettingsError
 from geossl.progress import silent
+from geossl.project import notify
 from geossl.project.project import Project
 from geossl.project.stages.run import order, run_all
 
@@ -45,6 +47,21 @@ def test_the_main_job_as_a_flow_skips_what_is_done(small_project: Path) -> None:
         tasks = {run.name: set(run.tags) for run in client.read_task_runs()}
     assert {"watch small", "ingest small", "stats small", "pretrain small", "map small"} <= tasks.keys()
     assert {"geossl", "small", "model:landcover-v1"} <= tasks["map small"]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_person_hears_of_a_flow_that_fails_until_it_succeeds(small_project: Path) -> None:
+    from flows.watch import watch
+
+    project = Project.load(small_project)
+    run_all(project, silent)
+    with pytest.raises(SettingsError):
+        watch(small_project, ["grid.nonsense=1"])
+    [told] = notify.open_conditions(project)
+    assert (told["kind"], told["what"]) == ("failed", "geossl-watch")
+    assert "nonsense" in told["body"]
+    watch(small_project)
+    assert notify.open_conditions(project) == []
 
 
 @pytest.mark.usefixtures("server")

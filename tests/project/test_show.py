@@ -43,7 +43,8 @@ def test_maps_and_curves_are_pictures(project: Project) -> None:
     for task in project.settings.tasks:
         found = show.map_preview(project, task)
         assert found is not None
-        assert found[0].startswith("data:image/")
+        assert f"![map of {task}](data:image/" in found
+        assert found.count("](data:image/webp;base64,") >= 2, "a colour a class"
     assert show.running_training(project) is None
     picture, figures = show.training(project.encoder_folder()) or ("", "")
     assert picture.startswith("data:image/svg+xml")
