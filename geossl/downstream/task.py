@@ -202,7 +202,7 @@ def reach(network: nn.Module) -> tuple[int, int]:
     """Window and margin that suit a network, in pixels.
 
     A window's border lacks context, and what a trained ResNet-18 says there differs from what it says of a larger
-    window by 3e-2 in probability 32 px from the edge, 1e-2 at 48, 1e-3 at 80 and 3e-4 at 96 (Zion, land cover), a
+    window by 2e-2 in probability 32 px from the edge, 1e-2 at 48, 1e-3 at 80 and 3e-4 at 96 (Zion, land cover), a
     quarter of its receptive field. Small UNets see no further than 60 px. A transformer looks at all of its window,
     so that no margin makes windows agree. `python -m tests.benchmarks.seam` prints such figures.
     """
