@@ -54,7 +54,7 @@ class DeploySettings(BaseModel):
         ge=1,
         le=20,
         description="how often a run is started at most, if its process or its machine dies; each start goes on from "
-        "what is done and from the last checkpoint",
+        "what is done and from the last checkpoint. A minute without the server during a run counts as a start too",
     )
     schedules: dict[FlowName, Schedule | None] = Field(
         default_factory=dict,
