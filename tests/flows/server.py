@@ -115,7 +115,8 @@ class PrefectServer(Process):
         }  # fmt: skip
         if auth is not None:
             environment["PREFECT_SERVER_API_AUTH_STRING"] = auth
-        environment.pop("PREFECT_API_URL", None)
+        for name in ("PREFECT_API_URL", "PYTHONDONTWRITEBYTECODE"):
+            environment.pop(name, None)
         super().__init__(
             [sys.executable, "-m", "prefect", "server", "start"], folder / "server.log", environment | more
         )
@@ -126,6 +127,7 @@ class PrefectServer(Process):
         told = os.environ | QUICK | {"PYTHONPATH": path} | self._address()
         if self.auth is None:
             told.pop("PREFECT_API_AUTH_STRING", None)
+        told.pop("PYTHONDONTWRITEBYTECODE", None)  # each run would compile all that it imports
         return told
 
     def start(self) -> None:

@@ -33,6 +33,9 @@ pytestmark = [
     pytest.mark.skipif(not has_postgres(), reason="there is no PostgreSQL 15 here"),
 ]
 
+STARTED = ("Pending", "Submitting", "Running", "Completed", "Failed", "AwaitingRetry")
+"""States of a run that a worker has taken up."""
+
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
@@ -61,9 +64,9 @@ def test_events_start_flows_and_those_of_others_do_not(
         assert run.name == "publish eventful"
         assert {"geossl", "eventful"} <= set(run.tags)
         emit(PROMOTED, "eventful")
-        wait_for(lambda: len(runs(client, "eventful-publish", "Completed")) == 2, "publish again", log=worker.said)
+        wait_for(lambda: len(runs(client, "eventful-publish", *STARTED)) == 2, "publish again", log=worker.said)
         emit(INGESTED, "eventful")
-        wait_for(lambda: runs(client, "eventful-retrain", "Running", "Completed", "Failed"), "retrain", log=worker.said)
+        wait_for(lambda: runs(client, "eventful-retrain", *STARTED), "retrain", log=worker.said)
     assert not runs(client, "quiet-publish", "Scheduled", "Late")
 
 
@@ -131,7 +134,7 @@ def test_after_a_power_cut_what_never_ended_is_found(
     over.set()
     heart.join()
     assert len(done) == 1
-    assert client.read_flow_run(gone).state_name == "Crashed"
+    assert "Crashed" in {state.name for state in client.read_flow_run_states(gone)}  # and is started again by now
     assert client.read_flow_run(alive).state_name == "Running"
 
 
