@@ -15,7 +15,6 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
-from geossl.project import show
 from geossl.project.project import Project
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -28,7 +27,7 @@ _PATIENCE = 5.0
 
 def scenes(project: Project) -> None:
     """A table of the newest scenes, and their pictures."""
-    with _optional():
+    with _optional() as show:
         create_table_artifact(
             show.scene_table(project),
             key=_key(project, "scenes"),
@@ -40,7 +39,7 @@ def scenes(project: Project) -> None:
 
 def scores(project: Project) -> None:
     """Every score beside its floors, and the last decision of the gate on each task."""
-    with _optional():
+    with _optional() as show:
         if rows := show.score_table(project):
             create_table_artifact(
                 rows, key=_key(project, "scores"), description="Scores on held-out blocks, beside the floors"
@@ -53,7 +52,7 @@ def scores(project: Project) -> None:
 
 def encoder(project: Project) -> None:
     """How the training of the newest encoder went."""
-    with _optional():
+    with _optional() as show:
         if (found := show.training(project.encoder_folder())) is not None:
             picture, figures = found
             create_image_artifact(picture, key=_key(project, "encoder"), description=figures)
@@ -62,7 +61,7 @@ def encoder(project: Project) -> None:
 def maps(project: Project) -> None:
     """A picture of each task's map."""
     for name in project.settings.tasks:
-        with _optional():
+        with _optional() as show:
             if (found := show.map_preview(project, name)) is not None:
                 key = _key(project, f"map-{re.sub('[^a-z0-9]+', '-', name.lower())}")
                 create_markdown_artifact(found, key=key, description=f"The map of {name}")
@@ -91,7 +90,7 @@ def _follow(project: Project, end: threading.Event, logger: Logger) -> None:
     shown, pause = "", _FIRST
     while not end.wait(pause):
         pause = min(1.2 * pause, _LATER)
-        with _optional(), contextlib.suppress(OSError):  # just now the training comes to its end
+        with _optional() as show, contextlib.suppress(OSError):  # just now the training comes to its end
             found = show.running_training(project)
             if found is None or found[1] == shown:
                 continue
@@ -109,10 +108,12 @@ def _key(project: Project, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _optional() -> Iterator[None]:
-    """No picture is worth a run that fails: what is wrong is logged."""
+def _optional() -> Iterator[Any]:
+    """What makes the pictures, none of which is worth a run that fails: what is wrong is logged."""
     try:
-        yield
+        from geossl.project import show  # takes seconds, and most runs have nothing to show
+
+        yield show
     except Exception:
         with contextlib.suppress(Exception):
             _logger().warning("a picture of this run could not be made or stored", exc_info=True)

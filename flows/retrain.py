@@ -8,7 +8,6 @@ from flows import artifacts
 from flows.events import ACCEPTED, PROMOTED, TRAINED, announce
 from flows.stage import of_project, run_stage
 from geossl.project.project import Project, StageResult
-from geossl.project.stages import map as mapping
 from geossl.project.stages import run as stages
 
 
@@ -45,5 +44,5 @@ def retrain(project_file: Path, overrides: list[str] | None = None) -> list[Stag
 def announce_promoted(project_file: Path, overrides: list[str] | None) -> None:
     """Wake the maps where a champion did not make its task's map yet."""
     project = Project.load(project_file, overrides or [])
-    if models := mapping.unmapped(project):
+    if models := project.unmapped():
         announce(PROMOTED, project, models=models)

@@ -119,6 +119,15 @@ class Project:
         found = {name: self.registry.aliases(name).get("champion") for name in self.settings.tasks}
         return {name: number for name, number in found.items() if number is not None}
 
+    def unmapped(self) -> dict[str, int]:
+        """The tasks whose map is not of their champion yet, with the champion's number."""
+        found = {}
+        for name, number in self.champions().items():
+            done = self.state.get(f"map.{name}")
+            if done is None or done.result.get("model") != self.registry.version(name, number).folder:
+                found[name] = number
+        return found
+
     def require_model(self, task: str, number: int) -> None:
         """Raise :class:`StoreError` where a version of a task's model is no longer on disk."""
         version = self.registry.version(task, number)

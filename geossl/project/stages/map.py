@@ -45,16 +45,6 @@ def run(project: Project, progress: Progress) -> StageResult:
     return StageResult("map", lines, skipped=not lines)
 
 
-def unmapped(project: Project) -> dict[str, int]:
-    """The tasks whose map is not of their champion yet, with the champion's number."""
-    found = {}
-    for name, number in project.champions().items():
-        done = project.state.get(f"map.{name}")
-        if done is None or done.result.get("model") != project.registry.version(name, number).folder:
-            found[name] = number
-    return found
-
-
 def _map(project: Project, name: str, progress: Progress) -> list[str]:
     champion = project.registry.find(name, "champion")
     if champion is None:
