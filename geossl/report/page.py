@@ -14,7 +14,7 @@ import numpy as np
 from geossl.files import write_text
 from geossl.report import charts, pictures
 from geossl.report.records import ClassMap, Confusion, Outline, ReportData, Score
-from geossl.report.verdict import metric_name, signed, verdict
+from geossl.report.verdict import beside_floors, metric_name, signed, verdict
 from geossl.scores import ERRORS
 
 _THUMBNAIL, _LARGE = 320, 960
@@ -76,12 +76,13 @@ def render(data: ReportData) -> str:
         "between": between,
         "points": points,
         "hex": lambda rgb: "#{:02x}{:02x}{:02x}".format(*rgb),
-        "map": map_uri,
+        "map_uri": map_uri,
     }
     groups = list(score_groups(data.scores))
     return environment.get_template("report.html.j2").render(
         data=data,
         verdict=verdict(data.headline),
+        floors=beside_floors(data.headline, data.scores),
         overlay=pictures.overlay,
         overlay_colours=pictures.OVERLAYS,
         groups=groups,

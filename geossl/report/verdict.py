@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
-from geossl.report.records import Comparison
+from geossl.report.records import Comparison, Score
 
 _METRICS = {"macro_f1": "macro F1", "macro_iou": "macro IoU", "f1": "F1", "iou": "IoU"}
 
@@ -18,6 +19,28 @@ def verdict(headline: Sequence[Comparison]) -> str:
         )
     sentence = "; ".join(_clause(comparison) for comparison in headline)
     return sentence[0].upper() + sentence[1:] + "."
+
+
+def beside_floors(headline: Sequence[Comparison], scores: Sequence[Score]) -> str:
+    """Where a floor that needs no encoder is as good as what the verdict praises: a gain over nothing is not the best map."""
+    found = "; ".join(_floors(headline, scores))
+    return f"Beside floors that need no pretraining: {found}." if found else ""
+
+
+def _floors(headline: Sequence[Comparison], scores: Sequence[Score]) -> Iterator[str]:
+    for c in headline:
+        same = [
+            s
+            for s in scores
+            if (s.task, s.split, s.labels, s.metric) == (c.task, c.split, c.labels, c.metric) and math.isfinite(s.mean)
+        ]
+        best = max((s for s in same if s.floor), key=lambda s: s.mean, default=None)
+        ours = next((s for s in same if s.model == c.model), None)
+        if best is not None and ours is not None and best.mean >= ours.mean:
+            yield (
+                f"for {c.task} with {c.labels:,} labels “{best.model}” has {best.mean:.3f}, "
+                f"“{ours.model}” {ours.mean:.3f}"
+            )
 
 
 def _clause(c: Comparison) -> str:

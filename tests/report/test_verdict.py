@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geossl.report.records import Comparison
-from geossl.report.verdict import metric_name, signed, verdict
+from geossl.report.records import Comparison, Score
+from geossl.report.verdict import beside_floors, metric_name, signed, verdict
 from geossl.scores import Interval
 from geossl.scores import verdict as judge
 
@@ -54,3 +56,14 @@ def test_numbers_and_names() -> None:
     assert signed(0.2) == "+0.200"
     assert metric_name("macro_iou") == "macro IoU"
     assert metric_name("average_precision") == "average precision"
+
+
+def test_a_floor_that_is_as_good_is_named_and_a_worse_one_is_not() -> None:
+    headline = [_comparison(0.04, 0.01, 0.07)]
+    scores = [Score("cover", "blocks", 500, "pretrained", "macro_f1", 0.75)]
+    scores += [Score("cover", "blocks", 500, "statistics", "macro_f1", mean, floor=True) for mean in (0.7, math.nan)]
+    assert not beside_floors(headline, scores)
+    for other in (("cover", "blocks", 100), ("change", "blocks", 500)):  # another number of labels, another task
+        assert not beside_floors(headline, [*scores, Score(*other, "statistics", "macro_f1", 0.8, floor=True)])
+    better = [*scores, Score("cover", "blocks", 500, "statistics", "macro_f1", 0.8, floor=True)]
+    assert "“statistics” has 0.800, “pretrained” 0.750" in beside_floors(headline, better)
