@@ -109,7 +109,7 @@ def write_classes(
         raster.set_band_description(1, legend.title or "class")
 
     extent = Extent.of(grid, records)
-    gather(path, tiles, records, extent, _band(1), describe, "mode", progress)
+    write_cog(path, extent, gathered(tiles, records, extent, _band(1), path.stem, progress), describe, "mode")
     names = dict(zip(legend.codes, legend.names, strict=True))
     entries = "".join(f"<Category>{escape(names.get(code, ''))}</Category>" for code in range(max(names) + 1))
     with aside(path.with_name(f"{path.name}.aux.xml")) as partial:
@@ -131,42 +131,34 @@ def write_confidence(
         raster.set_band_description(1, "confidence")
 
     extent = Extent.of(grid, records)
-    gather(path, tiles, records, extent, _band(2), describe, "average", progress)
+    write_cog(path, extent, gathered(tiles, records, extent, _band(2), path.stem, progress), describe, "average")
     return extent
 
 
-def gather(
-    path: Path,
+def gathered(
     tiles: TileFolder,
     records: Sequence[TileRecord],
     extent: Extent,
     read: Callable[[DatasetReader, Window, TileRecord], NDArray[Any]],
-    describe: Callable[[DatasetWriter], None],
-    overviews: str,
+    what: str,
     progress: Progress,
-    *,
-    count: int = 1,
-    dtype: str = "uint8",
-    nodata: int = NO_LABEL,
-) -> None:
-    """Write a COG of what ``read`` makes of every tile, as :func:`write_cog` does.
+) -> Iterator[tuple[Window, NDArray[Any]]]:
+    """What ``read`` makes of every tile, and where in the extent it lies: the parts of :func:`write_cog`.
 
     Parameters
     ----------
     read:
         From an opened tile, a window of it, and its record: (count, h, w).
+    what:
+        Name of the progress.
     """
-
-    def parts() -> Iterator[tuple[Window, NDArray[Any]]]:
-        for done, record in enumerate(records):
-            progress(path.stem, done, len(records))
-            if record.extent is not None and (place := extent.place(record.tile)) is not None:
-                target, source = place
-                with rasterio.open(tiles.raster(record.tile)) as tile:
-                    yield target, read(tile, source, record)
-
-    write_cog(path, extent, parts(), describe, overviews, count=count, dtype=dtype, nodata=nodata)
-    progress(path.stem, len(records), len(records))
+    for done, record in enumerate(records):
+        progress(what, done, len(records))
+        if record.extent is not None and (place := extent.place(record.tile)) is not None:
+            target, source = place
+            with rasterio.open(tiles.raster(record.tile)) as tile:
+                yield target, read(tile, source, record)
+    progress(what, len(records), len(records))
 
 
 def write_cog(

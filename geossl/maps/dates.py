@@ -13,7 +13,7 @@ from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
 from geossl.grid import Grid
-from geossl.maps.cog import Extent, gather
+from geossl.maps.cog import Extent, gathered, write_cog
 from geossl.maps.tiles import TileFolder, TileRecord
 from geossl.progress import Progress, silent
 
@@ -54,7 +54,8 @@ def write_dates(
             raster.set_band_description(band, name)
 
     extent = Extent.of(grid, records)
-    gather(path, tiles, records, extent, read, describe, "mode", progress, count=2, dtype="int32", nodata=NO_DATE)
+    parts = gathered(tiles, records, extent, read, path.stem, progress)
+    write_cog(path, extent, parts, describe, "mode", count=2, dtype="int32", nodata=NO_DATE)
     return extent
 
 
