@@ -36,14 +36,14 @@ def by_index(images: DatedImages, settings: IndexForest) -> Forest:
         The sensor lacks a band of such an index.
     """
     wanted = [
-        (_bands(images.sensor, name, "forest by "), least)
+        (_bands(images.sensor, name, "forest by ", "use another index, or `forest: {kind: raster, path: …}`"), least)
         for name in ("ndvi", "ndmi")
         if (least := getattr(settings, name)) is not None
     ]
 
     @functools.lru_cache(maxsize=TILES)
     def forest(tile_id: str) -> NDArray[np.bool_]:
-        return _at_least(images, tile_id, wanted)
+        return np.logical_and.reduce(_at_least(images, tile_id, wanted))
 
     return forest
 
@@ -56,40 +56,41 @@ def river_bed(images: DatedImages, settings: RiverSettings) -> Callable[[str], N
     LabelError
         The sensor has no green or no short-wave infrared.
     """
-    bands = _bands(images.sensor, "mndwi", "river: ")
+    bands = _bands(images.sensor, "mndwi", "river: ", "or leave it out")
+    wanted = [(bands, settings.bed), (bands, settings.water)]
 
     @functools.lru_cache(maxsize=TILES)
     def bed(tile_id: str) -> NDArray[np.uint8]:
-        bank, water = (_at_least(images, tile_id, [(bands, least)]) for least in (settings.bed, settings.water))
+        bank, water = _at_least(images, tile_id, wanted)
         return np.where(water, WATER, np.where(bank, BANK, 0)).astype(np.uint8)
 
     return bed
 
 
-def _at_least(images: DatedImages, tile_id: str, wanted: Sequence[tuple[tuple[int, int], float]]) -> NDArray[np.bool_]:
-    """(H, W) where the normalised difference of each pair of bands is as much; nowhere without an image."""
+def _at_least(
+    images: DatedImages, tile_id: str, wanted: Sequence[tuple[tuple[int, int], float]]
+) -> list[NDArray[np.bool_]]:
+    """For each pair of bands (H, W) where its normalised difference is as much; nowhere without an image."""
     if (steps := images.steps(tile_id)) is None:
-        return np.zeros(images.collection.tile(tile_id).shape, bool)
+        return [np.zeros(images.collection.tile(tile_id).shape, bool)] * len(wanted)
     image = np.asarray(images.collection.image(tile_id)[steps[0]])
     value = images.sensor.radiometry.to_physical(image)
     there = images.valid(tile_id, steps[:1])[0]
+    found = []
     for (first, second), least in wanted:
         # without dividing: where both are 0 there is none
         total = value[first] + value[second]
-        there &= (total > 0) & (value[first] - value[second] >= least * total)
-    return there
+        found.append(there & (total > 0) & (value[first] - value[second] >= least * total))
+    return found
 
 
-def _bands(sensor: Sensor, index: str, what: str) -> tuple[int, int]:
+def _bands(sensor: Sensor, index: str, what: str, instead: str) -> tuple[int, int]:
     names = [band.common_name for band in sensor.bands]
     found = [next((names.index(name) for name in side if name in names), None) for side in _INDICES[index]]
     if None in found:
         sides = " and ".join("/".join(side) for side in _INDICES[index])
         raise LabelError(
             f"{what}{index} needs the bands {sides}, and {sensor.name} has {', '.join(n or '?' for n in names)}",
-            "give the bands their common names"
-            + (
-                ", use another index, or `forest: {kind: raster, path: …}`" if index != "mndwi" else ", or leave it out"
-            ),
+            f"give the bands their common names, {instead}",
         )
     return int(found[0] or 0), int(found[1] or 0)
