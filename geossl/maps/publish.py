@@ -264,7 +264,7 @@ def _make_newest(release: Release, root: Path, title: str, keep: int, pinned: Co
     write_catalog(root)
     write_project(root)
     for path in release.folder.parent.iterdir():  # also what a killed process left before the catalogue knew of it
-        if path.name not in pinned and path / f"{path.name}.json" not in kept:
+        if path.is_dir() and path.name not in pinned and path / f"{path.name}.json" not in kept:
             shutil.rmtree(path)
 
 
