@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from geossl.bands import Band, Radiometry, Sensor, Statistics
 from geossl.grid import Grid, Tile
 from geossl.legend import LandClass, Legend
+from geossl.maps.blend import Lattice
 
 SENSOR = Sensor("toy", (Band("red", 0.66, 10), Band("nir", 0.84, 10)), Radiometry("int16", nodata=-32768))
 STATISTICS = Statistics(*[(1, 1)] * 7)
@@ -60,6 +62,19 @@ class FakeCollection:
 
     def quality(self, tile_id: str) -> NDArray[np.uint8]:
         return self.flags[tile_id]
+
+
+@st.composite
+def lattices(draw: st.DrawFn) -> Lattice:
+    """Windows as they may be."""
+    window = draw(st.integers(20, 130))
+    margin = draw(st.integers(0, (window - 12) // 2))
+    return Lattice(window, margin, draw(st.integers(0, (window - 2 * margin) // 2)))
+
+
+def one_step(collection: FakeCollection) -> dict[str, tuple[int, ...]]:
+    """The first step of every tile."""
+    return dict.fromkeys(collection.tile_ids, (0,))
 
 
 @dataclass
