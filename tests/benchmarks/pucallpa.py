@@ -35,18 +35,22 @@ JUDGED = Path(__file__).with_suffix(".csv")
 YEARS = (1985, 1990, 1995, 2000, 2005, 2010, 2015, 2020)
 METHODS: tuple[UnlabelledMethod, ...] = ("cva", "irmad", "embedding")
 
-PROJECT = """\
-name: pucallpa
+SENSOR = """\
 sensor:
   name: landsat-composite
   dtype: uint8
   nodata: 0
   bands:
-    - {{ name: swir1, wavelength: 1.65, gsd: 90, common_name: swir16 }}
-    - {{ name: nir, wavelength: 0.84, gsd: 90, common_name: nir }}
-    - {{ name: red, wavelength: 0.66, gsd: 90, common_name: red }}
-    - {{ name: green, wavelength: 0.56, gsd: 90, common_name: green }}
-grid: {{ resolution: 90 }}
+    - { name: swir1, wavelength: 1.65, gsd: 90, common_name: swir16 }
+    - { name: nir, wavelength: 0.84, gsd: 90, common_name: nir }
+    - { name: red, wavelength: 0.66, gsd: 90, common_name: red }
+    - { name: green, wavelength: 0.56, gsd: 90, common_name: green }
+"""
+"""Of the eight images, as a project file says it."""
+
+PROJECT = """\
+name: pucallpa
+{sensor}grid: {{ resolution: 90 }}
 sources:
   - {{ kind: folder, path: "{source}", pattern: "{{date:%Y}}.tif", bands: [swir1, nir, red, green], scene: pucallpa }}
 composite: null
@@ -86,7 +90,7 @@ def project(methods: tuple[UnlabelledMethod, ...]) -> Project:
         for a, b in itertools.pairwise(YEARS)
     ]
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "geossl.yaml").write_text(PROJECT.format(source=DATA) + "".join(tasks))
+    (OUT / "geossl.yaml").write_text(PROJECT.format(sensor=SENSOR, source=DATA) + "".join(tasks))
     found = Project.load(OUT)
     verbs = ["ingest", "stats", *(["pretrain"] if "embedding" in methods else []), "finetune", "map"]
     for verb in verbs:

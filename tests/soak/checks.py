@@ -148,7 +148,7 @@ def maintained(project: Project) -> None:
 
 
 def bounded(project: Project, reference: Project) -> None:
-    """However long the way was, no more is left of it than where nothing ever went wrong, within small bounds."""
+    """However long the way was, at most four times as much is left as where nothing ever went wrong, and 4 MB."""
     ours, theirs = bytes_by_kind(project), bytes_by_kind(reference)
     for kind, size in ours.items():
         # releases, versions and their encoders: some are kept, however few there were without trouble

@@ -19,8 +19,8 @@ from geossl.project.stages.run import run_all
 from tests.soak.world import BETTER, Arrival, Landing, World
 
 ROOT = Path(__file__).parents[2]
-os.environ["OMP_NUM_THREADS"] = "1"  # everywhere: the sums of a training are then the same sums in every process
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+"""Of every command that is started."""
 
 
 def go_round(folder: Path) -> list[StageResult]:

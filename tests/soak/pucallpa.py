@@ -21,37 +21,28 @@ from rich.console import Console
 from rich.table import Table
 
 from geossl.project.project import Project
-from tests.soak.loop import ROOT, go_round
+from tests.benchmarks.pucallpa import DATA, SENSOR
+from tests.soak.loop import go_round
 
-DATA = ROOT.parent / "shared" / "data" / "pucallpa-landsat-series"
 HISTORY = 3
 """Images that are there from the beginning: 1985, 1990 and 1995."""
 
-PROJECT = """\
+PROJECT = f"""\
 name: pucallpa
-sensor:
-  name: landsat-composite
-  dtype: uint8
-  nodata: 0
-  bands:
-    - { name: swir1, wavelength: 1.65, gsd: 90, common_name: swir16 }
-    - { name: nir, wavelength: 0.84, gsd: 90, common_name: nir }
-    - { name: red, wavelength: 0.66, gsd: 90, common_name: red }
-    - { name: green, wavelength: 0.56, gsd: 90, common_name: green }
-grid: { resolution: 90, tile: 256 }
-cluster: { workers: 1 }
+{SENSOR}grid: {{ resolution: 90, tile: 256 }}
+cluster: {{ workers: 1 }}
 sources:
-  - { kind: folder, path: landing, pattern: "{date:%Y}.tif", bands: [swir1, nir, red, green], scene: pucallpa }
+  - {{ kind: folder, path: landing, pattern: "{{date:%Y}}.tif", bands: [swir1, nir, red, green], scene: pucallpa }}
 composite: null
-pretrain: { encoder: { name: unet-tiny }, epochs: 1, chip: 64, batch_size: 32 }
-evaluate: { labels: [100], draws: 1, every: 4, floors: false }
+pretrain: {{ encoder: {{ name: unet-tiny }}, epochs: 1, chip: 64, batch_size: 32 }}
+evaluate: {{ labels: [100], draws: 1, every: 4, floors: false }}
 tasks:
-  clearing: { kind: change, before: 1995-01-01, after: 2030-01-01 }  # the nearest: always the newest image
-map: { minimum_ha: 5 }
+  clearing: {{ kind: change, before: 1995-01-01, after: 2030-01-01 }}  # the nearest: always the newest image
+map: {{ minimum_ha: 5 }}
 alerts:
-  forest: { since: 1996-01-01, expire_days: 4000, minimum_ha: 5 }
-retrain: { hours: 2, new_pixels: 0.5 }
-deploy: { pool: soak, schedules: { watch: 1m } }
+  forest: {{ since: 1996-01-01, expire_days: 4000, minimum_ha: 5 }}
+retrain: {{ hours: 2, new_pixels: 0.5 }}
+deploy: {{ pool: soak, schedules: {{ watch: 1m }} }}
 """
 
 
