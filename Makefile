@@ -38,7 +38,7 @@ test: env  ## fast tests
 test-slow: env  ## tests that start real services or take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-soak: env  ## a year of the loop, scene by scene, with everything being killed at random; 40 minutes
+test-soak: env  ## a year of the loop, scene by scene, with everything being killed at random
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s $(ARGS)
 
 lint: env  ## style, types, layering

@@ -15,6 +15,7 @@ from geossl.imagery.clouds import Quality
 from geossl.progress import silent
 from geossl.project.project import Project
 from geossl.project.stages.run import run_all, stage
+from tests.benchmarks.pucallpa import SENSOR
 from tests.benchmarks.recipes.sets import ZION
 
 SMALL = """\
@@ -22,17 +23,9 @@ pretrain: { encoder: { name: unet-tiny }, epochs: 1, chip: 64, batch_size: 32 }
 evaluate: { labels: [100], draws: 1, every: 4, floors: false }
 """
 
-PUCALLPA = """\
-name: pucallpa
-sensor:
-  name: landsat-composite
-  dtype: uint8
-  nodata: 0
-  bands:
-    - { name: swir1, wavelength: 1.65, gsd: 90, common_name: swir16 }
-    - { name: nir, wavelength: 0.84, gsd: 90, common_name: nir }
-    - { name: red, wavelength: 0.66, gsd: 90, common_name: red }
-    - { name: green, wavelength: 0.56, gsd: 90, common_name: green }
+PUCALLPA = (
+    f"name: pucallpa\n{SENSOR}"
+    + """\
 grid: { resolution: 90 }
 sources:
   - { kind: folder, path: landing, pattern: "{date:%Y}.tif", bands: [swir1, nir, red, green], scene: pucallpa }
@@ -41,6 +34,7 @@ tasks:
   clearing: { kind: change, before: 2010-01-01, after: 2020-01-01 }
 map: { minimum_ha: 5 }
 """
+)
 
 SAFE = """\
 name: safe
