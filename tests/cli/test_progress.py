@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -10,9 +11,14 @@ from rich.console import Console
 from geossl.cli import progress
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
+    """For this module alone: the event loops of other threads read the clock as well."""
+    clock = iter(seconds)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+
 def test_a_log_says_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 10.0, 20.0, 240.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    set_clock(monkeypatch, [0.0, 10.0, 20.0, 240.0])
     out = io.StringIO()
     with progress.bars(Console(file=out, width=100)) as listen:
         for done in (0, 10, 20, 40):
@@ -26,8 +32,7 @@ def test_a_log_says_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_slow_things_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 60.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    set_clock(monkeypatch, [0.0, 60.0])
     out = io.StringIO()
     with progress.bars(Console(file=out, width=100)) as listen:
         for done in (0, 6):
@@ -36,8 +41,7 @@ def test_slow_things_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_same_work_once_more_is_timed_from_its_own_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 10.0, 1000.0, 1010.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    set_clock(monkeypatch, [0.0, 10.0, 1000.0, 1010.0])
     out = io.StringIO()
     with progress.bars(Console(file=out, width=100)) as listen:
         for done in (1, 300, 1, 75):

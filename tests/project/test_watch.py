@@ -7,7 +7,9 @@ import dataclasses
 import json
 import os
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -180,7 +182,7 @@ def test_watching_goes_on_after_what_can_be_mended(project: Project, monkeypatch
         if (end := next(naps)) is not None:
             raise end
 
-    monkeypatch.setattr("time.sleep", nap)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=nap, monotonic=time.monotonic))  # not of other threads
     arrive(project, 1)
     with pytest.raises(KeyboardInterrupt):
         watch.keep_watching(lambda: Project.load(project.root), 5, work, told.append, silent)
