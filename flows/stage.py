@@ -14,6 +14,7 @@ from prefect.tasks import exponential_backoff
 
 from flows.artifacts import followed
 from geossl.errors import LabelError, RadiometryError, SettingsError, TrainingError
+from geossl.progress import Progress
 from geossl.project import notify
 from geossl.project.project import Project, StageResult
 from geossl.project.stages import run as stages
@@ -108,6 +109,20 @@ def _may_help(_task: Any, _run: Any, state: Any) -> bool:
     return not isinstance(state.result(raise_on_failure=False), FINAL)
 
 
+def by_quarters(say: Callable[[str], None]) -> Progress:
+    """Progress in few lines: of each piece of work one at its beginning, and one at each quarter."""
+    said: tuple[str, int] | None = None
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        nonlocal said
+        now = what, done * 4 // total if total else 0
+        if now != said:
+            said = now
+            say(f"{what}: {done} of {total}" if total else what)
+
+    return progress
+
+
 @task(
     retries=3,
     retry_delay_seconds=exponential_backoff(10),
@@ -120,19 +135,9 @@ def stage(verb: str, project_file: Path, overrides: list[str]) -> StageResult:
     logger = get_run_logger()
     project = Project.load(project_file, overrides)
     name = project.settings.name
-    last = ""
-
-    def progress(what: str, done: int, total: int | None) -> None:
-        nonlocal last
-        line = f"{what}: {done} of {total}" if total else what
-        # once at its beginning, then at each quarter
-        if (total and done and done * 4 // total != (done - 1) * 4 // total) or not last.startswith(what):
-            last = what
-            logger.info("%s: %s", name, line)
-
     start = dt.datetime.now(dt.UTC)
     with followed(project) if verb in TRAINS else contextlib.nullcontext():
-        result = stages.stage(verb)(project, progress)
+        result = stages.stage(verb)(project, by_quarters(lambda line: logger.info("%s: %s", name, line)))
     for line in result.lines:
         logger.info("%s: %s", name, line)
     took = (dt.datetime.now(dt.UTC) - start).total_seconds()

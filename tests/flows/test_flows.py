@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.history import trim
+from flows.stage import by_quarters
 from geossl.errors import SettingsError
 from geossl.progress import silent
 from geossl.project import notify
@@ -81,3 +82,13 @@ def test_old_runs_of_a_project_are_deleted_with_what_they_said_and_showed(small_
         shown = {artifact.key for artifact in client.read_artifacts()}
     assert [set(run.tags) for run in runs] == [{"geossl", "other"}]
     assert shown & {"tidy-shown", "other-shown"} == {"other-shown"}
+
+
+def test_progress_is_logged_by_quarters_however_often_it_is_told() -> None:
+    said: list[str] = []
+    progress = by_quarters(said.append)
+    progress("looking", 0, None)
+    for step in range(9):
+        for _ in range(3):  # as of a training, which is looked at several times a step
+            progress("training", step, 8)
+    assert said == ["looking", *(f"training: {step} of 8" for step in (0, 2, 4, 6, 8))]
