@@ -13,9 +13,9 @@ from prefect.events import emit_event
 from geossl.project.project import Project
 
 INGESTED = "geossl.imagery.ingested"
-"""There are scenes that nobody has judged yet: wakes `retrain`."""
+"""Scenes came in: wakes `retrain`."""
 ACCEPTED = "geossl.imagery.accepted"
-"""Scenes were judged and made ready, before anything is learnt from them: wakes `publish`."""
+"""Scenes were judged and made ready to be mapped and learnt from: wakes `publish`."""
 TRAINED = "geossl.encoder.trained"
 PROMOTED = "geossl.model.promoted"
 """A task has a champion that did not make its map yet: wakes `publish`."""
