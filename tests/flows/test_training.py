@@ -22,7 +22,9 @@ from geossl.files import read_json
 from geossl.progress import silent
 from geossl.project.project import Project
 from geossl.project.stages.run import stage
+from tests.project.test_launch import ranks
 
+from .projects import NEVER
 from .server import PrefectServer, Process, has_postgres, postgres, server, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -37,7 +39,7 @@ sources:
   - {{ kind: folder, path: imagery/scenes }}
 composite: null
 pretrain: {{ encoder: {{ name: unet-tiny }}, epochs: 100000, chip: 32, batch_size: 8, threads: 1 }}
-deploy: {{ schedules: {{ watch: null, retrain: null, publish: null, maintain: null }} }}
+deploy: {{ {NEVER} }}
 """
 
 GONE = 30.0
@@ -93,29 +95,14 @@ def trains(folder: Path, after: int = 0) -> int:
 
     def far() -> int | None:
         step = told(folder)
-        return step if step is not None and step > after + 5 and processes(folder) else None
+        return step if step is not None and step > after + 5 and ranks(folder) else None
 
     return wait_for(far, f"a training beyond step {after}", seconds=240)
 
 
-def processes(folder: Path) -> list[psutil.Process]:
-    """What trains in a project, whoever started it."""
-
-    def found() -> Iterator[psutil.Process]:
-        for process in psutil.process_iter():
-            try:
-                words = process.cmdline()
-            except psutil.Error:
-                continue
-            if "geossl.project.rank" in words and any(word.startswith(str(folder)) for word in words):
-                yield process
-
-    return list(found())
-
-
 def flow_process(folder: Path) -> psutil.Process:
     """The process of the flow run that has started the training."""
-    [agent] = [process for process in processes(folder) if "geossl.train.remote.agent" in process.cmdline()]
+    [agent] = [process for process in ranks(folder) if "geossl.train.remote.agent" in process.cmdline()]
     parent = agent.parent()
     assert parent is not None
     return parent
@@ -128,7 +115,7 @@ def checkpoint(folder: Path) -> int:
 
 
 def gone(folder: Path) -> None:
-    wait_for(lambda: not processes(folder), "the end of all that trains", seconds=GONE)
+    wait_for(lambda: not ranks(folder), "the end of all that trains", seconds=GONE)
 
 
 def state(client: SyncPrefectClient, run: UUID) -> StateType | None:
@@ -169,7 +156,7 @@ def test_cancelled_it_leaves_a_checkpoint_and_no_process(
         before = trains(prepared)
         # what a person sees of it while it runs
         [curve] = wait_for(
-            lambda: [each for each in client.read_artifacts() if each.key == f"{NAME}-training"], "a curve", seconds=90
+            lambda: [each for each in client.read_artifacts() if each.flow_run_id == run], "a curve", seconds=90
         )
         assert str(curve.data).startswith("data:image/svg+xml;base64,")
         assert "loss" in str(curve.description)

@@ -11,7 +11,6 @@ import os
 import re
 import secrets as random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -22,8 +21,10 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.flows.server import free_port
+
 from . import scripts
-from .stack import BIN, ROOT, programs
+from .stack import BIN, ROOT, programs, session
 
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "infra/compose.yaml").read_text())["services"]
 _PATIENCE = 300.0  # seconds
@@ -112,7 +113,7 @@ class Composed:
         return self.folder / f"{service}-own" / path.strip("/")
 
     def port(self, of_file: str, service: str = "") -> int:
-        return self.ports.setdefault(f"{service}{of_file}", _free_port())
+        return self.ports.setdefault(f"{service}{of_file}", free_port())
 
     def start(self, name: str) -> None:
         """Start one service, after those that it depends on."""
@@ -157,7 +158,7 @@ class Composed:
     def stop(self) -> None:
         """End all, those first that others do not depend on."""
         for name, process in reversed(self.running.items()):
-            whole = [p for p in psutil.process_iter() if _session(p.pid) == process.pid]
+            whole = [p for p in psutil.process_iter() if session(p.pid) == process.pid]
             # as the image says
             process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -190,16 +191,3 @@ def composed(folder: Path, extra: Mapping[str, str]) -> Iterator[Composed]:
 
 def _filled(value: str, given: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(\w+)(?::-([^}]*))?(?::\?[^}]*)?\}", lambda m: given.get(m[1]) or m[2] or "", value)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return 0

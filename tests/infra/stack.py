@@ -62,3 +62,11 @@ def programs() -> dict[str, str]:
     """This process's environment, with this Python's programs and this checkout's code first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def session(pid: int) -> int:
+    """The session of a process; 0 where it has ended."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0

@@ -103,7 +103,7 @@ def test_every_service_answers_and_works(up: Path) -> None:
 
 def test_all_listen_on_loopback_alone(up: Path) -> None:
     sessions = set(stack.pids(up).values())
-    mine = [process for process in psutil.process_iter() if session(process.pid) in sessions]
+    mine = [process for process in psutil.process_iter() if stack.session(process.pid) in sessions]
     heard = [
         connection.laddr.ip
         for process in mine
@@ -119,13 +119,6 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return 0
 
 
 def test_the_database_asks_for_the_password(up: Path) -> None:
