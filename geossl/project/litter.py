@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geossl.cube.repository import Cube
-from geossl.project import pool
 from geossl.project.needed import Needed, unfinished, written
+from geossl.project.observed import folder_bytes
 from geossl.project.project import Project
 from geossl.search.table import Embeddings
 
@@ -45,9 +45,7 @@ class Item:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size
-    return sum(inside.lstat().st_size for inside in path.rglob("*") if inside.is_file())
+    return path.lstat().st_size if path.is_symlink() or not path.is_dir() else folder_bytes(path)
 
 
 def find(project: Project, needed: Needed) -> Iterator[Item]:
@@ -93,6 +91,10 @@ def find_tags(project: Project, needed: Needed) -> Iterator[Item]:
             learnt = tag.startswith(("pretrain-", "needed-")) and snapshot in needed.snapshots
             if _OWN_TAG.match(tag) and tag not in needed.tags and not learnt:
                 yield Item("tags", tag, None, cube)
+    if not project.settings.pretrain.pool:
+        return
+    from geossl.project import pool  # it needs torch
+
     prefix = pool.guest_prefix(project.settings.name)
     for cube in pool.other_cubes(project):
         for tag in cube.tags():
@@ -108,6 +110,8 @@ def remove(project: Project, items: list[Item], still: Callable[[], Needed]) -> 
     still:
         Asked what is needed while nobody changes an alias: what came to be needed since stays.
     """
+    if not items:  # as on most days: nobody waits, and the store is not walked once more
+        return 0
     freed = 0
     with project.registry.still():
         needed = still()

@@ -89,7 +89,7 @@ def run(project: Project, progress: Progress, *, now: dt.datetime | None = None)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         progress("looking at what is needed", 0, None)
-        plan, marks = _plan(project, now)
+        plan, marks = _plan(project, needed(project), now)
         write_json(folder / MARKS, marks)
         freed = litter.remove(project, plan.now, lambda: needed(project))
         for path in _old_records(project, now):
@@ -98,7 +98,7 @@ def run(project: Project, progress: Progress, *, now: dt.datetime | None = None)
         if (project.store / "cube").exists():
             progress("cleaning the cube", 0, None)
             dropped = forget_quarantine(project.cube(), project.sensor.name, SET_ASIDE)
-            forgotten, garbage = _clean(project, needed(project))
+            forgotten, garbage = _clean(project)
             freed += garbage
     found = attend(project, now, sizes=True)
     lines = [f"{condition.title}: {condition.body}" for condition in found]
@@ -112,7 +112,7 @@ def run(project: Project, progress: Progress, *, now: dt.datetime | None = None)
 
 
 def attend(project: Project, now: dt.datetime | None = None, *, sizes: bool = False) -> list[Condition]:
-    """Look at what needs a person, and tell what was not told yet; so quick that every flow may end with it.
+    """Look at what needs a person, and tell what was not told yet; quick unless bytes are counted.
 
     Parameters
     ----------
@@ -127,9 +127,10 @@ def attend(project: Project, now: dt.datetime | None = None, *, sizes: bool = Fa
 
 def plan(project: Project, *, now: dt.datetime | None = None) -> Plan:
     """What :func:`run` would do; nothing is written."""
-    found, _ = _plan(project, now or dt.datetime.now(dt.UTC))
+    here = needed(project)
+    found, _ = _plan(project, here, now or dt.datetime.now(dt.UTC))
     if (project.store / "cube").exists():
-        cube, here = project.cube(), needed(project)
+        cube = project.cube()
         going = cube.expire(_keep(project), dry_run=True)
         found.snapshots = sum(entry.snapshot not in here.snapshots for entry in going)
         found.garbage = cube.collect_garbage(dry_run=True)
@@ -140,9 +141,8 @@ MARKS = "unneeded.json"
 """Since when each thing has been of no use."""
 
 
-def _plan(project: Project, now: dt.datetime) -> tuple[Plan, dict[str, str]]:
+def _plan(project: Project, here: Needed, now: dt.datetime) -> tuple[Plan, dict[str, str]]:
     """What goes now and later, and since when it has been of no use."""
-    here = needed(project)
     items = [*litter.find(project, here), *litter.find_tags(project, here)]
     before: dict[str, str] = read_json(project.store / "maintain" / MARKS) or {}
     marks = {_key(item): before.get(_key(item), now.isoformat(timespec="seconds")) for item in items}
@@ -157,14 +157,17 @@ def _plan(project: Project, now: dt.datetime) -> tuple[Plan, dict[str, str]]:
     return found, marks
 
 
-def _clean(project: Project, here: Needed) -> tuple[int, int]:
+def _clean(project: Project) -> tuple[int, int]:
     """Let the cube forget, but keep what is needed; how many snapshots and bytes went."""
     cube, keep = project.cube(), _keep(project)
-    for entry in cube.expire(keep, dry_run=True):
-        if entry.snapshot in here.snapshots:
-            cube.tag(f"needed-{entry.snapshot}", entry.snapshot)
-    forgotten = cube.expire(keep)
-    return len(forgotten), cube.collect_garbage()
+    going = cube.expire(keep, dry_run=True)
+    if going:
+        here = needed(project)
+        for entry in going:
+            if entry.snapshot in here.snapshots:
+                cube.tag(f"needed-{entry.snapshot}", entry.snapshot)
+        going = cube.expire(keep)
+    return len(going), cube.collect_garbage()
 
 
 def _keep(project: Project) -> dt.timedelta:
