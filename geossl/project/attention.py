@@ -13,7 +13,7 @@ from geossl.project.needed import unfinished, written
 from geossl.project.notify import Condition
 from geossl.project.observed import Observed
 from geossl.project.project import Project
-from geossl.project.trainings import Training, Trainings
+from geossl.project.trainings import Trainings
 
 NEARLY = 0.03
 """Share of a disk that is little, whatever the growth."""
@@ -28,15 +28,6 @@ def conditions(project: Project, now: dt.datetime, observed: Observed) -> list[C
         *_held(project),
         *_silence(project, now, observed),
     ]
-
-
-def cut_off(project: Project) -> Training | None:
-    """The last training, if it has not come to its end and no encoder came since."""
-    last = next(reversed(Trainings(project.store).all()), None)
-    if last is None or last.finished:
-        return None
-    record = project.state.get("pretrain")
-    return None if record is not None and record.finished > last.started else last
 
 
 def free_bytes(project: Project) -> tuple[int, int]:
@@ -69,7 +60,7 @@ def held(project: Project) -> dict[str, str]:
 
 def _stuck(project: Project, now: dt.datetime, observed: Observed) -> Iterator[Condition]:
     limit = dt.timedelta(hours=project.settings.notify.stuck)
-    training = cut_off(project)
+    training = Trainings(project.store).cut_off(project.state.get("pretrain"))
     used, budget = hours(project, now)
     if training is not None and (budget is None or used < budget):
         folders = [*unfinished(project)[-1:], *sorted(Trainings(project.store).folder.glob("[!.]*.json"))[-1:]]

@@ -76,8 +76,7 @@ def _learnt(project: Project, found: Needed) -> None:
     if (embedded := project.state.get("embed")) is not None:
         found.tags.add(f"embed-{embedded.key}")
         found.folders.add(project.embeddings / str(embedded.result["folder"]))
-    training = next(reversed(Trainings(project.store).all()), None)
-    if training is not None and not training.finished:
+    if (training := Trainings(project.store).cut_off(trained)) is not None:
         found.snapshots.add(training.snapshot)
     found.tags |= {f"pretrain-{path.name.removeprefix('unfinished-')}" for path in unfinished(project)}
     init = project.settings.pretrain.init

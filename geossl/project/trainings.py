@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from geossl.files import read_json, write_json
 from geossl.progress import Progress
+from geossl.project.state import Record
 
 EVERY = 10.0
 """Seconds between two notes of a training that runs."""
@@ -56,6 +57,15 @@ class Trainings:
         """Oldest first."""
         found = [Training.from_dict(content) for path in self.folder.glob("[!.]*.json") if (content := read_json(path))]
         return sorted(found, key=lambda training: training.started)
+
+    def cut_off(self, trained: Record | None) -> Training | None:
+        """The last training, if it has not come to its end and no encoder came since, by hand or just before its end was
+        noted; ``trained`` is the record of `pretrain`."""
+        last, moment = next(reversed(self.all()), None), dt.datetime.fromisoformat
+        if last is None or last.finished:
+            return None
+        overtaken = trained is not None and moment(trained.finished) > moment(last.started)
+        return None if overtaken else last
 
     def hours(self, month: dt.date) -> float:
         """Device-hours of trainings that started in the calendar month (UTC) of a day."""

@@ -116,12 +116,9 @@ def _score(project: Project, progress: Progress) -> list[str]:
 
 def _cut_off(project: Project, log: Trainings) -> Training | None:
     """The last training, if it did not come to its end and can still go on."""
-    last = next(reversed(log.all()), None)
-    if last is None or last.finished:
+    last = log.cut_off(project.state.get("pretrain"))
+    if last is None:
         return None
-    record = project.state.get("pretrain")
-    if record is not None and dt.datetime.fromisoformat(record.finished) > dt.datetime.fromisoformat(last.started):
-        return None  # an encoder came since, by hand or just before the end was noted: no way back behind it
     try:
         project.cube().view(last.snapshot)
     except StoreError:  # expired: nothing to go on with
