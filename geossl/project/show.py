@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER
 from geossl.legend import Legend
-from geossl.project import pictures
 from geossl.project.curves import read_curves
 from geossl.project.project import Project
 from geossl.project.quicklooks import quicklook_file
@@ -55,8 +53,10 @@ def quicklooks(project: Project) -> str | None:
     """Pictures of the newest scenes; None where there are none."""
     shown: list[str] = []
     for row in scene_rows(project)[::-1]:
+        if len(shown) == _PICTURES:
+            break
         file = quicklook_file(project.quicklooks, row.id)
-        if file.exists() and len(shown) < _PICTURES:
+        if file.exists():
             with Image.open(file) as image:
                 picture = shrink(np.asarray(image.convert("RGB")), _SIDE)
             held = f", held back: {row.held}" if row.held else ""
@@ -86,6 +86,8 @@ def training(folder: Path) -> tuple[str, str] | None:
 
 def score_table(project: Project) -> list[dict[str, Any]]:
     """Every score on held-out blocks with its floors: what is reached without this pretraining."""
+    from geossl.downstream.evaluate import PRETRAINED, WITHOUT_ENCODER  # it needs torch, a look at the sources does not
+
     return [
         {
             "task": row["task"],
@@ -131,6 +133,8 @@ def decisions(project: Project) -> str | None:
 
 def map_preview(project: Project, name: str) -> str | None:
     """A task's published map with what its colours mean; None where there is none."""
+    from geossl.project import pictures  # it needs torch, too
+
     record = project.state.get(f"map.{name}")
     if record is None:
         return None

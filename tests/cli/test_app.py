@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HEAVY = ("torch", "dask", "rasterio", "xarray", "zarr", "prefect", "geopandas", "numpy")
 
 
@@ -23,6 +25,14 @@ def test_help_imports_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in result.stdout
     assert "pretrain" in result.stdout
+
+
+@pytest.mark.parametrize("module", ["flows.watch", "geossl.project.stages.maintain", "geossl.project.stages.status"])
+def test_what_runs_many_times_a_day_needs_no_torch(module: str) -> None:
+    """It takes seconds and a gigabyte each time."""
+    code = f"import sys, {module}; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
 
 
 def test_a_mistake_is_one_message_without_a_traceback(tmp_path: Path) -> None:
