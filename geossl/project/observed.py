@@ -1,7 +1,7 @@
 """How a store was at earlier looks: what no file of today can say.
 
 ``<store>/maintain/observed.json`` holds the bytes by kind of the last weeks, since when no scene has come, and since
-when each map is behind its imagery. `geossl maintain` looks once a day, and flows after their work.
+when each map is behind its imagery. `geossl maintain` looks, once a day.
 """
 
 from __future__ import annotations
@@ -44,6 +44,19 @@ class Observed:
     """When the number of scenes became what it is, or earlier than that if it is not known exactly."""
     behind: dict[str, Behind] = field(default_factory=dict)
 
+    def see(self, log: list[LogEntry], collection: str) -> None:
+        """Take over from the cube's log how many scenes there are, and when they became so many, as far back as it goes."""
+        count, since = 0, None
+        for number, entry in enumerate(log):
+            scenes = entry.scenes.get(collection, 0)
+            if number == 0:
+                count = scenes
+            if scenes != count:
+                break
+            since = entry.time.isoformat(timespec="seconds")
+        if count != self.scenes or self.arrived is None:
+            self.scenes, self.arrived = count, since if count else None
+
     def growth(self, now: dt.datetime) -> dict[str, float]:
         """Bytes a day by kind, over the last weeks; nothing before there is a day to tell from."""
         times = [time for time in sorted(self.sizes) if dt.datetime.fromisoformat(time) > now - WEEKS]
@@ -75,9 +88,7 @@ def look(project: Project, now: dt.datetime, *, sizes: bool = False) -> Observed
             young = {time: each for time, each in found.sizes.items() if dt.datetime.fromisoformat(time) > now - WEEKS}
             found.sizes = young | {stamp: store_bytes(project.store)}
         if (project.store / "cube").exists():
-            count, since = arrival(project.cube().log(), project.sensor.name)
-            if count != found.scenes or found.arrived is None:
-                found.scenes, found.arrived = count, since
+            found.see(project.cube().log(), project.sensor.name)
         now_behind = maps_behind(project)
         for name in [name for name in found.behind if name not in now_behind]:
             del found.behind[name]
@@ -86,19 +97,6 @@ def look(project: Project, now: dt.datetime, *, sizes: bool = False) -> Observed
                 found.behind[name] = Behind(stamp, published)
         write_json(path, asdict(found))
     return found
-
-
-def arrival(log: list[LogEntry], collection: str) -> tuple[int, str | None]:
-    """How many scenes the newest snapshot has, and when they became so many, as far back as the log goes."""
-    count, since = 0, None
-    for number, entry in enumerate(log):
-        scenes = entry.scenes.get(collection, 0)
-        if number == 0:
-            count = scenes
-        if scenes != count:
-            break
-        since = entry.time.isoformat(timespec="seconds")
-    return count, since if count else None
 
 
 def maps_behind(project: Project) -> dict[str, str]:

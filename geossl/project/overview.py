@@ -37,6 +37,7 @@ def scene_steps(collection: Collection) -> dict[str, dict[str, int]]:
     """Scene id → tile id → step, scenes in order of time."""
     times: dict[str, Any] = {}
     found: dict[str, dict[str, int]] = {}
+    collection.load("scene_id", "time")
     for tile_id in collection.tile_ids:
         for step, (scene, time) in enumerate(
             zip(collection.scene_ids(tile_id), collection.times(tile_id), strict=True)

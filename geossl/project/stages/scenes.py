@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from geossl.cube.arrays import subgroup
-from geossl.cube.collection import Collection
 from geossl.cube.hold import held_scenes
 from geossl.cube.scenes import quarantined
 from geossl.project.project import Project
-
-_AT_ONCE = 16
-"""Tiles whose records are read together: each takes a few small reads, and waiting is most of it."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +54,18 @@ def scene_rows(project: Project, snapshot: str | None = None) -> list[SceneRow]:
     times: dict[str, np.datetime64] = {}
     clear: dict[str, list[float]] = {}
     revisions: dict[str, int] = {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for steps in pool.map(lambda tile_id: _steps(collection, tile_id), collection.tile_ids):
-            for scene_id, time, share, revision in steps:
-                times[scene_id] = time
-                clear.setdefault(scene_id, []).append(share)
-                revisions[scene_id] = max(revisions.get(scene_id, 0), revision)
+    collection.load("scene_id", "time", "clear_fraction", "revision")
+    for tile_id in collection.tile_ids:
+        for scene_id, time, share, revision in zip(
+            collection.scene_ids(tile_id),
+            collection.times(tile_id),
+            collection.clear_fraction(tile_id).tolist(),
+            collection.revisions(tile_id).tolist(),
+            strict=True,
+        ):
+            times[scene_id] = time
+            clear.setdefault(scene_id, []).append(share)
+            revisions[scene_id] = max(revisions.get(scene_id, 0), revision)
     return [
         SceneRow(
             scene_id,
@@ -109,15 +110,3 @@ def quarantine_table(project: Project, snapshot: str | None = None) -> Table:
     for row in rows:
         table.add_row(escape(row.source), escape(row.reason + (f"\n→ {row.remedy}" if row.remedy else "")))
     return table
-
-
-def _steps(collection: Collection, tile_id: str) -> list[tuple[str, np.datetime64, float, int]]:
-    return list(
-        zip(
-            collection.scene_ids(tile_id),
-            collection.times(tile_id),
-            collection.clear_fraction(tile_id).tolist(),
-            collection.revisions(tile_id).tolist(),
-            strict=True,
-        )
-    )

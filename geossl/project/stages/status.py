@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from rich.table import Table
 
+from geossl.cube.repository import LogEntry
 from geossl.cube.scenes import quarantined
 from geossl.cube.space import human
 from geossl.project import observed
@@ -159,11 +160,14 @@ def status(project: Project, *, now: dt.datetime | None = None) -> Status:
     records = [{"stage": r.stage, "finished": r.finished, "seconds": r.seconds} for r in project.state.records()]
     before = observed.read(project)
     snapshot, scenes, last, set_aside = None, 0, None, 0
+    log: list[LogEntry] = []
     if (project.store / "cube").exists():
-        view = project.cube().view()
+        cube = project.cube()
+        view, log = cube.view(), cube.log()
         snapshot, set_aside = view.snapshot, len(quarantined(view, project.sensor.name))
         if project.sensor.name in view.collections():
             collection = view.collection(project.sensor.name)
+            collection.load("scene_id", "time")
             found = {
                 scene: time
                 for tile_id in collection.tile_ids
@@ -171,9 +175,7 @@ def status(project: Project, *, now: dt.datetime | None = None) -> Status:
             }
             scenes = len(found)
             last = str(max(found.values()).astype("datetime64[s]")) if found else None
-        count, arrived = observed.arrival(project.cube().log(), project.sensor.name)
-        if count != before.scenes or before.arrived is None:
-            before.scenes, before.arrived = count, arrived
+        before.see(log, project.sensor.name)
     trainings = Trainings(project.store).all()
     used, budget = hours(project, now)
     return Status(
@@ -184,7 +186,7 @@ def status(project: Project, *, now: dt.datetime | None = None) -> Status:
         arrived=before.arrived,
         set_aside=set_aside,
         held=len(held(project)),
-        maps=dict(_maps(project, before)),
+        maps=dict(_maps(project, before, log)),
         champions=dict(_champions(project)),
         last_training=asdict(trainings[-1]) if trainings else None,
         hours=used,
@@ -199,11 +201,10 @@ def status(project: Project, *, now: dt.datetime | None = None) -> Status:
     )
 
 
-def _maps(project: Project, before: observed.Observed) -> Iterator[tuple[str, dict[str, Any]]]:
-    behind, collection = observed.maps_behind(project), project.sensor.name
-    log = project.cube().log() if behind else []
-    counts = {entry.snapshot: entry.scenes.get(collection, 0) for entry in log}
-    tags = project.cube().tags() if behind else {}
+def _maps(project: Project, before: observed.Observed, log: Sequence[LogEntry]) -> Iterator[tuple[str, dict[str, Any]]]:
+    behind = observed.maps_behind(project)
+    counts = [entry.scenes.get(project.sensor.name, 0) for entry in log]
+    tagged = {tag: count for entry, count in zip(log, counts, strict=True) for tag in entry.tags}
     for record in project.state.records():
         kind, _, name = record.stage.partition(".")
         if kind == "map":
@@ -215,9 +216,7 @@ def _maps(project: Project, before: observed.Observed) -> Iterator[tuple[str, di
                     "release": release,
                     "published": record.finished,
                     "behind": since if name in behind else None,
-                    "waiting": counts[log[0].snapshot] - counts.get(tags.get(f"map-{name}-{release}", ""), 0)
-                    if name in behind
-                    else 0,
+                    "waiting": counts[0] - tagged.get(f"map-{name}-{release}", 0) if name in behind and counts else 0,
                 },
             )
 
