@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from geossl.cli.options import HERE, Overrides, ProjectFile
+from geossl.cli.say import console, open_project, run_stage, run_stages
 
 alerts = App(
     name="alerts",
@@ -41,23 +42,18 @@ def update(
     score
         Then print commission, omission and delay per month, against each monitor's `reference`.
     """
-    from geossl.cli.progress import bars
-    from geossl.project.project import Project
-    from geossl.project.stages.alerts import run
-
-    opened, console = Project.load(project, overrides or []), _console()
-    with bars(console) as progress:
-        result = run(opened, progress)
-    _say(console, result)
+    code = run_stage("alerts", project, overrides)
     if score:
+        from geossl.cli.progress import bars
         from geossl.project.stages.alerts_score import scores, tables
 
-        with bars(console) as progress:
-            found = scores(opened, progress)
+        out = console()
+        with bars(out) as progress:
+            found = scores(open_project(project, overrides), progress)
         for name, of_monitor in found.items():
             for part in tables(name, of_monitor):
-                console.print(part, highlight=False)
-    return 0
+                out.print(part, highlight=False)
+    return code
 
 
 @alerts.command
@@ -73,25 +69,6 @@ def review(file: Path, *, project: ProjectFile = HERE) -> int:
     file
         The GeoPackage of alerts with its columns `review` (confirmed, rejected) and `reason`.
     """
-    from geossl.cli.progress import bars
-    from geossl.project.project import Project
     from geossl.project.stages.alerts import review as stage
 
-    console = _console()
-    with bars(console) as progress:
-        result = stage(Project.load(project), file, progress)
-    _say(console, result)
-    return 0
-
-
-def _console():  # type: ignore[no-untyped-def]  # rich is imported only when something is printed
-    from rich.console import Console
-
-    return Console(stderr=False)
-
-
-def _say(console, result) -> None:  # type: ignore[no-untyped-def]  # see above
-    mark = "–" if result.skipped else "✓"
-    console.print(f"{mark} [bold]{result.stage}[/bold]" + ("  nothing to do" if result.skipped else ""))
-    for line in result.lines:
-        console.print(f"    {line}", highlight=False, markup=False)
+    return run_stages(lambda progress: [stage(open_project(project), file, progress)])

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from geossl.cli.options import HERE, Overrides, ProjectFile
+from geossl.cli.say import console, open_project
 
 CHANGED = 4
 """Exit code where a release is not as it was released."""
@@ -65,19 +66,18 @@ def sample(
         How many dates the pictures show, where there are as many.
     """
     from geossl.cli.progress import bars
-    from geossl.project.project import Project
     from geossl.project.stages.sample import Design, draw
 
-    console = _console()
+    out = console()
     design = Design(error, size, minimum, allocation, around, buffer, users or {}, seed, dates)
-    with bars(console) as progress:
-        done = draw(Project.load(project, overrides or []), map, design, progress)
+    with bars(out) as progress:
+        done = draw(open_project(project, overrides), map, design, progress)
     from rich.table import Table
 
     table = Table("stratum", "area, ha", "pixels", "points", "probability", title=done.sample.id, title_justify="left")
     for row in done.sample.strata:
         table.add_row(row.name, f"{row.area_ha:,.1f}", f"{row.units:,}", str(row.points), f"{row.inclusion:.2e}")
-    console.print(table)
+    out.print(table)
     said = done.sample.design["expected_error"]
     for line in (
         f"{len(done.sample.points)} points; expected standard error of overall accuracy {said:.4f}",
@@ -85,7 +85,7 @@ def sample(
         f"{'drawn' if done.fresh else 'drawn before, left as it is'}: {done.folder}",
         f"interpret {done.folder / 'interpret' / 'points.gpkg'}, then run: geossl area {done.sample.id}",
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -121,23 +121,22 @@ def area(
     """
     import json as encoder
 
-    from geossl.project.project import Project
     from geossl.project.stages.area import lines, run, table_rows
 
-    done = run(Project.load(project, overrides or []), sample, reference=reference, column=column, assessed=map)
+    done = run(open_project(project, overrides), sample, reference=reference, column=column, assessed=map)
     if json:
         print(encoder.dumps(done.figures, indent=1, ensure_ascii=False))
         return 0
     from rich.table import Table
 
-    console = _console()
+    out = console()
     heads = ("class", "pixels say, ha", "area", "user's accuracy", "producer's accuracy")
     table = Table(*heads, title=f"{done.figures['map']}: 95 % intervals", title_justify="left")
     for row in table_rows(done.figures):
         table.add_row(*row)
-    console.print(table)
+    out.print(table)
     for line in lines(done.figures):
-        console.print(line, highlight=False, markup=False)
+        out.print(line, highlight=False, markup=False)
     return 0
 
 
@@ -175,10 +174,9 @@ def release(
     """
     from rich.table import Table
 
-    from geossl.project.project import Project
     from geossl.project.stages import release as stage
 
-    opened, console = Project.load(project, overrides or []), _console()
+    opened, out = open_project(project, overrides), console()
     if verify:
         found = stage.verify(opened, year, task=task)
         for name, problems in found.items():
@@ -188,14 +186,14 @@ def release(
         from geossl.cli.progress import bars
         from geossl.project.stages.remap import compare as remap
 
-        with bars(console) as progress:
+        with bars(out) as progress:
             model, rows = remap(opened, progress, task=task)
         table = Table("year", "released, ha", "new model, ha", "now, ha", "by the model", "by the imagery")
         for row in rows:
             numbers = (row.released, row.new_model, row.now)
             shown = (*(f"{n:,.1f}" for n in numbers), f"{row.model:+,.1f}", f"{row.imagery:+,.1f}")
             table.add_row(str(row.year), *shown)
-        console.print(table)
+        out.print(table)
         print(f"new model: {model}; releases stay as they are")
         return 0
     if year is not None:
@@ -206,11 +204,5 @@ def release(
     for entry in stage.table(opened, task=task):
         hectares = (entry[f"{key}_ha"] for key in ("mapped", "before", "small", "cleared"))
         table.add_row(str(entry["year"]), str(entry["revision"]), *(f"{value:,.1f}" for value in hectares))
-    console.print(table)
+    out.print(table)
     return 0
-
-
-def _console():  # type: ignore[no-untyped-def]  # rich is imported only when something is printed
-    from rich.console import Console
-
-    return Console(stderr=False)

@@ -47,8 +47,9 @@ def drift(
         return 0
     if json:
         from geossl.progress import silent
+        from geossl.project.stages import run
 
-        code = SET_ASIDE if stage.run(opened, silent).set_aside else 0
+        code = SET_ASIDE if run.stage("drift")(opened, silent).set_aside else 0
         print_json(stage.figures(opened))
         return code
     code = run_stage("drift", project, overrides)

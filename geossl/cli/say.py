@@ -23,6 +23,7 @@ Verb = Literal[
     "evaluate",
     "finetune",
     "map",
+    "alerts",
     "report",
     "embed",
     "retrain",
