@@ -112,6 +112,16 @@ def test_what_was_set_aside_is_news_again_when_its_file_changes(project: Project
     assert look(project).count == 1, "it would be set aside for the reason that is known already"
 
 
+def test_where_every_scene_is_set_aside_ingest_says_so(project: Project) -> None:
+    broken = arrive(project, 1)
+    broken.write_bytes(broken.read_bytes()[:3000])
+    for _ in range(2):
+        assert ingest.run(project, silent).set_aside == 1
+        assert not look(project)
+    arrive(project, 1)
+    assert look(project).new == ["s-20240101"]
+
+
 def test_only_what_changed_is_opened(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for day in range(1, 6):
         arrive(project, day)

@@ -77,8 +77,11 @@ def update(project: Project, progress: Progress) -> tuple[list[str], int]:
 
 def outdated(project: Project) -> dict[str, str]:
     """The tasks whose label layer is not what their file, dates and the cube's tiles ask for, and the key of what is."""
-    found = {}
-    scenes = project.scenes()
+    found: dict[str, str] = {}
+    view = project.cube().view()
+    if project.sensor.name not in view.collections():  # all scenes were set aside: there is nothing to put labels onto
+        return found
+    scenes = view.collection(project.sensor.name)
     for name, task in project.settings.tasks.items():
         if task.labels is None:
             continue
