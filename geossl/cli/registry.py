@@ -31,9 +31,7 @@ def rebuild(*, project: ProjectFile = HERE) -> int:
     The store's own files are the truth: versions, aliases, decisions and history. MLflow's pages (a database in the
     store, or the server that MLFLOW_TRACKING_URI names) only show them, and are dropped and made again.
     """
-    from geossl.project.project import Project
-
-    tasks = Project.load(project).registry.rebuild()
+    tasks = open_project(project).registry.rebuild()
     print(f"MLflow shows again: {', '.join(tasks)}" if tasks else "no task has a model yet: there is nothing to show")
     return 0
 
