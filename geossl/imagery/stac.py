@@ -308,7 +308,10 @@ def named_files(item: Any, place: str) -> list[str]:
         [asset.get("href") for asset in assets.values() if isinstance(asset, dict)] if isinstance(assets, dict) else []
     )
     hrefs = [local(href) for href in named if isinstance(href, str)]
-    return [] if "://" in place else [os.path.join(os.path.dirname(place), href) for href in hrefs if "://" not in href]
+    if "://" in place:
+        return []
+    folder = os.path.dirname(place)  # "./" goes: in a bucket a file is known by its name alone
+    return [os.path.normpath(os.path.join(folder, href)) for href in hrefs if "://" not in href]
 
 
 def _is_new(said: Said | Rejected, seen: Seen) -> bool:

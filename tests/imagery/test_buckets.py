@@ -199,6 +199,14 @@ def test_stac_items_in_a_bucket(
     (scene,) = found(bucket, make_sensor("B1", "B2"))
     assert isinstance(scene, Scene)
     assert scene.bands["B1"].href == f"s3://{bucket.name}/in/s/x_B1.tif"
+    source = open_source(FolderSettings(path=f"s3://{bucket.name}/in"), Path("/nowhere"))
+    first = Seen()
+    assert list(source.scenes(make_sensor("B1", "B2"), first)) == [scene]
+    assert list(source.scenes(make_sensor("B1", "B2"), Seen(first.found))) == []
+    bucket.put("in/s/x_B2.tif", files / "x_B1.tif")
+    (changed,) = source.scenes(make_sensor("B1", "B2"), Seen(first.found))
+    assert changed != scene, "its item is the same, one of its files is not"
+    bucket.put("in/s/x_B2.tif", files / "x_B2.tif")
     np.testing.assert_array_equal(pixels(scene, make_sensor("B1", "B2")), NUMBERS[:, :256, :256])
 
 
