@@ -121,7 +121,7 @@ class FolderSource:
             return iter(in_order(self._found(sensor)))
         wanted = _is_raster if self.settings.pattern else _is_raster_or_metadata
         with skeleton(self.settings.path, self.settings.access, wanted, self._seen) as bucket:
-            if not bucket.laid_out:
+            if bucket is None:
                 return iter(())
             self.folder, self._bucket = bucket.folder, bucket
             return iter(in_order(_in_bucket(entry, bucket) for entry in self._found(sensor)))

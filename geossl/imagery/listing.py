@@ -167,8 +167,6 @@ class Skeleton:
     folder: Path
     versions: Mapping[str, str]
     """Path below the folder → what tells the object from an earlier one."""
-    laid_out: bool = True
-    """Whether the folder holds anything; not where everything was seen before."""
 
     def href(self, path: str) -> str:
         """The address of what a local path stands for; any other text as it is."""
@@ -180,10 +178,10 @@ class Skeleton:
 
 
 @contextmanager
-def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool], seen: Seen) -> Iterator[Skeleton]:
+def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool], seen: Seen) -> Iterator[Skeleton | None]:
     """Lay out the objects below a bucket's prefix whose names are wanted: empty files, metadata with content.
 
-    Where there are some and none of them is new, none is fetched or laid out.
+    None where there are some and none of them is new: then none is fetched or laid out.
 
     Raises
     ------
@@ -204,7 +202,7 @@ def skeleton(uri: str, access: Access | None, wanted: Callable[[str], bool], see
             found = {name: one for name, one in named if wanted(name)}
             known = {name: _version(one) for name, one in found.items()}
             if known and not seen.new_ones((f"{uri}/{name}", version) for name, version in known.items()):
-                yield Skeleton(uri, folder, known, laid_out=False)
+                yield None
                 return
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 small = [name for name, one in found.items() if one["size"] <= _LARGEST_METADATA]

@@ -229,7 +229,8 @@ class Source(Protocol):
     def scenes(self, sensor: Sensor, seen: Seen | None = None) -> Iterator[Scene | Rejected]:
         """Everything there is, as it is found; what cannot be used comes with its reason.
 
-        With ``seen`` only what is new to it, or has a file that is; it notes all. :func:`in_order` puts the scenes of all sources in order and sets aside what contradicts itself.
+        With ``seen`` only what is new to it, or has a file that is; it notes all. :func:`in_order` puts the scenes
+        of all sources in order and sets aside what contradicts itself.
         """
         ...
 
