@@ -12,6 +12,7 @@ import icechunk
 
 from geossl.errors import StoreError
 from geossl.imagery.access import bucket_endpoint
+from geossl.imagery.buckets import open_bucket
 
 
 def local_folder(uri: str) -> Path | None:
@@ -72,22 +73,13 @@ def require_ordered_commits(uri: str) -> None:
     StoreError
         The server ignores a condition, or the probe cannot be written.
     """
-    parts = urlsplit(uri)
-    if parts.scheme != "s3":
+    if urlsplit(uri).scheme != "s3":
         return
     import obstore
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-    from obstore.store import S3Store
 
-    endpoint = bucket_endpoint()
-    store = S3Store(
-        parts.netloc,
-        prefix=parts.path.strip("/"),
-        endpoint=endpoint,
-        virtual_hosted_style_request=endpoint is None,
-        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
-    )
-    path = f"geossl-probe-{uuid.uuid4().hex}"
+    store, prefix = open_bucket(uri)
+    path = f"{prefix}/geossl-probe-{uuid.uuid4().hex}"
     ignored = []
     try:
         first = obstore.put(store, path, b"1", mode="create")
