@@ -147,8 +147,10 @@ def test_history_is_whole_after_kills_at_random_moments(tmp_path: Path) -> None:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"ready\n"
             time.sleep(rng.uniform(0, 0.15))
+            assert writer.poll() is None, "it went on until it was killed"
             writer.kill()
         check(Registry(tmp_path))
+    assert Registry(tmp_path).decisions("cover"), "there was something to damage"
 
 
 def check(registry: Registry) -> None:
