@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geossl.errors import StoreError
 from geossl.files import write_bytes
@@ -88,7 +89,7 @@ class Copies:
     def clear(self) -> None:
         """Remove all copies of a run that is finished; they are only in the way if that fails."""
         self.wait()
-        self._try(lambda: self._names() and self._store.delete(self._names()))
+        self._try(partial(self._keep, 0))
 
     def _work(self) -> None:
         while True:
@@ -102,10 +103,14 @@ class Copies:
 
     def _put(self, step: int, content: bytes) -> None:
         self._store.put(self._prefix + _name(step, content), content)
-        if old := self._names()[:-KEPT]:
+        self._keep(KEPT)
+
+    def _keep(self, newest: int) -> None:
+        names = self._names()
+        if old := names[: max(0, len(names) - newest)]:
             self._store.delete(old)
 
-    def _try(self, act: Any) -> None:
+    def _try(self, act: Callable[[], None]) -> None:
         """A bucket that cannot be reached is no reason to end a training: the checkpoint on disk is there."""
         from obstore.exceptions import BaseError
 

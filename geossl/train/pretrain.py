@@ -52,12 +52,7 @@ from geossl.train.launch import (
 from geossl.train.module import Pretraining
 from geossl.train.settings import PretrainSettings
 
-_MAY_CHANGE = {
-    "minutes",
-    "threads",
-    "bad_chunks",
-    "checkpoints",
-}  # a run that differs in these alone goes on from its checkpoint
+_MAY_CHANGE = {"minutes", "threads", "bad_chunks"}  # a run that differs in these alone goes on from its checkpoint
 
 
 def pretrain(
