@@ -18,7 +18,7 @@ import datetime as dt
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,9 +276,7 @@ class Registry:
 
     def mirror(self) -> None:
         """Bring MLflow's pages into line with the JSON files; makes them where they are missing."""
-        mirror = Mirror(self.store, self.project)
-        for task in self.tasks():
-            mirror.update(task, [version.to_dict() for version in self.versions(task)], self.aliases(task))
+        self._mirror(self.tasks())
 
     def rebuild(self) -> list[str]:
         """Drop what MLflow's pages have of this registry and make them anew. Returns the tasks."""
@@ -305,6 +303,11 @@ class Registry:
         entry = {"time": _now(), "why": why, "aliases": aliases}
         _write(self.folder / "aliases" / f"{task}.json", {"aliases": aliases, "history": [*state["history"], entry]})
 
+    def _mirror(self, tasks: Iterable[str]) -> None:
+        mirror = Mirror(self.store, self.project)
+        for task in tasks:
+            mirror.update(task, [version.to_dict() for version in self.versions(task)], self.aliases(task))
+
     @contextmanager
     def _changing(self, task: str) -> Iterator[None]:
         """One process at a time changes a registry; then the mirror follows."""
@@ -313,8 +316,7 @@ class Registry:
                 self._promote(task, *unfinished)
             yield
             try:
-                mirror = Mirror(self.store, self.project)
-                mirror.update(task, [version.to_dict() for version in self.versions(task)], self.aliases(task))
+                self._mirror([task])
             except Exception:
                 # the files above are already right; `mirror` catches up
                 _log.warning("MLflow's mirror of %s could not be updated", self.folder, exc_info=True)
