@@ -18,7 +18,10 @@ _LONGEST = 200
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of ``path`` in one move, or vanishes where writing fails."""
+    """A path to write to; it takes the place of ``path`` in one move, or vanishes where writing fails.
+
+    A kill leaves it: its name begins with a dot, so list such folders by ``glob("[!.]*")``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")  # writers go by the extension
     _remove(partial)  # left by a process of the same number that was killed
