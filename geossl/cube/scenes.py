@@ -111,7 +111,7 @@ def forget_quarantine(cube: Cube, collection: str, most: int) -> int:
         nonlocal dropped
         root = zarr.open_group(session.store, mode="r+")
         before = read_quarantine(root, collection)
-        there = [source for source in before if not source.startswith("/") or Path(source).exists()]
+        there = [source for source in before if not _is_gone(source)]
         after = {source: before[source] for source in there[:most]}
         dropped = len(before) - len(after)
         if not dropped:
@@ -121,6 +121,11 @@ def forget_quarantine(cube: Cube, collection: str, most: int) -> int:
 
     cube.transact(work)
     return dropped
+
+
+def _is_gone(source: str) -> bool:
+    """Whether it was a file of this machine, or in one: then a name follows the path after a colon."""
+    return source.startswith("/") and not any(Path(path).exists() for path in (source, source.partition(": ")[0]))
 
 
 def is_source_of(source: str, scene: Scene) -> bool:

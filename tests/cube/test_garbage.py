@@ -17,6 +17,7 @@ from geossl.cube import layout
 from geossl.cube.check import check
 from geossl.cube.ingest import ingest
 from geossl.cube.repository import LONGEST_INGEST, Cube
+from geossl.cube.scenes import forget_quarantine, read_quarantine, write_quarantine
 from geossl.cube.settings import IngestSettings
 from geossl.errors import StoreError
 
@@ -86,6 +87,23 @@ def test_orphans_of_a_killed_writer_go_when_they_are_old_enough(cube: Cube, make
     assert cube.collect_garbage() >= size  # and some files of Icechunk's own
     assert files(cube, "chunks") == sound
     assert digest(Cube.open(cube.uri).view()) == before
+
+
+def test_what_was_set_aside_is_forgotten_when_its_file_is_gone(cube: Cube, tmp_path: Path) -> None:
+    (tmp_path / "there.tif").touch()
+    kept = {"s3://bucket/a.tif", "an-id", f"{tmp_path}/there.tif", f"{tmp_path}: a-scene-of-several-files"}
+    gone = {f"{tmp_path}/gone.tif", f"{tmp_path}/gone.json: an-item"}
+
+    def work(session: icechunk.Session) -> str:
+        root = zarr.open_group(session.store, mode="r+")
+        write_quarantine(root, "s2", dict.fromkeys(kept | gone, ("broken", "")))
+        return "set aside"
+
+    cube.transact(work)
+    assert forget_quarantine(cube, "s2", 10) == len(gone)
+    assert read_quarantine(cube.view().root, "s2").keys() == kept
+    assert forget_quarantine(cube, "s2", 10) == 0
+    assert forget_quarantine(cube, "s2", 1) == len(kept) - 1
 
 
 SCRIPT = Path(__file__).with_name("ingest_process.py")
