@@ -22,16 +22,32 @@ class BandMoments:
     ----------
     dtype:
         Of the stored numbers: an integer of up to 16 bits, or float32.
+    histogram:
+        (65536,) int64: how often each number (floats: each upper half of the bits) was seen, in ascending order;
+        None: nothing was yet.
+    mean, squares, minimum, maximum:
+        Of what was seen, ``squares`` being the sum of squared deviations from the mean; of floats only.
     """
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(
+        self,
+        dtype: str,
+        histogram: NDArray[np.int64] | None = None,
+        mean: float = 0.0,
+        squares: float = 0.0,
+        minimum: float = np.inf,
+        maximum: float = -np.inf,
+    ) -> None:
         self.dtype = np.dtype(dtype)
-        self.histogram = np.zeros(_BINS, np.int64)
-        """How often each number (floats: each upper half of the bits) was seen, in ascending order."""
-        self.mean = 0.0
-        self.squares = 0.0
-        """Sum of squared deviations from the mean; like ``mean`` and the extremes, of floats only."""
-        self.minimum, self.maximum = np.inf, -np.inf
+        self.histogram = np.zeros(_BINS, np.int64) if histogram is None else histogram
+        self.mean = mean
+        self.squares = squares
+        self.minimum, self.maximum = minimum, maximum
+
+    @property
+    def moments(self) -> tuple[float, float, float, float]:
+        """What the histogram does not tell of floats: mean, squares, minimum, maximum."""
+        return self.mean, self.squares, self.minimum, self.maximum
 
     @property
     def count(self) -> int:

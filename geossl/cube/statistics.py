@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import icechunk
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
-from geossl.bands import Statistics
+from geossl.bands import Sensor, Statistics
 from geossl.cube import layout
 from geossl.cube.arrays import subgroup
 from geossl.cube.collection import Collection
@@ -18,6 +25,7 @@ from geossl.cube.moments import BandMoments
 from geossl.cube.repository import Cube
 from geossl.cube.work import run
 from geossl.errors import StoreError
+from geossl.files import write_bytes
 from geossl.grid import CHUNK
 from geossl.imagery.clouds import is_clear
 from geossl.progress import Progress, silent
@@ -29,34 +37,97 @@ _GROUPS = 64
 """Tiles are handed out in at most this many groups, since each answers with half a megabyte a band."""
 
 
-def compute(collection: Collection, *, client: Client | None = None, progress: Progress = silent) -> Statistics:
-    """Statistics of every band over all clear pixels of all steps, in stored units.
+class Counted:
+    """The clear pixels of which steps have been counted, and what came of it.
 
-    Every clear pixel is read once, chunk by chunk. Of integers all figures are exact; of floats the
-    percentiles are good to 0.4 %. All are of the image that every reader sees: a pixel of a band that is kept
-    coarser counts as often as pixels of the grid are clear within it.
+    Parameters
+    ----------
+    steps:
+        (S,) uint64, ascending: a name for each step, another one for another tile, scene, source or revision.
+    bands:
+        What was seen of each band.
+    """
 
-    Raises
-    ------
-    StoreError
-        The collection has no clear pixel.
+    def __init__(self, steps: NDArray[np.uint64], bands: list[BandMoments]) -> None:
+        self.steps = steps
+        self.bands = bands
+
+    @classmethod
+    def nothing(cls, sensor: Sensor) -> Counted:
+        """No step of any tile yet."""
+        return cls(np.empty(0, np.uint64), [BandMoments(sensor.radiometry.dtype) for _ in sensor.bands])
+
+    @classmethod
+    def read(cls, path: Path, sensor: Sensor) -> Counted:
+        """What :meth:`write` wrote; nothing where that is lost, damaged, or of other bands."""
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+                if str(kept["sensor"]) == _name(sensor):
+                    bands = [
+                        BandMoments(sensor.radiometry.dtype, histogram.astype(np.int64), *moments)
+                        for histogram, moments in zip(kept["histograms"], kept["moments"].tolist(), strict=True)
+                    ]
+                    return cls(kept["steps"], bands)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            pass
+        return cls.nothing(sensor)
+
+    def write(self, path: Path, sensor: Sensor) -> None:
+        """Keep it in a file, in one move."""
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            sensor=np.array(_name(sensor)),
+            steps=self.steps,
+            histograms=np.stack([band.histogram for band in self.bands]),
+            moments=np.array([band.moments for band in self.bands]),
+        )
+        write_bytes(path, content.getvalue())
+
+    def statistics(self) -> Statistics:
+        """Of every band, in stored units.
+
+        Of integers all figures are exact; of floats the percentiles are good to 0.4 %.
+
+        Raises
+        ------
+        StoreError
+            No clear pixel was seen.
+        """
+        if not all(band.count for band in self.bands):
+            raise StoreError(
+                "the cube has no clear pixel of these scenes", "ingest scenes with clear sky, or check quality masks"
+            )
+        summaries = [band.summary() for band in self.bands]
+        columns = {field.name: tuple(summary[field.name] for summary in summaries) for field in fields(Statistics)}
+        return Statistics.from_dict(columns)
+
+
+def count(
+    collection: Collection, known: Counted | None = None, *, client: Client | None = None, progress: Progress = silent
+) -> Counted:
+    """Count every clear pixel of every step, chunk by chunk.
+
+    It is of the image that every reader sees: a pixel of a band that is kept coarser counts as often as pixels of
+    the grid are clear within it. Of steps that are ``known`` nothing is read, unless one of them is no longer as it
+    was counted: then all are.
     """
     tiles = collection.tile_ids
-    groups = [tiles[start::_GROUPS] for start in range(min(_GROUPS, len(tiles)))]
-    bands = [BandMoments(collection.sensor.radiometry.dtype) for _ in collection.sensor.bands]
+    names = _step_names(collection)
+    every = np.unique(np.concatenate([*names.values(), np.empty(0, np.uint64)]))
+    if known is None or not np.isin(known.steps, every).all():
+        known = Counted.nothing(collection.sensor)
+    new = {tile: np.flatnonzero(~np.isin(steps, known.steps)).tolist() for tile, steps in names.items()}
+    tiles = [tile for tile in tiles if new[tile]]
+    groups = [{tile: new[tile] for tile in tiles[start::_GROUPS]} for start in range(min(_GROUPS, len(tiles)))]
+    bands = known.bands
     done = 0
-    for position, seen in run(functools.partial(_of_tiles, collection=collection), groups, client):
+    for position, seen in run(functools.partial(_of_steps, collection=collection), groups, client):
         for band, other in zip(bands, seen, strict=True):
             band.merge(other)
         done += len(groups[position])
         progress("tiles", done, len(tiles))
-    if not all(band.count for band in bands):
-        raise StoreError(
-            f"collection {collection.name!r} has no clear pixel", "ingest scenes with clear sky, or check quality masks"
-        )
-    summaries = [band.summary() for band in bands]
-    columns = {field.name: tuple(summary[field.name] for summary in summaries) for field in fields(Statistics)}
-    return Statistics.from_dict(columns)
+    return Counted(every, bands)
 
 
 def store(cube: Cube, collection: str, statistics: Statistics) -> str:
@@ -72,14 +143,36 @@ def store(cube: Cube, collection: str, statistics: Statistics) -> str:
     return cube.transact(work)
 
 
-def _of_tiles(tile_ids: list[str], collection: Collection) -> list[BandMoments]:
+def _of_steps(steps: Mapping[str, Sequence[int]], collection: Collection) -> list[BandMoments]:
+    """What is seen of the bands of a collection on some steps of some tiles."""
     bands = [BandMoments(collection.sensor.radiometry.dtype) for _ in collection.sensor.bands]
-    for tile_id in tile_ids:
+    for tile_id, wanted in steps.items():
         image, quality = collection.image(tile_id), collection.quality(tile_id)
-        for step, row, column in np.argwhere(collection.chunk_clear(tile_id) > 0):
-            window = np.s_[row * CHUNK : (row + 1) * CHUNK, column * CHUNK : (column + 1) * CHUNK]
+        for at, row, column in np.argwhere(collection.chunk_clear(tile_id)[wanted] > 0):
+            step, window = wanted[at], np.s_[row * CHUNK : (row + 1) * CHUNK, column * CHUNK : (column + 1) * CHUNK]
             clear = is_clear(np.asarray(quality[step, *window]))
             pixels = np.asarray(image[step, :, *window])
             for band, values in zip(bands, pixels, strict=True):
                 band.add(values[clear])
     return bands
+
+
+def _step_names(collection: Collection) -> dict[str, NDArray[np.uint64]]:
+    """Tile → a name for each of its steps."""
+    collection.load("scene_id", "source_checksum", "revision")
+    found = {}
+    for tile in collection.tile_ids:
+        rows = zip(
+            collection.scene_ids(tile), collection.checksums(tile), collection.revisions(tile).tolist(), strict=True
+        )
+        text = (f"{tile}\0{scene}\0{checksum}\0{revision}" for scene, checksum, revision in rows)
+        found[tile] = np.array([_digest(each) for each in text], np.uint64)
+    return found
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _name(sensor: Sensor) -> str:
+    return json.dumps(sensor.to_dict(), sort_keys=True)

@@ -40,7 +40,7 @@ def revisions(cube: Cube) -> dict[str, int]:
 
 def test_nobody_sees_a_held_scene_and_a_release_brings_it_back(cube: Cube, make_scene: SceneMaker) -> None:
     run(cube, [make_scene(0), make_scene(1, cloud=(slice(0, 64), slice(0, 128))), make_scene(2)])
-    before, counted = state(cube), statistics.compute(cube.view().collection("s2")).count
+    before, counted = state(cube), statistics.count(cube.view().collection("s2")).statistics().count
     first = cube.snapshot()
     assert hold(cube, "s2", {"scene-001": "looks like haze"}) == ["scene-001"]
     view = cube.view()
@@ -52,7 +52,7 @@ def test_nobody_sees_a_held_scene_and_a_release_brings_it_back(cube: Cube, make_
     assert ((quality & Quality.CLOUD) > 0).sum() == 64 * 128, "what else is known of it stays"
     assert scenes.clear_fraction(TILE)[step] == 0
     assert step not in build_index(scenes, 128, min_clear=0.01).step
-    assert statistics.compute(scenes).count[0] < counted[0]
+    assert statistics.count(scenes).statistics().count[0] < counted[0]
     after = state(cube)
     assert {scene for scene in before if before[scene] != after[scene]} == {"scene-001"}
     assert revisions(cube) == {"scene-000": 0, "scene-001": 1, "scene-002": 0}, "what was made from it is out of date"

@@ -216,7 +216,7 @@ def test_chips_are_cut_from_the_assembled_image(full: Cube, tmp_path: Path, size
 
 def test_statistics_are_of_the_image_that_readers_see(full: Cube) -> None:
     collection = full.view().collection("s2")
-    found = statistics.compute(collection)
+    found = statistics.count(collection).statistics()
     seen = []
     for tile in (WEST.id, EAST.id):
         clear = is_clear(np.asarray(collection.quality(tile)[:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,21 +12,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from geossl.bands import Statistics
 from geossl.cube import statistics
+from geossl.cube.collection import Collection
+from geossl.cube.hold import hold
 from geossl.cube.ingest import ingest
 from geossl.cube.moments import BandMoments
 from geossl.cube.repository import Cube
 from geossl.cube.settings import IngestSettings
+from geossl.cube.statistics import Counted
 from geossl.errors import StoreError
 
-from .conftest import GRID, SENSOR, SceneMaker, pixels_of
+from .conftest import CORNER, GRID, SENSOR, SceneMaker, pixels_of
 
 
 def test_statistics_are_those_of_the_clear_pixels(cube: Cube, make_scene: SceneMaker) -> None:
     cloud, hole = (slice(10, 200), slice(0, 300)), (slice(0, 50), slice(200, 512))
     ingest(cube, [make_scene(0, cloud=cloud), make_scene(1, nodata=hole)], SENSOR, GRID, "s2", IngestSettings())
     collection = cube.view().collection("s2")
-    found = statistics.compute(collection)
+    found = statistics.count(collection).statistics()
     clear = np.ones((2, 256, 512), bool)
     clear[0, *cloud] = clear[1, *hole] = False
     stack = np.stack([pixels_of(0, 256, 512), pixels_of(1, 256, 512)])
@@ -41,17 +46,60 @@ def test_statistics_are_those_of_the_clear_pixels(cube: Cube, make_scene: SceneM
 def test_stored_once(cube: Cube, make_scene: SceneMaker) -> None:
     ingest(cube, [make_scene(0)], SENSOR, GRID, "s2", IngestSettings())
     assert cube.view().collection("s2").statistics is None
-    found = statistics.compute(cube.view().collection("s2"))
+    found = statistics.count(cube.view().collection("s2")).statistics()
     snapshot = statistics.store(cube, "s2", found)
     assert cube.view().collection("s2").statistics == found
     assert statistics.store(cube, "s2", found) == snapshot == cube.snapshot()
     assert statistics.store(cube, "s2", dataclasses.replace(found, mean=(1.0, 2.0))) != snapshot
 
 
+def test_what_is_counted_is_not_read_again(
+    cube: Cube, make_scene: SceneMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[dict[str, list[int]]] = []
+
+    def of_steps(steps: dict[str, list[int]], collection: Collection) -> list[BandMoments]:
+        read.append(steps)
+        return found(steps, collection)
+
+    found = statistics._of_steps
+    monkeypatch.setattr(statistics, "_of_steps", of_steps)
+
+    def count() -> Statistics:
+        read.clear()
+        collection = cube.view().collection("s2")
+        counted = statistics.count(collection, Counted.read(tmp_path / "note.npz", SENSOR))
+        counted.write(tmp_path / "note.npz", SENSOR)
+        assert counted.statistics() == statistics.count(collection).statistics()
+        del read[-len(collection.tile_ids) :]  # by the count of everything
+        return counted.statistics()
+
+    def scenes(*numbers: int) -> None:
+        ingest(cube, [make_scene(number) for number in numbers], SENSOR, GRID, "s2", IngestSettings())
+
+    west, east = (GRID[CORNER[0] + column, CORNER[1]].id for column in (0, 1))
+    scenes(0, 1)
+    count()
+    assert read == [{west: [0, 1]}, {east: [0, 1]}]
+    scenes(2)
+    count()
+    assert read == [{west: [2]}, {east: [2]}]
+    before = count()
+    assert not read, "nothing is new"
+    hold(cube, "s2", {"scene-001": "looks odd"})
+    assert count() != before
+    assert read == [{west: [0, 1, 2]}, {east: [0, 1, 2]}], "what was counted has to be taken out"
+    (tmp_path / "note.npz").write_bytes((tmp_path / "note.npz").read_bytes()[:-500])
+    count()
+    assert read == [{west: [0, 1, 2]}, {east: [0, 1, 2]}], "the note is damaged"
+    few = SENSOR.subset(("red",))
+    assert not Counted.read(tmp_path / "note.npz", few).steps.size, "other bands"
+
+
 def test_no_clear_pixel(cube: Cube, make_scene: SceneMaker) -> None:
     ingest(cube, [make_scene(0, cloud=(slice(None), slice(None)))], SENSOR, GRID, "s2", IngestSettings())
     with pytest.raises(StoreError, match="no clear pixel"):
-        statistics.compute(cube.view().collection("s2"))
+        statistics.count(cube.view().collection("s2")).statistics()
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,5 +153,5 @@ def summarise(dtype: str, parts: list[NDArray[np.generic]], cut: int) -> dict[st
     left, right = BandMoments(dtype), BandMoments(dtype)
     for position, part in enumerate(parts):
         (left if position < cut else right).add(part)
-    left.merge(right)
+    left.merge(BandMoments(dtype, right.histogram, *right.moments))
     return left.summary()

@@ -80,7 +80,7 @@ def test_the_cube_reads_as_one_of_one_resolution(scenes: list[Collection]) -> No
         np.testing.assert_array_equal(native.image(tile)[:], one.image(tile)[:])
         np.testing.assert_array_equal(native.quality(tile)[:], one.quality(tile)[:])
         np.testing.assert_array_equal(native.chunk_clear(tile), one.chunk_clear(tile))
-    assert statistics.compute(native) == statistics.compute(one)
+    assert statistics.count(native).statistics() == statistics.count(one).statistics()
 
 
 def test_what_makes_maps_and_pictures_reads_the_same(scenes: list[Collection]) -> None:

@@ -24,7 +24,11 @@ def run(project: Project, progress: Progress) -> StageResult:
         return StageResult("stats", skipped=True)
     with project.state.recording("stats", key), dask_client(project.settings.cluster) as client:
         cube = project.cube()
-        statistics.store(cube, scenes.name, statistics.compute(scenes, client=client, progress=progress))
+        note = project.store / "state" / f"{scenes.name}-counted.npz"
+        known = statistics.Counted.read(note, scenes.sensor)
+        counted = statistics.count(scenes, known, client=client, progress=progress)
+        statistics.store(cube, scenes.name, counted.statistics())
+        counted.write(note, scenes.sensor)
         if project.settings.composite is not None:
             composite(cube, scenes.name, project.settings.composite, client, progress)
         if named:
