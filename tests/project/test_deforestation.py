@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,46 @@ def test_change_lies_in_the_forest_in_patches_large_enough(mapped: Project) -> N
     patches, count = ndimage.label(found)
     assert np.bincount(patches.ravel())[1:].min() >= 50
     assert count == len(polygons)
+
+
+@pytest.mark.slow
+def test_what_a_river_took_is_a_class_of_its_own(mapped: Project, imagery: Path, tmp_path: Path) -> None:
+    """Mud that leads to a new reach of open water is its bed; the same mud by itself was cleared."""
+    data = mapped.task_data("loss")
+    assert data.forest is not None
+    forest = data.forest(data.require_dates()[0])[:512, :512]
+    dense = ndimage.uniform_filter(forest.astype(float), (40, 60))[:, 30:480]
+    dense[:240] = 0
+    y, x = np.unravel_index(np.argmax(dense), dense.shape)
+    mud = {"B03": 1700, "B04": 1800, "B08": 900, "B11": 2500}
+    water = {"B03": 900, "B04": 700, "B08": 300, "B11": 100}
+    bed, reach, alone = np.s_[80:120, :], np.s_[96:104, :], np.s_[y // 2 * 2 : y + 20, (x + 20) // 2 * 2 : x + 50]
+    flooded = tmp_path / "flooded"
+    shutil.copytree(imagery / "scenes", flooded / "scenes")
+    for scene in flooded.glob("scenes/*_2022*"):
+        for name in mud:
+            with rasterio.open(scene / f"{name}.tif") as file:
+                pixels, profile = file.read(), file.profile
+            size = 512 // pixels.shape[1]  # of a pixel, in those of the grid
+            for place, value in ((bed, mud), (alone, mud), (reach, water)):
+                part = tuple(slice(s.start and s.start // size, s.stop and s.stop // size) for s in place)
+                pixels[0][part] = 1000 + value[name]  # from baseline 04.00 on
+            with rasterio.open(scene / f"{name}.tif", "w", **profile) as file:
+                file.write(pixels)
+    project = _project(tmp_path / "river", flooded, f"{INDEX}\n    river: {{}}", "irmad", "cva")
+    for verb in ("ingest", "stats", "finetune", "map"):
+        stage(verb)(project, silent)
+    record = project.state.get("map.loss")
+    assert record is not None
+    code = {each["name"]: each["code"] for each in record.result["legend"]["classes"]}
+    with rasterio.open(project.maps / "loss" / "latest" / "loss.tif") as raster:
+        found = raster.read(1)
+    muddy = np.zeros_like(forest)
+    muddy[bed] = True
+    muddy[95:105] = False  # the reach, and the row on either side, where short-wave infrared is of both
+    assert (found[muddy & forest] == code["river"]).mean() > 0.9
+    assert (found[alone][forest[alone]] == code["clearing"]).mean() > 0.9
+    assert not (found[200:] == code["river"]).any()
 
 
 @pytest.mark.slow
