@@ -119,12 +119,16 @@ class Stack:
 
 
 SERVICES = ("prefect-server", "worker-1", "postgres", "dask-worker-1", "dask-scheduler", "mlflow-server")
-FLOW = ("flow-run execute", "prefect.engine", "prefect.flow_engine")
-TRAINER = ("geossl.project.rank", "torchrun")
+RUNS = {
+    "flow": ("flow-run execute", "prefect.engine", "prefect.flow_engine"),
+    "trainer": ("geossl.project.rank", "torchrun"),
+}
+"""What a command of theirs holds."""
 
 
 class Chaos(threading.Thread):
-    """Kills services, flows and trainers at random by SIGKILL; services are started again a moment later."""
+    """Kills services, flows and trainers by SIGKILL, in a random order in which all have their turn; services are
+    started again a moment later."""
 
     def __init__(self, stack: Stack, seed: int, pause: tuple[float, float]) -> None:
         super().__init__(daemon=True)
@@ -133,6 +137,7 @@ class Chaos(threading.Thread):
         self.killed: Counter[str] = Counter()
         self.error: BaseException | None = None
         self._rng = random.Random(seed)
+        self._deck: list[str] = []
         self._calm = threading.RLock()
         self._over = threading.Event()
 
@@ -145,20 +150,25 @@ class Chaos(threading.Thread):
             self.error = error
 
     def _strike(self) -> None:
-        victim = self._rng.choice((*SERVICES, *["flow", "trainer"] * 3))
-        if victim in SERVICES:
-            self.stack.kill(victim)
-            self.stack.say(f"    chaos: {victim}")
-            time.sleep(self._rng.uniform(0, 8))
-            self.stack.up()
-        else:
-            running = self.stack.processes(*(FLOW if victim == "flow" else TRAINER))
-            if not running:
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._rng.choice(running), signal.SIGKILL)
-            self.stack.say(f"    chaos: {victim}")
-        self.killed[victim] += 1
+        """Kill the next of the deck that is there to be killed."""
+        if not self._deck:
+            self._deck = [*SERVICES, *RUNS, *RUNS]
+            self._rng.shuffle(self._deck)
+        for victim in self._deck:
+            if victim in SERVICES:
+                self.stack.kill(victim)
+                self.stack.say(f"    chaos: {victim}")
+                time.sleep(self._rng.uniform(0, 8))
+                self.stack.up()
+            elif running := self.stack.processes(*RUNS[victim]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._rng.choice(running), signal.SIGKILL)
+                self.stack.say(f"    chaos: {victim}")
+            else:
+                continue
+            self._deck.remove(victim)
+            self.killed[victim] += 1
+            return
 
     @contextmanager
     def calm(self) -> Iterator[None]:

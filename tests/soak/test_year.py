@@ -149,7 +149,7 @@ def test_a_year_of_chaos_on_the_full_stack(world: World, reference: Project, sta
     finally:
         chaos.end()
         stack.down()
-    assert chaos.killed.total() >= 5, chaos.killed
+    assert chaos.killed.keys() >= {"postgres", "prefect-server", "worker-1", "flow", "trainer"}, chaos.killed
     assert not stack.processes(), "an orphan process"
     landing = Landing(landing.folder, ONE_WORKER)  # its scheduler is gone
     landing.edit(BETTER)
