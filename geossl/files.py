@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from geossl.errors import StoreError
+
 _LONGEST = 200
 """Characters of a file name; most file systems allow 255 bytes."""
 
@@ -30,6 +32,23 @@ def aside(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         _remove(partial)
+
+
+def point(link: Path, folder: Path) -> None:
+    """Let a link lead to a folder below its own, in one move.
+
+    Raises
+    ------
+    StoreError
+        A folder lies where the link belongs.
+    """
+    if link.is_dir() and not link.is_symlink():
+        raise StoreError(
+            f"{link} is a folder where a link belongs: the project was copied without its links",
+            f"delete it, since its files lie in {folder.parent} as well; copy with `cp -a`, or by `geossl backup`",
+        )
+    with aside(link) as made:
+        made.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
 
 
 def file_name(text: str, suffix: str) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 
 import pystac
 
-from geossl.files import aside, write_json
+from geossl.files import aside, point, write_json
 from geossl.grid import Grid
 from geossl.legend import Legend
 from geossl.maps.cog import Extent, write_classes, write_confidence
@@ -257,8 +257,7 @@ def _make_newest(release: Release, root: Path, title: str, keep: int, pinned: Co
     others = [path for path in _published(folder) if path != release.item]
     newest = [*others, release.item][-keep:]
     kept = [path for path in [*others, release.item] if path in newest or path.parent.name in pinned]
-    with aside(folder / "latest") as link:
-        link.symlink_to(release.folder.relative_to(folder), target_is_directory=True)
+    point(folder / "latest", release.folder)
     keep_models(folder, {json.loads(path.read_text(encoding="utf-8"))["properties"]["geossl:task"] for path in kept})
     write_collection(root, folder, release.name, title, kept)
     write_catalog(root)

@@ -60,7 +60,7 @@ def test_two_nodes_train_one_encoder(cluster: dict[str, str], small_project: Pat
     for verb in ("ingest", "stats"):
         stages.stage(verb)(Project.load(small_project), silent)
     home = tmp_path / "region"
-    shutil.copytree(small_project, home)
+    shutil.copytree(small_project, home, symlinks=True)
     shutil.rmtree(home / "store/encoders", ignore_errors=True)
     (home / "store/state/pretrain.json").unlink(missing_ok=True)
     sets = [word for text in FEW for word in ("--set", text)]

@@ -52,6 +52,18 @@ def test_a_map_describes_itself(publish, new_task, tmp_path):
         find_map(root, "landcover")
 
 
+def test_a_project_that_was_copied_without_its_links(publish, tmp_path):
+    release = publish()
+    latest = tmp_path / "maps" / "landcover" / "latest"
+    assert latest.resolve() == release.folder
+    latest.unlink()
+    shutil.copytree(release.folder, latest)
+    with pytest.raises(StoreError, match=r"latest is a folder where a link belongs.*\n.*releases as well; copy with"):
+        publish(1)
+    shutil.rmtree(latest)
+    assert publish(2).folder == latest.resolve()
+
+
 def test_what_is_pinned_stays_however_old(publish, tmp_path):
     first = publish()
     second = publish(1, pinned={first.id})

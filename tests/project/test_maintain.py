@@ -344,10 +344,10 @@ def test_killed_at_any_time_the_next_run_goes_on(world: World) -> None:
 def test_beside_an_ingest_a_training_and_maps_nothing_is_lost(small_project: Path, tmp_path: Path) -> None:
     """As often as it can, with all that was there before old enough to go, and all that is new within the grace."""
     run_all(Project.load(small_project), silent)
-    shutil.copytree(small_project, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(small_project, tmp_path, symlinks=True, dirs_exist_ok=True)
     changes = ["pretrain.seed=5", "composite.months=3", "map.minimum_ha=0.2"]
     calm = tmp_path / "calm"
-    shutil.copytree(small_project, calm)
+    shutil.copytree(small_project, calm, symlinks=True)
     run_all(Project.load(calm, changes), silent)
     project = Project.load(tmp_path, changes)
     maintain.run(project, silent)

@@ -150,7 +150,7 @@ def test_scenes_and_maps_of_a_real_project(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_all(Project.load(small_project), silent)
-    shutil.copytree(small_project, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(small_project, tmp_path, symlinks=True, dirs_exist_ok=True)
     project = Project.load(tmp_path)
     monkeypatch.setenv(notify.ADDRESSES, hook.address)
     maintain.attend(project)

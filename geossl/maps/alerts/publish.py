@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
-from geossl.files import aside, read_json, write_json
+from geossl.files import aside, point, read_json, write_json
 from geossl.grid import Grid
 from geossl.legend import NO_LABEL
 from geossl.maps.alerts.patches import AlertPatches, AlertPixels, find_patches, outlines
@@ -172,8 +172,7 @@ def publish_alerts(
                 figures={"alerts": len(patches), "hectares": hectares, "confirmed_hectares": confirmed},
             )
     _register(folder, release_id, until, patches.id)
-    with aside(folder / "latest") as link:
-        link.symlink_to(target.relative_to(folder), target_is_directory=True)
+    point(folder / "latest", target)
     edited = _prune(folder, name, release_id, keep, verdicts or {})
     list_releases(root, folder, name)
     write_project(root)
