@@ -44,8 +44,13 @@ class Item:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    return path.lstat().st_size if path.is_symlink() or not path.is_dir() else folder_bytes(path)
+    """Bytes of a file, or of all files in a folder; none of what is gone."""
+    if path.is_dir() and not path.is_symlink():
+        return folder_bytes(path)
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def find(project: Project, needed: Needed) -> Iterator[Item]:

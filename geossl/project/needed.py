@@ -6,6 +6,7 @@ stages, the cards of models and encoders, and the lineage of everything that was
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,8 +91,12 @@ def unfinished(project: Project) -> list[Path]:
 
 
 def written(path: Path) -> float:
-    """When something in a file or folder was last written, in seconds since 1970."""
-    times = [path.lstat().st_mtime]
+    """When something in a file or folder was last written, in seconds since 1970; of one that is not there: now, since
+    somebody has just moved it to its place or away."""
+    try:
+        times = [path.lstat().st_mtime]
+    except FileNotFoundError:
+        return time.time()
     if path.is_dir() and not path.is_symlink():
         for inside in path.rglob("*"):
             try:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from geossl.cube.scenes import quarantined, write_quarantine
 from geossl.errors import StoreError
 from geossl.files import write_json
 from geossl.progress import silent
+from geossl.project import litter
 from geossl.project.needed import needed
 from geossl.project.project import Project
 from geossl.project.stages import maintain
@@ -197,6 +199,22 @@ def test_the_training_that_may_go_on_keeps_its_checkpoints_and_snapshot(world: W
     assert not unfinished.exists()
 
 
+def test_what_is_moved_away_while_it_is_looked_at_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    find, gone = litter.find, world.project.store / "maps" / ".partial-1-gone"
+
+    def found(*about: Any) -> Iterator[litter.Item]:
+        yield from find(*about)
+        yield litter.Item("leftovers of what was killed", "maps/.partial-1-gone", gone)
+
+    monkeypatch.setattr(litter, "find", found)
+    world.train()
+    plan = maintain.plan(world.project, now=later(6))
+    assert gone not in [item.path for item in plan.now]
+    assert gone in [item.path for item, _ in plan.later.values()]
+    assert plan.lines()
+    maintain.run(world.project, silent, now=later(6))
+
+
 def test_pictures_beyond_the_limit_go_the_oldest_first(tmp_path: Path) -> None:
     world = World(tmp_path, "keep.quicklooks=3")
     world.project.quicklooks.mkdir()
@@ -296,6 +314,7 @@ SCRIPT = """
 import datetime as dt, sys
 from pathlib import Path
 from geossl.progress import silent
+from geossl.project import litter
 from geossl.project.project import Project
 from geossl.project.stages import maintain
 maintain._keep = lambda _: dt.timedelta(0)
