@@ -173,8 +173,7 @@ def test_scenes_and_maps_of_a_real_project(
     maintain.attend(project, late + 2 * DAY)
     assert sorted(hook.titles()) == [f"geossl small: the map {name} is behind" for name in ("clearing", "landcover")]
     release(cube, project.sensor.name, [scene])
-    stage("stats")(project, silent)
-    stage("map")(project, silent)
+    run_all(project, silent)
     maintain.attend(project, late + 2 * DAY)
     titles = hook.titles()
     assert "geossl small: over: 1 scene is held back" in titles
