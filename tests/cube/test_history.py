@@ -13,7 +13,7 @@ from geossl.cube.history import CollectionDiff, diff
 from geossl.cube.ingest import ingest
 from geossl.cube.repository import Cube
 from geossl.cube.settings import IngestSettings
-from geossl.cube.statistics import compute, store
+from geossl.cube.statistics import count, store
 from geossl.errors import StoreError
 from geossl.imagery.scene import Rejected, Scene
 from geossl.legend import LandClass, Legend
@@ -75,7 +75,7 @@ def test_a_diff_names_only_the_tiles_that_changed(cube: Cube, make_scene: SceneM
 
 def test_a_diff_names_labels_composites_and_statistics(cube: Cube, make_scene: SceneMaker) -> None:
     first = read_in(cube, [make_scene(0), make_scene(1)])
-    store(cube, "s2", compute(cube.view().collection("s2")))
+    store(cube, "s2", count(cube.view().collection("s2")).statistics())
     made = composite(cube, "s2", CompositeSettings(months=6))
 
     def add(session: icechunk.Session) -> str:

@@ -70,7 +70,7 @@ def project(whole: Composed) -> Path:
 def test_secrets_are_in_nothing_that_is_written(whole: Composed, project: Path) -> None:
     told = environment(whole)
     said = []
-    for words in (("flows.main", str(project)), ("geossl.cli.app", "lineage", "--project", str(project))):
+    for words in (("flows.main", str(project)), ("geossl.cli.app", "status", "--project", str(project))):
         done = subprocess.run([sys.executable, "-m", *words], env=told, capture_output=True, check=False)
         assert done.returncode == 0, (done.stdout + done.stderr).decode()[-4000:]
         said.append(done.stdout + done.stderr)
