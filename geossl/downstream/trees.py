@@ -1,13 +1,17 @@
-"""A random forest as plain arrays, so that it is stored and applied without pickle and without scikit-learn."""
+"""A random forest as plain arrays, so that it is stored and loaded without pickle."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree._tree import NODE_DTYPE, Tree
 from torch import Tensor, nn
 
 from geossl.downstream.networks import described
@@ -71,19 +75,46 @@ class Forest(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Class probabilities (P, K) of samples by feature (F, P)."""
         total = torch.zeros(x.shape[1], self.share.shape[1], dtype=torch.float64, device=x.device)
-        everyone = torch.arange(x.shape[1], device=x.device)
-        for root in self.root.tolist():
-            node = torch.full_like(everyone, root)
-            going = everyone
-            while len(going):
-                at = node[going]
-                feature = self.feature[at].long()
-                inside = feature >= 0
-                going, at, feature = going[inside], at[inside], feature[inside]
-                right = x[feature, going] > self.threshold[at]
-                node[going] = self.child[at, right.long()].long()
+        for node in self._leaves(x) if x.device.type == "cpu" else map(functools.partial(self._leaf, x), self.root):
             total += self.share[node]
         return (total / len(self.root)).float()
+
+    def _leaf(self, x: Tensor, root: Tensor) -> Tensor:
+        """(P,) where the samples come to in one tree."""
+        going = torch.arange(x.shape[1], device=x.device)
+        node = root.long().expand(len(going)).clone()
+        while len(going):
+            at = node[going]
+            feature = self.feature[at].long()
+            inside = feature >= 0
+            going, at, feature = going[inside], at[inside], feature[inside]
+            right = x[feature, going] > self.threshold[at]
+            node[going] = self.child[at, right.long()].long()
+        return node
+
+    def _leaves(self, x: Tensor) -> Iterator[Tensor]:
+        """:meth:`_leaf` of every tree, by scikit-learn's own descent, which takes a sixth of the time on a processor."""
+        samples = np.ascontiguousarray(x.numpy().T)
+        ends = [*self.root.tolist()[1:], len(self.feature)]
+        trees = [self._tree(slice(start, end), len(x)) for start, end in zip(self.root.tolist(), ends, strict=True)]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for root, leaves in zip(self.root.tolist(), pool.map(lambda tree: tree.apply(samples), trees), strict=True):
+                yield torch.from_numpy(leaves) + root
+
+    def _tree(self, at: slice, features: int) -> Tree:
+        """One tree as scikit-learn has it."""
+        child, feature = self.child[at].numpy(), self.feature[at].numpy()
+        nodes = np.zeros(len(feature), NODE_DTYPE)
+        leaf = feature < 0
+        for side, name in enumerate(("left_child", "right_child")):
+            nodes[name] = np.where(leaf, -1, child[:, side] - at.start)
+        nodes["feature"] = feature
+        nodes["threshold"] = self.threshold[at].numpy()
+        nodes["missing_go_to_left"] = 1  # NaN is not greater
+        tree = Tree(features, np.array([1], np.intp), 1)
+        values = np.zeros((len(nodes), 1, 1))  # which are not asked
+        tree.__setstate__({"max_depth": 0, "node_count": len(nodes), "nodes": nodes, "values": values})
+        return tree
 
 
 class ForestNetwork(nn.Module):

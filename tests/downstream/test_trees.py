@@ -41,6 +41,15 @@ def test_probabilities_are_scikit_learns(grid: bool) -> None:
     assert (ours[:, 2] == 0).all()
 
 
+def test_a_gpu_comes_to_the_same_leaves() -> None:
+    x, y = samples(400, 3, 0, grid=True)
+    forest = Forest.of(probe.RandomForest(3, seed=1, trees=30).fit(x, y).model, 3)
+    unseen = torch.from_numpy(samples(3000, 3, 1, grid=True)[0].T.copy())
+    unseen[3, ::7] = torch.nan
+    for root, leaves in zip(forest.root, forest._leaves(unseen), strict=True):
+        assert torch.equal(forest._leaf(unseen, root), leaves)
+
+
 def test_a_threshold_between_neighbouring_floats_stays_between() -> None:
     """Half-way between two float32, rounding to nearest would let the upper one through."""
     low = np.nextafter(np.float32(100), np.float32(200))  # nearer than 1e-7 scikit-learn would not split
