@@ -212,7 +212,9 @@ class Stack:
                 if any(other.script == service.after for other in ill.values()):
                     continue
                 tries = started.setdefault(name, [])
-                if (not tries and name not in before) or (tries and tries[-1].poll() is not None):
+                # what ran at first may have been about to end, as a Dask worker is that has lost its scheduler
+                ended = tries[-1].poll() is not None if tries else name not in before or not before[name].alive
+                if ended:
                     # another try or two: the last processes of a database that was killed may be about to end
                     if len(tries) == 3 or time.monotonic() > begun + PATIENCE:
                         raise StackError(f"{name} does not start\n{self._end_of_log(name)}")
