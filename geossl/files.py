@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from geossl.errors import StoreError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LONGEST = 200
 """Characters of a file name; most file systems allow 255 bytes."""
@@ -84,6 +88,30 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """As :func:`write_bytes`, for JSON-ready content."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """As :func:`write_bytes`, for NumPy arrays with names."""
+    import numpy as np  # it takes a while, which `--help` need not wait
+
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_bytes(path, content.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """What :func:`write_arrays` wrote, or None where there is nothing yet or it is damaged: for what can be made anew."""
+    import numpy as np
+
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            return dict(found)
+    except Exception:  # of damage the parsers of zip files and of NumPy's headers say a dozen things
+        return None
 
 
 def read_json(path: Path) -> Any | None:

@@ -153,6 +153,11 @@ class Collection(_Layer):
         """(T,) how often each step was overwritten."""
         return self._values(tile_id, "revision")
 
+    def sources(self, tile_id: str) -> list[tuple[str, str, int]]:
+        """Scene, checksum and revision of each step: where they are the same, so are the pixels."""
+        columns = self.scene_ids(tile_id), self.checksums(tile_id), self.revisions(tile_id).tolist()
+        return list(zip(*columns, strict=True))
+
     def clear_fraction(self, tile_id: str) -> NDArray[np.float32]:
         """(T,) share of clear pixels on the tile."""
         return self._values(tile_id, "clear_fraction")

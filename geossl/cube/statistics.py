@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -25,9 +23,10 @@ from geossl.cube.moments import BandMoments
 from geossl.cube.repository import Cube
 from geossl.cube.work import run
 from geossl.errors import StoreError
-from geossl.files import write_bytes
+from geossl.files import read_arrays, write_arrays
 from geossl.grid import CHUNK
 from geossl.imagery.clouds import is_clear
+from geossl.imagery.seen import fingerprint
 from geossl.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -60,29 +59,23 @@ class Counted:
     @classmethod
     def read(cls, path: Path, sensor: Sensor) -> Counted:
         """What :meth:`write` wrote; nothing where that is lost, damaged, or of other bands."""
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-                if str(kept["sensor"]) == _name(sensor):
-                    bands = [
-                        BandMoments(sensor.radiometry.dtype, histogram.astype(np.int64), *moments)
-                        for histogram, moments in zip(kept["histograms"], kept["moments"].tolist(), strict=True)
-                    ]
-                    return cls(kept["steps"], bands)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            pass
-        return cls.nothing(sensor)
+        kept = read_arrays(path)
+        if kept is None or str(kept["sensor"]) != _name(sensor):
+            return cls.nothing(sensor)
+        rows = zip(kept["histograms"], kept["moments"].tolist(), strict=True)
+        return cls(
+            kept["steps"], [BandMoments(sensor.radiometry.dtype, histogram, *moments) for histogram, moments in rows]
+        )
 
     def write(self, path: Path, sensor: Sensor) -> None:
         """Keep it in a file, in one move."""
-        content = io.BytesIO()
-        np.savez_compressed(
-            content,
-            sensor=np.array(_name(sensor)),
+        write_arrays(
+            path,
+            sensor=_name(sensor),
             steps=self.steps,
-            histograms=np.stack([band.histogram for band in self.bands]),
-            moments=np.array([band.moments for band in self.bands]),
+            histograms=[band.histogram for band in self.bands],
+            moments=[band.moments for band in self.bands],
         )
-        write_bytes(path, content.getvalue())
 
     def statistics(self) -> Statistics:
         """Of every band, in stored units.
@@ -112,15 +105,15 @@ def count(
     the grid are clear within it. Of steps that are ``known`` nothing is read, unless one of them is no longer as it
     was counted: then all are.
     """
-    tiles = collection.tile_ids
     names = _step_names(collection)
     every = np.unique(np.concatenate([*names.values(), np.empty(0, np.uint64)]))
-    if known is None or not np.isin(known.steps, every).all():
-        known = Counted.nothing(collection.sensor)
-    new = {tile: np.flatnonzero(~np.isin(steps, known.steps)).tolist() for tile, steps in names.items()}
-    tiles = [tile for tile in tiles if new[tile]]
+    counted = Counted.nothing(collection.sensor)
+    if known is not None and np.isin(known.steps, every).all():
+        counted = known
+    new = {tile: np.flatnonzero(~np.isin(steps, counted.steps)).tolist() for tile, steps in names.items()}
+    tiles = [tile for tile in names if new[tile]]
     groups = [{tile: new[tile] for tile in tiles[start::_GROUPS]} for start in range(min(_GROUPS, len(tiles)))]
-    bands = known.bands
+    bands = copy.deepcopy(counted.bands)
     done = 0
     for position, seen in run(functools.partial(_of_steps, collection=collection), groups, client):
         for band, other in zip(bands, seen, strict=True):
@@ -160,18 +153,10 @@ def _of_steps(steps: Mapping[str, Sequence[int]], collection: Collection) -> lis
 def _step_names(collection: Collection) -> dict[str, NDArray[np.uint64]]:
     """Tile → a name for each of its steps."""
     collection.load("scene_id", "source_checksum", "revision")
-    found = {}
-    for tile in collection.tile_ids:
-        rows = zip(
-            collection.scene_ids(tile), collection.checksums(tile), collection.revisions(tile).tolist(), strict=True
-        )
-        text = (f"{tile}\0{scene}\0{checksum}\0{revision}" for scene, checksum, revision in rows)
-        found[tile] = np.array([_digest(each) for each in text], np.uint64)
-    return found
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+    return {
+        tile: np.array([fingerprint(tile, *map(str, source)) for source in collection.sources(tile)], np.uint64)
+        for tile in collection.tile_ids
+    }
 
 
 def _name(sensor: Sensor) -> str:

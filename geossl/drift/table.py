@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from geossl.drift.describe import Description
-from geossl.files import aside, file_name
+from geossl.files import file_name, read_arrays, write_arrays
 
 
 class Descriptions:
@@ -19,22 +19,16 @@ class Descriptions:
 
     def get(self, scene: str, checksum: str) -> Description | None:
         """The description of a scene from files of this checksum; None where there is none that can be read."""
-        try:
-            with np.load(self._path(scene, checksum), allow_pickle=False) as found:
-                return Description(
-                    scene,
-                    np.datetime64(int(found["time"]), "ns"),
-                    **{field: found[field] for field in _ARRAYS},
-                )
-        except (FileNotFoundError, KeyError, ValueError, OSError):
+        found = read_arrays(self._path(scene, checksum))
+        if found is None or not found.keys() >= {"time", *_ARRAYS}:  # the latter: of an earlier version
             return None
+        return Description(scene, np.datetime64(int(found["time"]), "ns"), **{field: found[field] for field in _ARRAYS})
 
     def put(self, checksum: str, description: Description) -> None:
         """Keep a description; it is there as a whole or not at all."""
         arrays = {field: getattr(description, field) for field in _ARRAYS}
         time = description.time.astype("datetime64[ns]").astype(np.int64)
-        with aside(self._path(description.scene, checksum)) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, time=time, **arrays)
+        write_arrays(self._path(description.scene, checksum), time=time, **arrays)
 
     def _path(self, scene: str, checksum: str) -> Path:
         return self.folder / file_name(f"{scene} {checksum}", ".npz")

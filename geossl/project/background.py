@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping
-
-import numpy as np
 
 from geossl.cube.collection import Collection
 from geossl.cube.overview import Thin, assemble, thinning
 from geossl.downstream.images import DatedImages
-from geossl.files import write_bytes
+from geossl.files import read_arrays, write_arrays
 from geossl.grid import Tile
 from geossl.imagery.clouds import is_clear
 from geossl.maps.picture import BACKGROUND, write_picture
@@ -50,13 +46,10 @@ def _parts(project: Project, images: Collection, steps: Mapping[Tile, int], ever
     file = project.store / "background" / f"{images.name}.npz"
     colours = list(images.sensor.rgb())
     known: dict[str, tuple[str, Thin]] = {}
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            rows = (kept[name] for name in ("tiles", "keys", "image", "quality"))
-            for tile_id, key, image, quality in zip(*rows, strict=True):
-                known[str(tile_id)] = str(key), Thin(image, quality)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # lost or damaged: all are read
-        known = {}
+    if (kept := read_arrays(file)) is not None:
+        rows = (kept[name] for name in ("tiles", "keys", "image", "quality"))
+        for tile_id, key, image, quality in zip(*rows, strict=True):
+            known[str(tile_id)] = str(key), Thin(image, quality)
     parts, keys = {}, []
     for tile, step in steps.items():
         source = images.scene_ids(tile.id)[step], images.revisions(tile.id)[step], images.checksums(tile.id)[step]
@@ -67,13 +60,11 @@ def _parts(project: Project, images: Collection, steps: Mapping[Tile, int], ever
             part = Thin(whole.image[colours], whole.quality)
         parts[tile] = part
     if keys != [key for key, _ in known.values()]:
-        content = io.BytesIO()
-        np.savez(
-            content,
-            tiles=np.array([tile.id for tile in parts]),
-            keys=np.array(keys),
-            image=np.stack([part.image for part in parts.values()]),
-            quality=np.stack([part.quality for part in parts.values()]),
+        write_arrays(
+            file,
+            tiles=[tile.id for tile in parts],
+            keys=keys,
+            image=[part.image for part in parts.values()],
+            quality=[part.quality for part in parts.values()],
         )
-        write_bytes(file, content.getvalue())
     return parts

@@ -39,17 +39,7 @@ def fingerprint(**inputs: Any) -> str:
 def content(images: Collection) -> str:
     """A short, stable name for what a collection holds: the same scenes in the same revisions, the same name."""
     images.load("scene_id", "source_checksum", "revision")
-    tiles = {
-        tile_id: list(
-            zip(
-                images.scene_ids(tile_id),
-                images.checksums(tile_id),
-                images.revisions(tile_id).tolist(),
-                strict=True,
-            )
-        )
-        for tile_id in images.tile_ids
-    }
+    tiles = {tile_id: images.sources(tile_id) for tile_id in images.tile_ids}
     return fingerprint(name=images.name, sensor=images.sensor.to_dict(), grid=images.grid.to_dict(), tiles=tiles)
 
 

@@ -41,7 +41,8 @@ def test_probabilities_are_scikit_learns(grid: bool) -> None:
     assert (ours[:, 2] == 0).all()
 
 
-def test_a_gpu_comes_to_the_same_leaves() -> None:
+def test_the_descent_by_torch_comes_to_the_same_leaves() -> None:
+    """It is what a GPU does."""
     x, y = samples(400, 3, 0, grid=True)
     forest = Forest.of(probe.RandomForest(3, seed=1, trees=30).fit(x, y).model, 3)
     unseen = torch.from_numpy(samples(3000, 3, 1, grid=True)[0].T.copy())

@@ -314,7 +314,6 @@ SCRIPT = """
 import datetime as dt, sys
 from pathlib import Path
 from geossl.progress import silent
-from geossl.project import litter
 from geossl.project.project import Project
 from geossl.project.stages import maintain
 maintain._keep = lambda _: dt.timedelta(0)

@@ -11,9 +11,7 @@ What only a web server could say, that a file behind an unchanged item is anothe
 
 from __future__ import annotations
 
-import io
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from geossl.cube.arrays import subgroup
 from geossl.cube.scenes import SceneEntry, read_quarantine, read_table
 from geossl.errors import GeosslError, NothingFoundError, SceneError
-from geossl.files import write_bytes
+from geossl.files import read_arrays, write_arrays
 from geossl.imagery.scene import Rejected, Scene
 from geossl.imagery.seen import Seen, fingerprint
 from geossl.imagery.sources import open_source
@@ -135,10 +133,8 @@ def keep_watching(
 
 def note(project: Project, seen: Seen) -> None:
     """Note what was met, once the cube holds it or has set it aside."""
-    content = io.BytesIO()
     rows = _Ledger.read(project).marks()
-    np.savez_compressed(content, files=seen.found, scenes=rows, settings=np.array(_settings(project)))
-    write_bytes(project.store / NOTE, content.getvalue())
+    write_arrays(project.store / NOTE, files=seen.found, scenes=rows, settings=_settings(project))
 
 
 @dataclass(frozen=True)
@@ -152,11 +148,8 @@ class _Note:
 
 
 def _read_note(project: Project) -> _Note | None:
-    try:
-        with np.load(project.store / NOTE, allow_pickle=False) as kept:
-            return _Note(kept["files"], kept["scenes"], str(kept["settings"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # lost or damaged: everything is compared
-        return None
+    kept = read_arrays(project.store / NOTE)  # where it is lost or damaged, everything is compared
+    return None if kept is None else _Note(kept["files"], kept["scenes"], str(kept["settings"]))
 
 
 def _settings(project: Project) -> str:
