@@ -10,9 +10,11 @@ commits by conditional writes, and whoever comes second plans again (:meth:`Cube
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime as dt
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +43,13 @@ _ATTEMPTS = 20
 # Icechunk warns of what the lock below already prevents; ICECHUNK_LOG still overrides it.
 if "ICECHUNK_LOG" not in os.environ:
     icechunk.set_logs_filter("error")
+
+# A thread of Icechunk that has just handed over what it read needs the interpreter once more to clean up.
+# Before Python 3.14, one that asks for it while the interpreter ends is unwound in the middle of that, and the
+# process dies of a segmentation fault with all its work done (PyO3/pyo3-async-runtimes issue 40). A moment of
+# leaving the interpreter to them lets all of them finish.
+if sys.version_info < (3, 14):
+    atexit.register(time.sleep, 0.1)
 
 
 @dataclass(frozen=True, slots=True)

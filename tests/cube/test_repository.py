@@ -7,8 +7,11 @@ import datetime as dt
 import hashlib
 import http.server
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import icechunk
@@ -223,3 +226,21 @@ def test_local_addresses(tmp_path: Path) -> None:
 def _add(session: icechunk.Session, name: str) -> str:
     layout.create_collection(zarr.open_group(session.store), name, SENSOR, GRID)
     return f"add {name}"
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_right_after_reading_ends_well(cube: Cube, make_scene: SceneMaker) -> None:
+    """Icechunk's threads still clean up then. Without the pause at the end, one process of eight dies here."""
+    ingest(cube, [make_scene(0)], SENSOR, GRID, "s2", IngestSettings())
+    code = f"""if True:
+        import sys
+        from geossl.cube.repository import Cube
+        root = Cube.open({cube.uri!r}).view().root
+        sys.setswitchinterval(60)  # a thread gets the interpreter only where this one waits
+        root["s2"]"""
+
+    def run(_: int) -> int:
+        return subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120).returncode
+
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(run, range(40))) == {0}
