@@ -100,8 +100,9 @@ class Patches:
 
     def polygons(self) -> NDArray[np.object_]:
         """One polygon a patch, in pixel coordinates."""
+        # parts meet along the strips' borders point by point, hence what they share can be cancelled out
         return np.array(
-            [parts[0] if len(parts) == 1 else shapely.union_all(parts) for parts in self.parts], dtype=object
+            [parts[0] if len(parts) == 1 else shapely.coverage_union_all(parts) for parts in self.parts], dtype=object
         )
 
 

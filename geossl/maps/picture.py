@@ -47,7 +47,7 @@ def write_picture(
     height, width = seen.shape
     profile = {
         "driver": "COG", "dtype": "uint8", "count": 4, "height": height, "width": width,
-        "crs": grid.crs, "transform": transform, "photometric": "rgb",
+        "crs": grid.crs, "transform": transform,
         "compress": "deflate", "predictor": "yes", "overview_resampling": "average",
     }  # fmt: skip
     with aside(path) as partial, rasterio.open(partial, "w", **profile) as raster:

@@ -2,7 +2,8 @@
 
 Both sides are what a person or a flow would start: ``geossl ingest`` and ``geossl map``, each a process of its own,
 from its start to its end. Ours brings in one scene and renews the map, with its polygons and what describes it; the
-reference maps the whole area, from an ingested cube. ResNet-18 with a light decoder, windows as they come.
+reference maps the whole area, from an ingested cube. The default encoder with a light decoder on random weights, tiles and
+windows as they come.
 
 ``python -m tests.benchmarks.loop_map [FOLDER]`` measures once, each side one time, in a folder that stays.
 """
@@ -33,7 +34,7 @@ from geossl.project.project import Project
 from .harness import Sides, bench
 from .scenes import pixels
 
-TILES, SIZE = 10, 512
+TILES, SIZE = 10, 1024
 """Tiles each way, and pixels of one."""
 CHANGED = (4, 5)
 """Row and column of the first tile that the new scene covers; the other is the one to its right."""
@@ -71,7 +72,7 @@ def prepare(folder: Path) -> None:
     geossl(folder, "stats")
     project = Project.load(folder)
     torch.manual_seed(0)
-    settings = EncoderSettings(name="resnet18")
+    settings = EncoderSettings()
     network = LandcoverNetwork(build_encoder(settings, project.sensor.bands), len(LEGEND))
     mean, std = (2000.0,) * len(BANDS), (1000.0,) * len(BANDS)
     statistics = Statistics((1,) * len(BANDS), mean, std, mean, mean, mean, mean)

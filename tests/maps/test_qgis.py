@@ -61,6 +61,17 @@ def maps(new_collection, new_task, tmp_path_factory) -> tuple[Path, dict[str, Re
     return root, releases
 
 
+def test_a_picture_is_colour_with_transparency_and_gdal_has_nothing_to_say(new_collection, tmp_path, caplog):
+    picture = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(40, 30, 3)
+    seen = np.ones((40, 30), np.bool_)
+    seen[:5] = False
+    write_picture(tmp_path / BACKGROUND, picture, seen, new_collection(1, 1).grid, (-300, -300), 2, "2021")
+    assert not [record for record in caplog.records if record.name.startswith("rasterio")]
+    with rasterio.open(tmp_path / BACKGROUND) as raster:
+        assert [each.name for each in raster.colorinterp] == ["red", "green", "blue", "alpha"]
+        np.testing.assert_array_equal(raster.read(), np.stack([*np.moveaxis(picture, -1, 0), 255 * seen]))
+
+
 def document(root: Path) -> ET.Element:
     with zipfile.ZipFile(root / PROJECT) as archive:
         assert archive.namelist() == ["maps.qgs"]
