@@ -99,8 +99,8 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     write_bytes(path, content.getvalue())
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
-    """What :func:`write_arrays` wrote, or None where there is nothing yet or it is damaged: for what can be made anew."""
+def read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]] | None:
+    """Arrays that :func:`write_arrays` wrote; None where one is missing or damaged: for what can be made anew."""
     import numpy as np
 
     try:
@@ -109,7 +109,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
         return None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as found:
-            return dict(found)
+            return {name: found[name] for name in names}
     except Exception:  # of damage the parsers of zip files and of NumPy's headers say a dozen things
         return None
 

@@ -59,7 +59,7 @@ class Counted:
     @classmethod
     def read(cls, path: Path, sensor: Sensor) -> Counted:
         """What :meth:`write` wrote; nothing where that is lost, damaged, or of other bands."""
-        kept = read_arrays(path)
+        kept = read_arrays(path, "sensor", "steps", "histograms", "moments")
         if kept is None or str(kept["sensor"]) != _name(sensor):
             return cls.nothing(sensor)
         rows = zip(kept["histograms"], kept["moments"].tolist(), strict=True)

@@ -19,8 +19,8 @@ class Descriptions:
 
     def get(self, scene: str, checksum: str) -> Description | None:
         """The description of a scene from files of this checksum; None where there is none that can be read."""
-        found = read_arrays(self._path(scene, checksum))
-        if found is None or not found.keys() >= {"time", *_ARRAYS}:  # the latter: of an earlier version
+        found = read_arrays(self._path(scene, checksum), "time", *_ARRAYS)
+        if found is None:
             return None
         return Description(scene, np.datetime64(int(found["time"]), "ns"), **{field: found[field] for field in _ARRAYS})
 

@@ -46,9 +46,8 @@ def _parts(project: Project, images: Collection, steps: Mapping[Tile, int], ever
     file = project.store / "background" / f"{images.name}.npz"
     colours = list(images.sensor.rgb())
     known: dict[str, tuple[str, Thin]] = {}
-    if (kept := read_arrays(file)) is not None:
-        rows = (kept[name] for name in ("tiles", "keys", "image", "quality"))
-        for tile_id, key, image, quality in zip(*rows, strict=True):
+    if (kept := read_arrays(file, "tiles", "keys", "image", "quality")) is not None:
+        for tile_id, key, image, quality in zip(*kept.values(), strict=True):
             known[str(tile_id)] = str(key), Thin(image, quality)
     parts, keys = {}, []
     for tile, step in steps.items():

@@ -230,7 +230,7 @@ def _add(session: icechunk.Session, name: str) -> str:
 
 @pytest.mark.slow
 def test_a_process_that_ends_right_after_reading_ends_well(cube: Cube, make_scene: SceneMaker) -> None:
-    """Icechunk's threads still clean up then. Without the pause at the end, one process of eight dies here."""
+    """Icechunk's threads still clean up then. Without the pause at the end, some die here."""
     ingest(cube, [make_scene(0)], SENSOR, GRID, "s2", IngestSettings())
     code = f"""if True:
         import sys

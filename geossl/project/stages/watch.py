@@ -148,7 +148,8 @@ class _Note:
 
 
 def _read_note(project: Project) -> _Note | None:
-    kept = read_arrays(project.store / NOTE)  # where it is lost or damaged, everything is compared
+    # where it is lost or damaged, everything is compared
+    kept = read_arrays(project.store / NOTE, "files", "scenes", "settings")
     return None if kept is None else _Note(kept["files"], kept["scenes"], str(kept["settings"]))
 
 
