@@ -51,8 +51,9 @@ class Normalize(nn.Module):
     def forward(self, image: Tensor, valid: Tensor) -> Tensor:
         """Normalise ``image`` (B, [T,] C, H, W), of any stored dtype, by ``valid`` (B, [T,] H, W) bool."""
         out = image.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
-        # masked_fill, not a product: an invalid float pixel may be NaN
-        return out.masked_fill_(~valid.unsqueeze(-3), 0.0)
+        seen = valid.unsqueeze(-3)
+        # a product is three times as fast on a CPU, but an invalid float pixel may be NaN
+        return out.masked_fill_(~seen, 0.0) if image.is_floating_point() else out.mul_(seen)
 
 
 @dataclass(frozen=True, slots=True)

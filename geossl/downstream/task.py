@@ -187,8 +187,9 @@ class TrainedTask:
             x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), seen)
             padded = (F.pad(x, pad), F.pad(seen, pad)) if any(pad) else (x, seen)
             logits = network(*padded)[..., :height, :width]
-            logits[:, 1:] -= self.card.threshold
-            proba = (logits / self.card.temperature).softmax(dim=1) * seen.all(dim=1, keepdim=True)
+            if self.card.threshold:
+                logits[:, 1:] -= self.card.threshold
+            proba = logits.div_(self.card.temperature).softmax(dim=1).mul_(seen.all(dim=1, keepdim=True))
         return proba.cpu().numpy()
 
     def describe(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -197,9 +197,10 @@ class Blender:
         todo: list[tuple[int, slice]] = []
         for kx in lattice.over(cols):
             frame = slice(lattice.frame(kx).start - start, lattice.frame(kx).stop - start)
-            if (ky, kx) in self._kept:
-                self._kept.move_to_end((ky, kx))
-                yield kx, self._kept[ky, kx]
+            if (kept := self._kept.pop((ky, kx), None)) is not None:
+                if not self._ends_in(ky, kx, rows, cols):
+                    self._kept[ky, kx] = kept  # as the newest
+                yield kx, kept
             elif (
                 valid[:, margin : lattice.window - margin, frame.start + margin : frame.stop - margin].all(axis=0).any()
             ):
@@ -210,8 +211,7 @@ class Blender:
             found = self.predict(images, np.stack([valid[..., frame] for _, frame in part]))
             self.windows += len(part)
             for (kx, _), probabilities in zip(part, found, strict=True):
-                inside = _within(lattice.span(ky), rows) and _within(lattice.span(kx), cols)
-                if not inside:
+                if not self._ends_in(ky, kx, rows, cols):
                     self._keep((ky, kx), probabilities)
                 yield kx, probabilities
 
@@ -253,6 +253,13 @@ class Blender:
             )
         return probabilities
 
+    def _ends_in(self, ky: int, kx: int, rows: range, cols: range) -> bool:
+        """Whether no rectangle after this one needs a window: they come row by row of tiles, from the left."""
+        down, right = self.lattice.span(ky), self.lattice.span(kx)
+        *_, last = self.canvas.tiles(down, right)
+        (top, left), (height, width) = last.pixel_origin, last.shape
+        return min(down[-1], top + height - 1) in rows and min(right[-1], left + width - 1) in cols
+
     def _keep(self, key: tuple[int, int], probabilities: NDArray[np.float32]) -> None:
         self._kept[key] = probabilities.copy()  # not a view that holds the whole batch
         while len(self._kept) * probabilities.nbytes > KEEP_BYTES:
@@ -268,7 +275,3 @@ def _turned[T: np.generic](pixels: NDArray[T], turns: int, mirrored: bool) -> ND
 def _turned_back[T: np.generic](pixels: NDArray[T], turns: int, mirrored: bool) -> NDArray[T]:
     """The inverse of :func:`_turned`."""
     return np.rot90(pixels[..., ::-1] if mirrored else pixels, -turns, (-2, -1))
-
-
-def _within(inner: range, outer: range) -> bool:
-    return outer.start <= inner.start and inner.stop <= outer.stop

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from geossl.maps.tiles import Source
 
 KEEP_BYTES = 128 << 20
 """Bound on decoded chunks that wait for the next strip of windows, or for the next tile."""
+
+
+type _Chunk = tuple[NDArray[Any], NDArray[np.bool_]]
+"""Pixels (C, h, w) of a stored window, and which are clear (h, w)."""
 
 
 def _period(composite: str) -> tuple[str, str]:
@@ -56,8 +61,8 @@ class Canvas:
         # a strip of windows reads a tile and its eight neighbours over and over
         self._open = functools.lru_cache(maxsize=32)(self._open_tile)
         self.sources = functools.lru_cache(maxsize=4096)(self._sources)
-        self._chunks: OrderedDict[tuple[str, int, int, int], tuple[NDArray[Any], NDArray[np.bool_]]] = OrderedDict()
-        self._kept = 0
+        self._kept: OrderedDict[tuple[str, int, int, int], _Chunk] = OrderedDict()
+        self._bytes = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # what is open or kept stays behind
@@ -103,41 +108,61 @@ class Canvas:
         """
         sensor, size = self.collection.sensor, self.collection.grid.tile_size
         shape = len(rows), len(cols)
-        fill = sensor.radiometry.nodata or 0
-        image = np.full((self.dates, len(sensor.bands), *shape), fill, np.dtype(sensor.radiometry.dtype))
-        valid = np.zeros((self.dates, *shape), np.bool_)
-        for tile in self.tiles(rows, cols):
+        tiles = list(self.tiles(rows, cols))
+        image = np.empty((self.dates, len(sensor.bands), *shape), np.dtype(sensor.radiometry.dtype))
+        valid = np.empty((self.dates, *shape), np.bool_)
+        if len(tiles) < len(_parts(rows, 0, size)) * len(_parts(cols, 0, size)):
+            image[:], valid[:] = sensor.radiometry.nodata or 0, False
+        for tile in tiles:
             top, left = tile.pixel_origin
-            for cy, r in _chunks_of(range(max(rows.start, top), min(rows.stop, top + size)), top):
-                for cx, c in _chunks_of(range(max(cols.start, left), min(cols.stop, left + size)), left):
+            down = _parts(range(max(rows.start, top), min(rows.stop, top + size)), top, CHUNK)
+            across = _parts(range(max(cols.start, left), min(cols.stop, left + size)), left, CHUNK)
+            for (cy, r), (date, step) in itertools.product(down.items(), enumerate(self.steps[tile.id])):
+                for cx, (pixels, clear) in self._chunks(tile.id, step, cy, across).items():
+                    c = across[cx]
                     here = np.s_[r.start - rows.start : r.stop - rows.start, c.start - cols.start : c.stop - cols.start]
                     y, x = top + cy * CHUNK, left + cx * CHUNK
                     there = np.s_[r.start - y : r.stop - y, c.start - x : c.stop - x]
-                    for date, step in enumerate(self.steps[tile.id]):
-                        pixels, clear = self._chunk(tile.id, step, cy, cx)
-                        image[(date, slice(None), *here)] = pixels[(slice(None), *there)]
-                        valid[(date, *here)] = clear[there]
+                    image[(date, slice(None), *here)] = pixels[(slice(None), *there)]
+                    valid[(date, *here)] = clear[there]
         return image, valid
 
-    def _chunk(self, tile_id: str, step: int, cy: int, cx: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels (C, h, w) of a stored window, and which are clear (h, w). Decoded once, not by every strip."""
-        key = tile_id, step, cy, cx
-        if key in self._chunks:
-            self._chunks.move_to_end(key)
-            return self._chunks[key]
-        pixels, quality = self._open(tile_id)
-        window = np.s_[cy * CHUNK : (cy + 1) * CHUNK, cx * CHUNK : (cx + 1) * CHUNK]
-        found = np.asarray(pixels[(step, slice(None), *window)]), is_clear(np.asarray(quality[(step, *window)]))
-        self._chunks[key] = found
-        self._kept += found[0].nbytes + found[1].nbytes
-        while self._kept > KEEP_BYTES and len(self._chunks) > 1:
-            _, (image, clear) = self._chunks.popitem(last=False)
-            self._kept -= image.nbytes + clear.nbytes
+    def _chunks(self, tile_id: str, step: int, cy: int, wanted: Iterable[int]) -> dict[int, _Chunk]:
+        """Some stored windows of one row of them, by column. Decoded once, not by every strip."""
+        found: dict[int, _Chunk] = {}
+        missing: list[int] = []
+        for cx in wanted:
+            if (chunk := self._kept.get((tile_id, step, cy, cx))) is None:
+                missing.append(cx)
+            else:
+                self._kept.move_to_end((tile_id, step, cy, cx))
+                found[cx] = chunk
+        if missing:
+            # one request for all, so that the store fetches and decodes them at the same time
+            first, last = min(missing), max(missing)
+            pixels, quality = self._open(tile_id)
+            window = np.s_[cy * CHUNK : (cy + 1) * CHUNK, first * CHUNK : (last + 1) * CHUNK]
+            image = np.asarray(pixels[(step, slice(None), *window)])
+            clear = is_clear(np.asarray(quality[(step, *window)]))
+            for cx in missing:
+                part = slice((cx - first) * CHUNK, (cx - first + 1) * CHUNK)
+                found[cx] = image[..., part], clear[:, part]
+                self._keep((tile_id, step, cy, cx), found[cx])
         return found
 
+    def _keep(self, key: tuple[str, int, int, int], chunk: _Chunk) -> None:
+        """Keep a chunk, and those longest unused no more; chunks that came together are one piece of memory, and go
+        together, or nearly."""
+        self._kept[key] = chunk
+        self._bytes += sum(part.nbytes for part in chunk)
+        while self._bytes > KEEP_BYTES and len(self._kept) > 1:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= sum(part.nbytes for part in gone)
 
-def _chunks_of(span: range, first: int) -> Iterator[tuple[int, range]]:
-    """The chunks of a tile that begins at ``first`` that a span touches along an axis, each with what it touches."""
-    for number in range((span.start - first) // CHUNK, (span.stop - 1 - first) // CHUNK + 1):
-        begin = first + number * CHUNK
-        yield number, range(max(span.start, begin), min(span.stop, begin + CHUNK))
+
+def _parts(span: range, first: int, size: int) -> dict[int, range]:
+    """The pieces of ``size`` along an axis, counted from ``first``, that a span touches, each with what it touches."""
+    return {
+        number: range(max(span.start, first + number * size), min(span.stop, first + (number + 1) * size))
+        for number in range((span.start - first) // size, (span.stop - 1 - first) // size + 1)
+    }

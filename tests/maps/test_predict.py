@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tracemalloc
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from geossl.maps.canvas import Canvas
 from geossl.maps.predict import predict_map
 from geossl.maps.settings import MapSettings
 from geossl.maps.tiles import TileFolder
+from geossl.maps.work import tile_spans
 
 from .conftest import lattices, one_step
 
@@ -233,6 +235,21 @@ def test_windows_shared_by_tiles_are_predicted_once(collection, new_task, tmp_pa
     over = len(Lattice(64, 0, 8).over(range(-256, 256))) ** 2
     seam = 1 + 4**2  # the seam error looks at one larger window, and at those that meet it
     assert report.windows <= over + seam
+
+
+@settings(max_examples=30, deadline=None)
+@given(lattices(), st.sets(st.sampled_from(["x-1y-1", "x0y-1", "x-1y0", "x0y0"]), min_size=1))
+def test_a_window_is_kept_while_a_tile_to_come_needs_it_and_no_longer(new_collection, new_task, lattice, tiles):
+    collection = new_collection()
+    blender = Blender(new_task(margin=lattice.margin), Canvas(collection, dict.fromkeys(tiles, (0,)), 1), lattice)
+    looked_at = set()
+    for tile in sorted((collection.grid.tile(name) for name in tiles), key=lambda tile: (tile.iy, tile.ix)):
+        rows, cols = tile_spans(tile)
+        looked_at |= set(itertools.product(lattice.over(rows), lattice.over(cols)))
+        for _ in blender.blend(rows, cols):
+            pass
+    assert blender.windows == len(looked_at), "each is predicted once"
+    assert not blender._kept
 
 
 def test_memory_does_not_grow_with_the_number_of_tiles(new_collection, new_task, tmp_path, monkeypatch):
