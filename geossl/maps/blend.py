@@ -6,7 +6,9 @@ belongs to, and tile borders leave no trace either.
 
 Along each axis a window is ``margin | trusted | margin``. Trusted spans overlap by ``overlap``
 pixels, where one window fades out as sin² and the next fades in as cos²: the weights of all
-windows sum to one at every pixel, so nothing has to be normalised.
+windows sum to one at every pixel. A window is predicted only where its *cell*, the pixels from its first trusted one to
+the next window's, holds data; where data ends, the one that has no more fades into nothing, so weights are
+divided by their sum over the windows that there are.
 """
 
 from __future__ import annotations
@@ -77,6 +79,10 @@ class Lattice:
     def span(self, k: int) -> range:
         """The trusted pixels of window ``k``."""
         return range(k * self.stride, k * self.stride + self.trusted)
+
+    def cells(self, pixels: range) -> range:
+        """The windows whose cell meets a span of pixels."""
+        return range(pixels.start // self.stride, (pixels.stop - 1) // self.stride + 1)
 
     def frame(self, k: int) -> range:
         """All pixels of window ``k``."""
@@ -166,6 +172,7 @@ class Blender:
         strips = self.strips(rows, cols) if strips is None else strips
         # float64, so that weights that sum to one give back equal predictions exactly in float32
         strip = np.zeros((len(self.task.legend), lattice.trusted, len(cols)))
+        weight = np.zeros((lattice.trusted, len(cols)))
         reach = lattice.reach(cols)
         for ky in lattice.over(rows):
             pixels = next(strips)
@@ -174,24 +181,30 @@ class Blender:
                 span = lattice.span(kx)
                 shared = range(max(span.start, cols.start), min(span.stop, cols.stop))
                 inside = slice(shared.start - span.start, shared.stop - span.start)
-                target = strip[:, :, shared.start - cols.start : shared.stop - cols.start]
-                target += probabilities[:, :, inside] * self._weights[:, inside]
+                here = slice(shared.start - cols.start, shared.stop - cols.start)
+                strip[:, :, here] += probabilities[:, :, inside] * self._weights[:, inside]
+                weight[:, here] += self._weights[:, inside]
             top = lattice.span(ky).start
             done = range(max(top, rows.start), min(top + stride, rows.stop))
             if done:
                 frame = done.start - lattice.frame(ky).start
                 left = cols.start - reach.start
+                finished = slice(done.start - top, done.stop - top)
+                total = weight[finished]
                 yield Rows(
                     done,
-                    strip[:, done.start - top : done.stop - top].astype(np.float32),
+                    (strip[:, finished] / np.where(total > 0, total, 1)).astype(np.float32),
                     valid[:, frame : frame + len(done), left : left + len(cols)].all(axis=0),
                 )
             strip[:, :overlap] = strip[:, stride:]
             strip[:, overlap:] = 0
+            weight[:overlap] = weight[stride:]
+            weight[overlap:] = 0
 
     def _strip(self, ky: int, rows: range, cols: range, pixels: Strip) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Trusted predictions (K, trusted, trusted) of the windows of row ``ky`` that have valid pixels."""
-        lattice, margin = self.lattice, self.lattice.margin
+        """Trusted predictions (K, trusted, trusted) of the windows of row ``ky`` whose cell has valid pixels."""
+        lattice = self.lattice
+        cell = slice(lattice.margin, lattice.margin + lattice.stride)
         image, valid = pixels.image, pixels.valid
         start = lattice.reach(cols).start
         todo: list[tuple[int, slice]] = []
@@ -201,9 +214,7 @@ class Blender:
                 if not self._ends_in(ky, kx, rows, cols):
                     self._kept[ky, kx] = kept  # as the newest
                 yield kx, kept
-            elif (
-                valid[:, margin : lattice.window - margin, frame.start + margin : frame.stop - margin].all(axis=0).any()
-            ):
+            elif valid[:, cell, frame][..., cell].all(axis=0).any():
                 todo.append((kx, frame))
         for first in range(0, len(todo), self.batch):
             part = todo[first : first + self.batch]

@@ -232,7 +232,7 @@ def test_flips_are_the_mean_over_all_eight_views_and_turn_with_the_image(collect
 def test_windows_shared_by_tiles_are_predicted_once(collection, new_task, tmp_path):
     task = new_task(window=64)
     report = predict_map(task, collection, one_step(collection), tmp_path, settings=MapSettings(overlap=8))
-    over = len(Lattice(64, 0, 8).over(range(-256, 256))) ** 2
+    over = len(Lattice(64, 0, 8).cells(range(-256, 256))) ** 2
     seam = 1 + 4**2  # the seam error looks at one larger window, and at those that meet it
     assert report.windows <= over + seam
 
@@ -245,7 +245,7 @@ def test_a_window_is_kept_while_a_tile_to_come_needs_it_and_no_longer(new_collec
     looked_at = set()
     for tile in sorted((collection.grid.tile(name) for name in tiles), key=lambda tile: (tile.iy, tile.ix)):
         rows, cols = tile_spans(tile)
-        looked_at |= set(itertools.product(lattice.over(rows), lattice.over(cols)))
+        looked_at |= set(itertools.product(lattice.cells(rows), lattice.cells(cols)))
         for _ in blender.blend(rows, cols):
             pass
     assert blender.windows == len(looked_at), "each is predicted once"
