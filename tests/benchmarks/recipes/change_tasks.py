@@ -193,7 +193,6 @@ def _peer(fold: Fold, chosen: dict[str, str]) -> nn.Module:
         loss="ce",
         ignore_index=NO_LABEL,
     )
-    task.train_metrics = task.val_metrics = task.test_metrics = None  # they cost time and are not looked at
     teach, stops = _windows(fold)
     normalize = Normalize.from_statistics(fold.statistics)
     keep = _KeepBest(stops, normalize)
