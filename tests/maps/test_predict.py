@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geossl.errors import GeosslError, RadiometryError, SettingsError, StoreError
-from geossl.maps import blend
+from geossl.maps import blend, canvas
 from geossl.maps.blend import Blender, Lattice
 from geossl.maps.canvas import Canvas
 from geossl.maps.predict import predict_map
@@ -254,6 +254,7 @@ def test_a_window_is_kept_while_a_tile_to_come_needs_it_and_no_longer(new_collec
 
 def test_memory_does_not_grow_with_the_number_of_tiles(new_collection, new_task, tmp_path, monkeypatch):
     monkeypatch.setattr(blend, "KEEP_BYTES", 1 << 20)
+    monkeypatch.setattr(canvas, "KEEP_BYTES", 1 << 20)
 
     def peak(rows):
         fake = new_collection(1, 1)
