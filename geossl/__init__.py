@@ -13,8 +13,8 @@ import os
 # None of the libraries that geossl stands on tells anybody that it runs, unless the user says so.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-# How often torch's threads look for work before they sleep. By default they go on for so long that they take a
-# sixth of the processors from the threads that read. OpenMP asks once, when torch is imported.
+# How often torch's threads look for work before they sleep. By default they go on for so long that they take the
+# processors from the threads that read. OpenMP asks once, when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 

@@ -146,13 +146,13 @@ class Canvas:
             clear = is_clear(np.asarray(quality[(step, *window)]))
             for cx in missing:
                 part = slice((cx - first) * CHUNK, (cx - first + 1) * CHUNK)
-                found[cx] = image[..., part], clear[:, part]
+                # copies: a view of one chunk would hold the whole row
+                found[cx] = image[..., part].copy(), clear[:, part].copy()
                 self._keep((tile_id, step, cy, cx), found[cx])
         return found
 
     def _keep(self, key: tuple[str, int, int, int], chunk: _Chunk) -> None:
-        """Keep a chunk, and those longest unused no more; chunks that came together are one piece of memory, and go
-        together, or nearly."""
+        """Keep a chunk, and those longest unused no more."""
         self._kept[key] = chunk
         self._bytes += sum(part.nbytes for part in chunk)
         while self._bytes > KEEP_BYTES and len(self._kept) > 1:

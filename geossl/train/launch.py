@@ -14,7 +14,7 @@ import torch
 from timm.layers.attention import Attention
 from torch import distributed, nn
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # M_… of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_… of malloc.h
 
 
 def world_size() -> int:
@@ -108,7 +108,6 @@ def memory_kept() -> Iterator[None]:
     if hasattr(library, "mallopt"):
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         library.mallopt(_MMAP_THRESHOLD, 2**25)  # the most that it takes
-        library.mallopt(_ARENA_MAX, 2)  # each keeps what it has, and every thread that reads would get one
     try:
         yield
     finally:
