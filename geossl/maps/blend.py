@@ -152,6 +152,7 @@ class Blender:
         weights = lattice.weights()
         self._weights = weights[:, None] * weights[None, :]
         self._kept: OrderedDict[tuple[int, int], NDArray[np.float32]] = OrderedDict()
+        self._bytes = 0
 
     def strips(self, rows: range, cols: range) -> Iterator[Strip]:
         """What :meth:`blend` needs for a rectangle, from the top; reading alone, so that another thread may do it."""
@@ -173,6 +174,7 @@ class Blender:
         # float64, so that weights that sum to one give back equal predictions exactly in float32
         strip = np.zeros((len(self.task.legend), lattice.trusted, len(cols)))
         weight = np.zeros((lattice.trusted, len(cols)))
+        product = np.empty((lattice.trusted, lattice.trusted))
         reach = lattice.reach(cols)
         for ky in lattice.over(rows):
             pixels = next(strips)
@@ -182,18 +184,23 @@ class Blender:
                 shared = range(max(span.start, cols.start), min(span.stop, cols.stop))
                 inside = slice(shared.start - span.start, shared.stop - span.start)
                 here = slice(shared.start - cols.start, shared.stop - cols.start)
-                strip[:, :, here] += probabilities[:, :, inside] * self._weights[:, inside]
-                weight[:, here] += self._weights[:, inside]
+                lower = slice(lattice.trusted - probabilities.shape[1], None)
+                weights, scratch = self._weights[lower, inside], product[lower, : len(shared)]
+                for total, probability in zip(strip, probabilities, strict=True):  # a class fits into the CPU's cache
+                    total[lower, here] += np.multiply(probability[:, inside], weights, out=scratch)
+                weight[lower, here] += weights
             top = lattice.span(ky).start
             done = range(max(top, rows.start), min(top + stride, rows.stop))
             if done:
                 frame = done.start - lattice.frame(ky).start
                 left = cols.start - reach.start
                 finished = slice(done.start - top, done.stop - top)
+                blended = np.empty((len(strip), len(done), len(cols)), np.float32)
                 total = weight[finished]
+                np.divide(strip[:, finished], np.where(total > 0, total, 1), out=blended, casting="same_kind")
                 yield Rows(
                     done,
-                    (strip[:, finished] / np.where(total > 0, total, 1)).astype(np.float32),
+                    blended,
                     valid[:, frame : frame + len(done), left : left + len(cols)].all(axis=0),
                 )
             strip[:, :overlap] = strip[:, stride:]
@@ -202,17 +209,21 @@ class Blender:
             weight[overlap:] = 0
 
     def _strip(self, ky: int, rows: range, cols: range, pixels: Strip) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Trusted predictions (K, trusted, trusted) of the windows of row ``ky`` whose cell has valid pixels."""
+        """Trusted predictions (K, h, trusted) of the windows of row ``ky`` whose cell has valid pixels.
+
+        Those that were kept have the last ``h`` rows alone, of which the rectangle needs no more.
+        """
         lattice = self.lattice
         cell = slice(lattice.margin, lattice.margin + lattice.stride)
         image, valid = pixels.image, pixels.valid
         start = lattice.reach(cols).start
         todo: list[tuple[int, slice]] = []
+        first_row = max(rows.start, lattice.span(ky).start)
         for kx in lattice.over(cols):
             frame = slice(lattice.frame(kx).start - start, lattice.frame(kx).stop - start)
-            if (kept := self._kept.pop((ky, kx), None)) is not None:
-                if not self._ends_in(ky, kx, rows, cols):
-                    self._kept[ky, kx] = kept  # as the newest
+            kept = self._pop((ky, kx))
+            if kept is not None and lattice.span(ky).stop - kept.shape[1] <= first_row:
+                self._keep((ky, kx), kept, rows, cols)
                 yield kx, kept
             elif valid[:, cell, frame][..., cell].all(axis=0).any():
                 todo.append((kx, frame))
@@ -222,8 +233,7 @@ class Blender:
             found = self.predict(images, np.stack([valid[..., frame] for _, frame in part]))
             self.windows += len(part)
             for (kx, _), probabilities in zip(part, found, strict=True):
-                if not self._ends_in(ky, kx, rows, cols):
-                    self._keep((ky, kx), probabilities)
+                self._keep((ky, kx), probabilities, rows, cols)
                 yield kx, probabilities
 
     def predict(
@@ -264,17 +274,26 @@ class Blender:
             )
         return probabilities
 
-    def _ends_in(self, ky: int, kx: int, rows: range, cols: range) -> bool:
-        """Whether no rectangle after this one needs a window: they come row by row of tiles, from the left."""
-        down, right = self.lattice.span(ky), self.lattice.span(kx)
-        *_, last = self.canvas.tiles(down, right)
-        (top, left), (height, width) = last.pixel_origin, last.shape
-        return min(down[-1], top + height - 1) in rows and min(right[-1], left + width - 1) in cols
+    def _keep(self, key: tuple[int, int], probabilities: NDArray[np.float32], rows: range, cols: range) -> None:
+        """Keep what rectangles after this one need of a window: they come row by row of tiles, from the left."""
+        down, right = (self.lattice.span(k) for k in key)
+        origins = [tile.pixel_origin for tile in self.canvas.tiles(down, right)]
+        if any(left >= cols.stop for _, left in origins):
+            needed = probabilities
+        elif any(top >= rows.stop for top, _ in origins):
+            needed = probabilities[:, rows.stop - down.stop :]
+        else:
+            return
+        self._kept[key] = needed.copy()  # not a view that holds the whole batch
+        self._bytes += needed.nbytes
+        while self._bytes > KEEP_BYTES:
+            self._pop(next(iter(self._kept)))
 
-    def _keep(self, key: tuple[int, int], probabilities: NDArray[np.float32]) -> None:
-        self._kept[key] = probabilities.copy()  # not a view that holds the whole batch
-        while len(self._kept) * probabilities.nbytes > KEEP_BYTES:
-            self._kept.popitem(last=False)
+    def _pop(self, key: tuple[int, int]) -> NDArray[np.float32] | None:
+        """The last rows of a window's trusted prediction that were kept, if any were."""
+        if (kept := self._kept.pop(key, None)) is not None:
+            self._bytes -= kept.nbytes
+        return kept
 
 
 def _turned[T: np.generic](pixels: NDArray[T], turns: int, mirrored: bool) -> NDArray[T]:

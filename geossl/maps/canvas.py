@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,13 @@ from geossl.maps.tiles import Source
 KEEP_BYTES = 128 << 20
 """Bound on decoded chunks that wait for the next strip of windows, or for the next tile."""
 
+
+REQUESTS = 8
+"""Rows of chunks that are asked for at the same time, pixels and quality apart."""
+
+
+type _Key = tuple[str, int, int, int]
+"""Of a stored window: tile, step, and its row and column among those of the tile."""
 
 type _Chunk = tuple[NDArray[Any], NDArray[np.bool_]]
 """Pixels (C, h, w) of a stored window, and which are clear (h, w)."""
@@ -61,7 +69,8 @@ class Canvas:
         # a strip of windows reads a tile and its eight neighbours over and over
         self._open = functools.lru_cache(maxsize=32)(self._open_tile)
         self.sources = functools.lru_cache(maxsize=4096)(self._sources)
-        self._kept: OrderedDict[tuple[str, int, int, int], _Chunk] = OrderedDict()
+        self._threads = ThreadPoolExecutor(REQUESTS, "geossl-canvas")
+        self._kept: OrderedDict[_Key, _Chunk] = OrderedDict()
         self._bytes = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,51 +122,65 @@ class Canvas:
         valid = np.empty((self.dates, *shape), np.bool_)
         if len(tiles) < len(_parts(rows, 0, size)) * len(_parts(cols, 0, size)):
             image[:], valid[:] = sensor.radiometry.nodata or 0, False
+        pieces: list[tuple[_Key, int, tuple[range, range], tuple[int, int]]] = []
         for tile in tiles:
             top, left = tile.pixel_origin
             down = _parts(range(max(rows.start, top), min(rows.stop, top + size)), top, CHUNK)
             across = _parts(range(max(cols.start, left), min(cols.stop, left + size)), left, CHUNK)
-            for (cy, r), (date, step) in itertools.product(down.items(), enumerate(self.steps[tile.id])):
-                for cx, (pixels, clear) in self._chunks(tile.id, step, cy, across).items():
-                    c = across[cx]
-                    here = np.s_[r.start - rows.start : r.stop - rows.start, c.start - cols.start : c.stop - cols.start]
-                    y, x = top + cy * CHUNK, left + cx * CHUNK
-                    there = np.s_[r.start - y : r.stop - y, c.start - x : c.stop - x]
-                    image[(date, slice(None), *here)] = pixels[(slice(None), *there)]
-                    valid[(date, *here)] = clear[there]
+            for (date, step), (cy, r), (cx, c) in itertools.product(
+                enumerate(self.steps[tile.id]), down.items(), across.items()
+            ):
+                pieces.append(((tile.id, step, cy, cx), date, (r, c), (top + cy * CHUNK, left + cx * CHUNK)))
+        chunks = self._chunks([key for key, *_ in pieces])
+        for key, date, (r, c), (y, x) in pieces:
+            pixels, clear = chunks[key]
+            here = np.s_[r.start - rows.start : r.stop - rows.start, c.start - cols.start : c.stop - cols.start]
+            there = np.s_[r.start - y : r.stop - y, c.start - x : c.stop - x]
+            image[(date, slice(None), *here)] = pixels[(slice(None), *there)]
+            valid[(date, *here)] = clear[there]
         return image, valid
 
-    def _chunks(self, tile_id: str, step: int, cy: int, wanted: Iterable[int]) -> dict[int, _Chunk]:
-        """Some stored windows of one row of them, by column. Decoded once, not by every strip."""
-        found: dict[int, _Chunk] = {}
-        missing: list[int] = []
-        for cx in wanted:
-            if (chunk := self._kept.get((tile_id, step, cy, cx))) is None:
-                missing.append(cx)
+    def _chunks(self, keys: Sequence[_Key]) -> dict[_Key, _Chunk]:
+        """Some stored windows. Decoded once, not by every strip."""
+        found: dict[_Key, _Chunk] = {}
+        missing: dict[tuple[str, int, int], list[int]] = {}
+        for key in dict.fromkeys(keys):  # two dates may be one step
+            if (chunk := self._kept.get(key)) is None:
+                missing.setdefault(key[:3], []).append(key[3])
             else:
-                self._kept.move_to_end((tile_id, step, cy, cx))
-                found[cx] = chunk
-        if missing:
-            # one request for all, so that the store fetches and decodes them at the same time
-            first, last = min(missing), max(missing)
-            pixels, quality = self._open(tile_id)
-            window = np.s_[cy * CHUNK : (cy + 1) * CHUNK, first * CHUNK : (last + 1) * CHUNK]
-            image = np.asarray(pixels[(step, slice(None), *window)])
-            clear = is_clear(np.asarray(quality[(step, *window)]))
-            for cx in missing:
+                self._kept.move_to_end(key)
+                found[key] = chunk
+        # one request for a row of them, and all requests at the same time, so that nothing waits for one alone
+        asked = {
+            row: [
+                self._threads.submit(_request, array, (row[1], *bands), row[2], range(min(across), max(across) + 1))
+                for array, bands in zip(self._open(row[0]), ((slice(None),), ()), strict=True)
+            ]
+            for row, across in missing.items()
+        }
+        for row, (pixels, quality) in asked.items():
+            image, clear = pixels.result(), is_clear(quality.result())
+            first = min(missing[row])
+            for cx in missing[row]:
                 part = slice((cx - first) * CHUNK, (cx - first + 1) * CHUNK)
                 # copies: a view of one chunk would hold the whole row
-                found[cx] = image[..., part].copy(), clear[:, part].copy()
-                self._keep((tile_id, step, cy, cx), found[cx])
+                found[*row, cx] = image[..., part].copy(), clear[:, part].copy()
+                self._keep((*row, cx), found[*row, cx])
         return found
 
-    def _keep(self, key: tuple[str, int, int, int], chunk: _Chunk) -> None:
+    def _keep(self, key: _Key, chunk: _Chunk) -> None:
         """Keep a chunk, and those longest unused no more."""
         self._kept[key] = chunk
         self._bytes += sum(part.nbytes for part in chunk)
         while self._bytes > KEEP_BYTES and len(self._kept) > 1:
             _, gone = self._kept.popitem(last=False)
             self._bytes -= sum(part.nbytes for part in gone)
+
+
+def _request(array: Sliceable, of: tuple[Any, ...], cy: int, across: range) -> NDArray[Any]:
+    """Some stored windows of a row of them."""
+    window = np.s_[cy * CHUNK : (cy + 1) * CHUNK, across.start * CHUNK : across.stop * CHUNK]
+    return np.asarray(array[(*of, *window)])
 
 
 def _parts(span: range, first: int, size: int) -> dict[int, range]:

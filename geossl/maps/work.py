@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from geossl.grid import Tile
 from geossl.legend import NO_LABEL, Legend
-from geossl.maps.ahead import Behind, ahead
+from geossl.maps.ahead import ahead
 from geossl.maps.blend import Blender, Rows, Strip
 from geossl.maps.tiles import TileFolder, TileRecord
 
@@ -49,11 +49,14 @@ def tile_spans(tile: Tile) -> Rectangle:
 
 
 def predict_tiles(blender: Blender, todo: Sequence[Planned], store: TileFolder) -> Iterator[TileRecord]:
-    """Predict tiles in this process. Reading, predicting and writing overlap."""
-    with contextlib.closing(ahead(_strips(blender, todo))) as strips:
+    """Predict tiles in this process. Reading, predicting and writing overlap: each has a thread, writing this one."""
+    with (
+        contextlib.closing(ahead(_strips(blender, todo))) as strips,
+        contextlib.closing(ahead(_rows(blender, todo, strips))) as rows,
+    ):
         for planned in todo:
             whole = planned.stale == (tile_spans(planned.tile),)
-            yield (_predict_tile if whole else _predict_parts)(blender, planned, strips, store)
+            yield (_write_tile if whole else _write_parts)(planned, rows, store, blender.task.legend)
 
 
 def predict_on(client: Client, blender: Blender, todo: Sequence[Planned], store: TileFolder) -> Iterator[TileRecord]:
@@ -90,15 +93,30 @@ def _strips(blender: Blender, todo: Sequence[Planned]) -> Iterator[Strip]:
             yield from blender.strips(*part)
 
 
-def _predict_parts(blender: Blender, planned: Planned, strips: Iterator[Strip], store: TileFolder) -> TileRecord:
-    """Predict parts of a tile that is on disk."""
-    tile, legend = planned.tile, blender.task.legend
-    rows, cols = tile_spans(tile)
+def _rows(blender: Blender, todo: Sequence[Planned], strips: Iterator[Strip]) -> Iterator[Rows]:
+    """The prediction of tiles, in order."""
+    for planned in todo:
+        for part in planned.stale:
+            yield from blender.blend(*part, strips)
+
+
+def _of(part: Rectangle, rows: Iterator[Rows]) -> Iterator[Rows]:
+    """The rows of a rectangle, of which those of others follow."""
+    for done in rows:
+        yield done
+        if done.rows.stop == part[0].stop:
+            return
+
+
+def _write_parts(planned: Planned, rows: Iterator[Rows], store: TileFolder, legend: Legend) -> TileRecord:
+    """Write the stale parts of a tile that is on disk."""
+    tile = planned.tile
+    down, across = tile_spans(tile)
     bands = store.read(tile.id)
     for part in planned.stale:
-        at = slice(part[1].start - cols.start, part[1].stop - cols.start)
-        for done in blender.blend(*part, strips):
-            bands[:, done.rows.start - rows.start : done.rows.stop - rows.start, at] = _to_bands(done, legend)
+        at = slice(part[1].start - across.start, part[1].stop - across.start)
+        for done in _of(part, rows):
+            bands[:, done.rows.start - down.start : done.rows.stop - down.start, at] = _to_bands(done, legend)
     with store.writing(tile) as write:
         write(0, bands)
     known = bands[0] != NO_LABEL
@@ -106,24 +124,18 @@ def _predict_parts(blender: Blender, planned: Planned, strips: Iterator[Strip], 
     return _saved(planned, store, legend, known.any(axis=1), known.any(axis=0), counts)
 
 
-def _predict_tile(blender: Blender, planned: Planned, strips: Iterator[Strip], store: TileFolder) -> TileRecord:
-    tile = planned.tile
-    rows, cols = tile_spans(tile)
-    legend = blender.task.legend
+def _write_tile(planned: Planned, rows: Iterator[Rows], store: TileFolder, legend: Legend) -> TileRecord:
+    down, across = whole = tile_spans(planned.tile)
     counts = np.zeros(256, np.int64)
-    with_data_rows, with_data_cols = np.zeros(len(rows), np.bool_), np.zeros(len(cols), np.bool_)
-    with store.writing(tile) as write, Behind() as behind:
-
-        def finish(part: Rows) -> None:
+    with_data_rows, with_data_cols = np.zeros(len(down), np.bool_), np.zeros(len(across), np.bool_)
+    with store.writing(planned.tile) as write:
+        for part in _of(whole, rows):
             bands = _to_bands(part, legend)
-            row = part.rows.start - rows.start
+            row = part.rows.start - down.start
             write(row, bands)
-            counts[:] += np.bincount(bands[0].ravel(), minlength=256)
+            counts += np.bincount(bands[0].ravel(), minlength=256)
             with_data_rows[row : row + len(part.rows)] = part.valid.any(axis=1)
-            with_data_cols[:] |= part.valid.any(axis=0)
-
-        for part in blender.blend(rows, cols, strips):
-            behind(finish, part)
+            with_data_cols |= part.valid.any(axis=0)
     return _saved(planned, store, legend, with_data_rows, with_data_cols, counts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from geossl.cluster import ClusterSettings, dask_client
 from geossl.downstream.networks import LandcoverNetwork
 from geossl.downstream.task import TaskCard, TrainedTask, load_task, save_task
 from geossl.errors import StoreError
-from geossl.maps.ahead import Behind, ahead
+from geossl.maps.ahead import ahead
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
 from geossl.maps.settings import MapSettings
@@ -78,22 +79,18 @@ def test_errors_of_either_thread_reach_whoever_waits():
 
     with pytest.raises(ValueError, match="while reading"):
         list(ahead(items()))
-    done: list[int] = []
-
-    def write(n: int) -> None:
-        if n == 2:
-            raise OSError("while writing")
-        done.append(n)
+    made: list[int] = []
 
     def write_all() -> None:
-        with Behind() as behind:
-            for n in range(100):
-                behind(write, n)
+        with contextlib.closing(ahead(made.append(n) or n for n in range(100))) as numbers:
+            for n in numbers:
+                if n == 2:
+                    raise OSError("while writing")
 
     with pytest.raises(OSError, match="while writing"):
         write_all()
-    assert done[:2] == [0, 1]
-    assert len(done) < 10, "what came after the error was not all written"
+    assert made[:3] == [0, 1, 2]
+    assert len(made) < 10, "what came after the error was not all made"
 
 
 @pytest.mark.slow  # each worker imports torch
