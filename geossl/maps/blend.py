@@ -277,10 +277,10 @@ class Blender:
     def _keep(self, key: tuple[int, int], probabilities: NDArray[np.float32], rows: range, cols: range) -> None:
         """Keep what rectangles after this one need of a window: they come row by row of tiles, from the left."""
         down, right = (self.lattice.span(k) for k in key)
-        origins = [tile.pixel_origin for tile in self.canvas.tiles(down, right)]
-        if any(left >= cols.stop for _, left in origins):
+        tiles = [(*tile.pixel_origin, tile.shape[0]) for tile in self.canvas.tiles(down, right)]
+        if any(left >= cols.stop and top + height > rows.start for top, left, height in tiles):
             needed = probabilities
-        elif any(top >= rows.stop for top, _ in origins):
+        elif any(top >= rows.stop for top, *_ in tiles):
             needed = probabilities[:, rows.stop - down.stop :]
         else:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from typing import Any
 
@@ -50,6 +51,25 @@ def test_a_row_of_chunks_is_one_request_and_comes_once(stored):
         np.testing.assert_array_equal(got[0], image.pixels[0, :, top : top + 200, 30:-30])
         assert valid.all()
     assert (image.asked, flags.asked) == (2, 2)
+
+
+def test_a_strip_asks_for_all_its_chunks_at_the_same_time(stored, monkeypatch):
+    together = threading.Barrier(4)  # pixels and quality of two rows of chunks
+    read = Stored.__getitem__
+
+    def slow(self: Stored, key: Any) -> NDArray[Any]:
+        together.wait(10)
+        return read(self, key)
+
+    monkeypatch.setattr(Stored, "__getitem__", slow)
+    got, _ = Canvas(stored, {"x0y0": (0,)}, 1).read(range(200, 400), range(SIDE))
+    np.testing.assert_array_equal(got[0], stored.images["x0y0"].pixels[0, :, 200:400])
+
+
+def test_two_dates_may_be_one_step(stored):
+    got, _ = Canvas(stored, {"x0y0": (0, 0)}, 2).read(range(10), range(SIDE))
+    np.testing.assert_array_equal(got[0], got[1])
+    assert stored.images["x0y0"].asked == 1
 
 
 def test_a_chunk_that_is_kept_does_not_hold_the_row_it_came_with(stored, monkeypatch):

@@ -240,16 +240,29 @@ def test_windows_shared_by_tiles_are_predicted_once(collection, new_task, tmp_pa
 @settings(max_examples=30, deadline=None)
 @given(lattices(), st.sets(st.sampled_from(["x-1y-1", "x0y-1", "x-1y0", "x0y0"]), min_size=1))
 def test_a_window_is_kept_while_a_tile_to_come_needs_it_and_no_longer(new_collection, new_task, lattice, tiles):
-    collection = new_collection()
-    blender = Blender(new_task(margin=lattice.margin), Canvas(collection, dict.fromkeys(tiles, (0,)), 1), lattice)
+    collection, task = new_collection(), new_task(margin=lattice.margin, radius=3)
+    view = Canvas(collection, dict.fromkeys(tiles, (0,)), 1)
+    blender = Blender(task, view, lattice)
     looked_at = set()
     for tile in sorted((collection.grid.tile(name) for name in tiles), key=lambda tile: (tile.iy, tile.ix)):
         rows, cols = tile_spans(tile)
         looked_at |= set(itertools.product(lattice.cells(rows), lattice.cells(cols)))
-        for _ in blender.blend(rows, cols):
-            pass
+        # one that has kept nothing says the same
+        for ours, theirs in zip(blender.blend(rows, cols), Blender(task, view, lattice).blend(rows, cols), strict=True):
+            assert ours.rows == theirs.rows
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities, rtol=0, atol=1e-6)
     assert blender.windows == len(looked_at), "each is predicted once"
     assert not blender._kept
+
+
+def test_for_a_tile_below_the_rows_that_it_needs_are_kept_alone(new_collection, new_task):
+    lattice, tiles = Lattice(100, 10, 20), ["x0y-1", "x0y0"]
+    blender = Blender(new_task(), Canvas(new_collection(), dict.fromkeys(tiles, (0,)), 1), lattice)
+    for _ in blender.blend(range(-256, 0), range(256)):
+        pass
+    kept = {key: part.shape for key, part in blender._kept.items()}
+    lowest = lattice.span(-1)
+    assert kept == {(-1, kx): (3, lowest.stop, 80) for kx in lattice.cells(range(256))}
 
 
 def test_memory_does_not_grow_with_the_number_of_tiles(new_collection, new_task, tmp_path, monkeypatch):
