@@ -48,9 +48,11 @@ class Normalize(nn.Module):
     def from_statistics(cls, statistics: Statistics) -> Self:
         return cls(statistics.mean, statistics.std)
 
-    def forward(self, image: Tensor, valid: Tensor) -> Tensor:
-        """Normalise ``image`` (B, [T,] C, H, W), of any stored dtype, by ``valid`` (B, [T,] H, W) bool."""
+    def forward(self, image: Tensor, valid: Tensor | None) -> Tensor:
+        """Normalise ``image`` (B, [T,] C, H, W), of any stored dtype, by ``valid`` (B, [T,] H, W) bool; None: all are."""
         out = image.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
+        if valid is None:
+            return out
         seen = valid.unsqueeze(-3)
         # a product is three times as fast on a CPU, but an invalid float pixel may be NaN
         return out.masked_fill_(~seen, 0.0) if image.is_floating_point() else out.mul_(seen)

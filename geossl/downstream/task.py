@@ -183,13 +183,18 @@ class TrainedTask:
         stride = max(encoder.strides) if encoder is not None else 1
         pad = (0, -width % stride, 0, -height % stride)
         seen = torch.from_numpy(np.ascontiguousarray(valid)).to(where)
+        whole = bool(valid.all())  # as most windows are; then each pass over them that does nothing is left out
         with torch.inference_mode():
-            x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), seen)
+            x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), None if whole else seen)
             padded = (F.pad(x, pad), F.pad(seen, pad)) if any(pad) else (x, seen)
             logits = network(*padded)[..., :height, :width]
             if self.card.threshold:
                 logits[:, 1:] -= self.card.threshold
-            proba = logits.div_(self.card.temperature).softmax(dim=1).mul_(seen.all(dim=1, keepdim=True))
+            if self.card.temperature != 1:
+                logits /= self.card.temperature
+            proba = logits.softmax(dim=1)
+            if not whole:
+                proba *= seen.all(dim=1, keepdim=True)
         return proba.cpu().numpy()
 
     def describe(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from geossl.errors import GeosslError, SettingsError
@@ -174,7 +175,6 @@ class Blender:
         # float64, so that weights that sum to one give back equal predictions exactly in float32
         strip = np.zeros((len(self.task.legend), lattice.trusted, len(cols)))
         weight = np.zeros((lattice.trusted, len(cols)))
-        product = np.empty((lattice.trusted, lattice.trusted))
         reach = lattice.reach(cols)
         for ky in lattice.over(rows):
             pixels = next(strips)
@@ -185,9 +185,10 @@ class Blender:
                 inside = slice(shared.start - span.start, shared.stop - span.start)
                 here = slice(shared.start - cols.start, shared.stop - cols.start)
                 lower = slice(lattice.trusted - probabilities.shape[1], None)
-                weights, scratch = self._weights[lower, inside], product[lower, : len(shared)]
-                for total, probability in zip(strip, probabilities, strict=True):  # a class fits into the CPU's cache
-                    total[lower, here] += np.multiply(probability[:, inside], weights, out=scratch)
+                weights = self._weights[lower, inside]
+                # torch, since numpy turns one kind of float into another far more slowly than it adds
+                sums = torch.from_numpy(strip[:, lower, here])
+                sums.addcmul_(torch.from_numpy(probabilities[:, :, inside]).double(), torch.from_numpy(weights))
                 weight[lower, here] += weights
             top = lattice.span(ky).start
             done = range(max(top, rows.start), min(top + stride, rows.stop))

@@ -79,8 +79,7 @@ def refine_change(
         changed = np.isin(codes, change)
         if bed is not None and changed.any():
             codes[changed & tiles.river(tile, reach)] = change[-1]
-        with out.writing(tile) as write:
-            write(0, np.stack([codes, tiles.confidence(tile)]))
+        out.write(tile, np.stack([codes, tiles.confidence(tile)]))
         counts = np.bincount(codes.ravel(), minlength=NO_LABEL + 1)
         records.append(dataclasses.replace(record, counts={code: int(counts[code]) for code in legend.codes}))
         out.save(records[-1])

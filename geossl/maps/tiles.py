@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.io import DatasetWriter, MemoryFile
-from rasterio.windows import Window
 
 from geossl.files import write_bytes, write_json
 from geossl.grid import Tile
@@ -121,17 +120,12 @@ class TileFolder:
         with rasterio.open(self.raster(tile_id)) as source:
             return source.read()
 
-    @contextmanager
-    def writing(self, tile: Tile) -> Iterator[Callable[[int, NDArray[np.uint8]], None]]:
-        """Writes a tile from the top: ``write(row, bands)`` with row within the tile and bands (2, h, W)."""
+    def write(self, tile: Tile, bands: NDArray[np.uint8]) -> None:
+        """Write a tile: (2, H, W), class codes and confidence in percent."""
         # a record never outlives its raster: without it the tile counts as not predicted
         (self.folder / f"{tile.id}.json").unlink(missing_ok=True)
         with tile_raster(self.raster(tile.id), tile, count=2, dtype="uint8", nodata=NO_LABEL) as target:
-
-            def write(row: int, bands: NDArray[np.uint8]) -> None:
-                target.write(bands, window=Window(0, row, target.width, bands.shape[1]))
-
-            yield write
+            target.write(bands)
 
     def save(self, record: TileRecord) -> None:
         """Note what the tile on disk was made from."""

@@ -55,8 +55,7 @@ def predict_tiles(blender: Blender, todo: Sequence[Planned], store: TileFolder) 
         contextlib.closing(ahead(_rows(blender, todo, strips))) as rows,
     ):
         for planned in todo:
-            whole = planned.stale == (tile_spans(planned.tile),)
-            yield (_write_tile if whole else _write_parts)(planned, rows, store, blender.task.legend)
+            yield _write_tile(planned, rows, store, blender.task.legend)
 
 
 def predict_on(client: Client, blender: Blender, todo: Sequence[Planned], store: TileFolder) -> Iterator[TileRecord]:
@@ -100,61 +99,28 @@ def _rows(blender: Blender, todo: Sequence[Planned], strips: Iterator[Strip]) ->
             yield from blender.blend(*part, strips)
 
 
-def _of(part: Rectangle, rows: Iterator[Rows]) -> Iterator[Rows]:
-    """The rows of a rectangle, of which those of others follow."""
-    for done in rows:
-        yield done
-        if done.rows.stop == part[0].stop:
-            return
-
-
-def _write_parts(planned: Planned, rows: Iterator[Rows], store: TileFolder, legend: Legend) -> TileRecord:
-    """Write the stale parts of a tile that is on disk."""
+def _write_tile(planned: Planned, rows: Iterator[Rows], store: TileFolder, legend: Legend) -> TileRecord:
+    """Write a tile, whose stale parts are the next rows, and what it was made from."""
     tile = planned.tile
-    down, across = tile_spans(tile)
-    bands = store.read(tile.id)
+    down, across = whole = tile_spans(tile)
+    # one piece, since GDAL squeezes whole blocks as they come, and others at the end, where no other thread runs
+    bands = np.empty((2, *tile.shape), np.uint8) if planned.stale == (whole,) else store.read(tile.id)
     for part in planned.stale:
         at = slice(part[1].start - across.start, part[1].stop - across.start)
-        for done in _of(part, rows):
+        for done in rows:
             bands[:, done.rows.start - down.start : done.rows.stop - down.start, at] = _to_bands(done, legend)
-    with store.writing(tile) as write:
-        write(0, bands)
+            if done.rows.stop == part[0].stop:
+                break
+    store.write(tile, bands)
     known = bands[0] != NO_LABEL
-    counts = np.bincount(bands[0].ravel(), minlength=256)
-    return _saved(planned, store, legend, known.any(axis=1), known.any(axis=0), counts)
-
-
-def _write_tile(planned: Planned, rows: Iterator[Rows], store: TileFolder, legend: Legend) -> TileRecord:
-    down, across = whole = tile_spans(planned.tile)
-    counts = np.zeros(256, np.int64)
-    with_data_rows, with_data_cols = np.zeros(len(down), np.bool_), np.zeros(len(across), np.bool_)
-    with store.writing(planned.tile) as write:
-        for part in _of(whole, rows):
-            bands = _to_bands(part, legend)
-            row = part.rows.start - down.start
-            write(row, bands)
-            counts += np.bincount(bands[0].ravel(), minlength=256)
-            with_data_rows[row : row + len(part.rows)] = part.valid.any(axis=1)
-            with_data_cols |= part.valid.any(axis=0)
-    return _saved(planned, store, legend, with_data_rows, with_data_cols, counts)
-
-
-def _saved(
-    planned: Planned,
-    store: TileFolder,
-    legend: Legend,
-    with_data_rows: NDArray[np.bool_],
-    with_data_cols: NDArray[np.bool_],
-    counts: NDArray[np.int64],
-) -> TileRecord:
-    """Note what the raster on disk was made from, which rows and columns have data, and the pixels of each code."""
-    rows, cols = tile_spans(planned.tile)
     extent = None
-    if with_data_rows.any():
-        r, c = np.flatnonzero(with_data_rows), np.flatnonzero(with_data_cols)
-        extent = rows[int(r[0])], rows[int(r[-1])] + 1, cols[int(c[0])], cols[int(c[-1])] + 1
-    found = {code: int(counts[code]) for code in legend.codes}
-    record = dataclasses.replace(planned.record, extent=extent, counts=found)
+    if known.any():
+        r, c = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+        extent = down[int(r[0])], down[int(r[-1])] + 1, across[int(c[0])], across[int(c[-1])] + 1
+    counts = np.bincount(bands[0].ravel(), minlength=256)
+    record = dataclasses.replace(
+        planned.record, extent=extent, counts={code: int(counts[code]) for code in legend.codes}
+    )
     store.save(record)
     return record
 

@@ -35,8 +35,7 @@ def _tiles(folder: Path, mosaic: NDArray[np.uint8]) -> MapReport:
         for ix in (0, 1):
             tile = GRID[ix, iy]
             part = mosaic[iy * SIZE : (iy + 1) * SIZE, ix * SIZE : (ix + 1) * SIZE]
-            with store.writing(tile) as write:
-                write(0, np.stack([part, np.full_like(part, 80)]))
+            store.write(tile, np.stack([part, np.full_like(part, 80)]))
             extent = (iy * SIZE, (iy + 1) * SIZE, ix * SIZE, (ix + 1) * SIZE)
             records.append(TileRecord(tile.id, "t", "c", "s", (64, 0, 0), (), extent))
     return MapReport(tuple(records), (), 0, None)

@@ -177,8 +177,7 @@ def _evergreen(
         for done, (tile_id, codes) in enumerate(evergreen(images, steps)):
             progress("forest", done, len(steps))
             percent = np.where(codes == NO_LABEL, NO_LABEL, 100).astype(np.uint8)
-            with store.writing(images.tile(tile_id)) as write:
-                write(0, np.stack([codes, percent]))
+            store.write(images.tile(tile_id), np.stack([codes, percent]))
         store.save_note("cover", {"key": key})
         progress("forest", len(steps), len(steps))
     return FOREST, FOREST.names[:1], key
