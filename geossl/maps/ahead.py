@@ -1,13 +1,14 @@
-"""Work ahead in a thread of its own, so that what comes after it need not wait."""
+"""Reading ahead and writing behind, each in one thread of its own, so that neither waits for the model."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 _AHEAD = 2
-"""Things that are made before they are asked for."""
+"""Things that are made before they are asked for, and calls that wait to be made."""
 
 
 def ahead[T](items: Iterator[T]) -> Generator[T]:
@@ -22,3 +23,33 @@ def ahead[T](items: Iterator[T]) -> Generator[T]:
         finally:
             for future in waiting:
                 future.cancel()
+
+
+class Behind:
+    """Makes calls in another thread, one after the other; what one raises is raised here, by a later call or at the end.
+
+    After an error the calls that still wait are not made.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "geossl-behind")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._wait(0)
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def __call__[**P](self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Make a call soon; waits only while too many wait."""
+        self._wait(_AHEAD)
+        self._waiting.append(self._thread.submit(call, *args, **kwargs))
+
+    def _wait(self, left: int) -> None:
+        while len(self._waiting) > left:
+            self._waiting.popleft().result()

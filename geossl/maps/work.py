@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import pickle
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from geossl.grid import Tile
 from geossl.legend import NO_LABEL, Legend
-from geossl.maps.ahead import ahead
+from geossl.maps.ahead import Behind, ahead
 from geossl.maps.blend import Blender, Rows, Strip
 from geossl.maps.tiles import TileFolder, TileRecord
 
@@ -49,13 +50,21 @@ def tile_spans(tile: Tile) -> Rectangle:
 
 
 def predict_tiles(blender: Blender, todo: Sequence[Planned], store: TileFolder) -> Iterator[TileRecord]:
-    """Predict tiles in this process. Reading, predicting and writing overlap: each has a thread, writing this one."""
-    with (
-        contextlib.closing(ahead(_strips(blender, todo))) as strips,
-        contextlib.closing(ahead(_rows(blender, todo, strips))) as rows,
-    ):
+    """Predict tiles in this process. Reading, predicting and writing overlap; records come when a tile is written.
+
+    Predicting is what this thread does: in another, the C library would give large pieces of memory back at once.
+    """
+    written: deque[TileRecord] = deque()
+    with contextlib.closing(ahead(_strips(blender, todo))) as strips, Behind() as behind:
         for planned in todo:
-            yield _write_tile(planned, rows, store, blender.task.legend)
+            sheet = _Sheet(planned, store, blender.task.legend)
+            for part in planned.stale:
+                for rows in blender.blend(*part, strips):
+                    behind(sheet.take, rows, part[1])
+            behind(sheet.write, written)
+            while written:
+                yield written.popleft()
+    yield from written
 
 
 def predict_on(client: Client, blender: Blender, todo: Sequence[Planned], store: TileFolder) -> Iterator[TileRecord]:
@@ -92,37 +101,41 @@ def _strips(blender: Blender, todo: Sequence[Planned]) -> Iterator[Strip]:
             yield from blender.strips(*part)
 
 
-def _rows(blender: Blender, todo: Sequence[Planned], strips: Iterator[Strip]) -> Iterator[Rows]:
-    """The prediction of tiles, in order."""
-    for planned in todo:
-        for part in planned.stale:
-            yield from blender.blend(*part, strips)
+class _Sheet:
+    """A tile to be written: what is on disk, and what was predicted of it now."""
+
+    def __init__(self, planned: Planned, store: TileFolder, legend: Legend) -> None:
+        self.planned, self.store, self.legend = planned, store, legend
+        self._rows, self._cols = whole = tile_spans(planned.tile)
+        # one piece, since GDAL squeezes whole blocks as they come, and others at the end, where no other thread runs
+        everything = planned.stale == (whole,)
+        self._bands = np.empty((2, *planned.tile.shape), np.uint8) if everything else store.read(planned.tile.id)
+
+    def take(self, part: Rows, cols: range) -> None:
+        """Put rows of a rectangle into their place."""
+        down = slice(part.rows.start - self._rows.start, part.rows.stop - self._rows.start)
+        across = slice(cols.start - self._cols.start, cols.stop - self._cols.start)
+        self._bands[:, down, across] = _to_bands(part, self.legend)
+
+    def write(self, written: deque[TileRecord]) -> None:
+        """Write the raster, and what it was made from, which joins those of other tiles."""
+        self.store.write(self.planned.tile, self._bands)
+        codes = self._bands[0]
+        known = codes != NO_LABEL
+        extent = None
+        if known.any():
+            r, c = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+            extent = *_between(self._rows, r), *_between(self._cols, c)
+        counts = np.bincount(codes.ravel(), minlength=256)
+        found = {code: int(counts[code]) for code in self.legend.codes}
+        record = dataclasses.replace(self.planned.record, extent=extent, counts=found)
+        self.store.save(record)
+        written.append(record)
 
 
-def _write_tile(planned: Planned, rows: Iterator[Rows], store: TileFolder, legend: Legend) -> TileRecord:
-    """Write a tile, whose stale parts are the next rows, and what it was made from."""
-    tile = planned.tile
-    down, across = whole = tile_spans(tile)
-    # one piece, since GDAL squeezes whole blocks as they come, and others at the end, where no other thread runs
-    bands = np.empty((2, *tile.shape), np.uint8) if planned.stale == (whole,) else store.read(tile.id)
-    for part in planned.stale:
-        at = slice(part[1].start - across.start, part[1].stop - across.start)
-        for done in rows:
-            bands[:, done.rows.start - down.start : done.rows.stop - down.start, at] = _to_bands(done, legend)
-            if done.rows.stop == part[0].stop:
-                break
-    store.write(tile, bands)
-    known = bands[0] != NO_LABEL
-    extent = None
-    if known.any():
-        r, c = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-        extent = down[int(r[0])], down[int(r[-1])] + 1, across[int(c[0])], across[int(c[-1])] + 1
-    counts = np.bincount(bands[0].ravel(), minlength=256)
-    record = dataclasses.replace(
-        planned.record, extent=extent, counts={code: int(counts[code]) for code in legend.codes}
-    )
-    store.save(record)
-    return record
+def _between(span: range, inside: NDArray[np.intp]) -> tuple[int, int]:
+    """The first and the one after the last of some places in a span."""
+    return span[int(inside[0])], span[int(inside[-1])] + 1
 
 
 def _to_bands(part: Rows, legend: Legend) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from geossl.cluster import ClusterSettings, dask_client
 from geossl.downstream.networks import LandcoverNetwork
 from geossl.downstream.task import TaskCard, TrainedTask, load_task, save_task
 from geossl.errors import StoreError
-from geossl.maps.ahead import ahead
+from geossl.maps.ahead import Behind, ahead
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
 from geossl.maps.settings import MapSettings
@@ -79,18 +78,22 @@ def test_errors_of_either_thread_reach_whoever_waits():
 
     with pytest.raises(ValueError, match="while reading"):
         list(ahead(items()))
-    made: list[int] = []
+    done: list[int] = []
+
+    def write(n: int) -> None:
+        if n == 2:
+            raise OSError("while writing")
+        done.append(n)
 
     def write_all() -> None:
-        with contextlib.closing(ahead(made.append(n) or n for n in range(100))) as numbers:
-            for n in numbers:
-                if n == 2:
-                    raise OSError("while writing")
+        with Behind() as behind:
+            for n in range(100):
+                behind(write, n)
 
     with pytest.raises(OSError, match="while writing"):
         write_all()
-    assert made[:3] == [0, 1, 2]
-    assert len(made) < 10, "what came after the error was not all made"
+    assert done[:2] == [0, 1]
+    assert len(done) < 10, "what came after the error was not all written"
 
 
 @pytest.mark.slow  # each worker imports torch
