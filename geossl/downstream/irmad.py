@@ -29,6 +29,10 @@ ITERATIONS = 50
 ENOUGH = 1e-3
 """Largest step of a canonical correlation at which the weights have settled."""
 
+_PIXELS = 10
+"""Unchanged pixels a band that weights must leave. They may narrow down to a handful that happens to fit exactly, of
+which all other ground would differ."""
+
 _SINGULAR = 1e-10
 """Share of the largest variance under which a combination of standardised bands counts as none."""
 
@@ -99,6 +103,8 @@ def irmad(before: NDArray[np.floating], after: NDArray[np.floating], *, iteratio
             break
         last = found.correlations
         weight = found.no_change(found.statistic(x, y))
+        if weight.sum() ** 2 < _PIXELS * (x.shape[1] + y.shape[1]) * np.square(weight).sum():  # Kish's effective number
+            break
     return found
 
 

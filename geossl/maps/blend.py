@@ -285,7 +285,7 @@ class Blender:
             needed = probabilities[:, rows.stop - down.stop :]
         else:
             return
-        self._kept[key] = needed.copy()  # not a view that holds the whole batch
+        self._kept[key] = needed if needed.base is None else needed.copy()  # not a view that holds the whole batch
         self._bytes += needed.nbytes
         while self._bytes > KEEP_BYTES:
             self._pop(next(iter(self._kept)))

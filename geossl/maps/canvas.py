@@ -21,10 +21,8 @@ from geossl.maps.tiles import Source
 KEEP_BYTES = 128 << 20
 """Bound on decoded chunks that wait for the next strip of windows, or for the next tile."""
 
-
 REQUESTS = 8
 """Rows of chunks that are asked for at the same time, pixels and quality apart."""
-
 
 type _Key = tuple[str, int, int, int]
 """Of a stored window: tile, step, and its row and column among those of the tile."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import linalg, stats
@@ -52,6 +52,7 @@ def test_it_equals_a_plain_implementation(seed: int) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
+@example(587)  # weights would end on four pixels that fit each other exactly
 def test_affine_transforms_of_a_date_change_nothing(seed: int) -> None:
     before, after = _scene(seed, bands=3, pixels=1500)
     rng = np.random.default_rng(seed + 1)
@@ -62,8 +63,6 @@ def test_affine_transforms_of_a_date_change_nothing(seed: int) -> None:
 
     other = transformed(before), transformed(after)
     expected = irmad(before, after).statistic(before, after)
-    # weights may end on a few pixels that fit each other exactly, as with seed 587: then no digit is left to compare
-    assume(expected.max() < 1e9)
     np.testing.assert_allclose(irmad(*other).statistic(*other), expected, rtol=1e-5, atol=1e-6)
 
 
