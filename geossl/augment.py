@@ -48,9 +48,13 @@ class Normalize(nn.Module):
     def from_statistics(cls, statistics: Statistics) -> Self:
         return cls(statistics.mean, statistics.std)
 
-    def forward(self, image: Tensor, valid: Tensor | None) -> Tensor:
-        """Normalise ``image`` (B, [T,] C, H, W), of any stored dtype, by ``valid`` (B, [T,] H, W) bool; None: all are."""
-        out = image.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
+    def forward(self, image: Tensor, valid: Tensor | None, out: Tensor | None = None) -> Tensor:
+        """Normalise ``image`` (B, [T,] C, H, W), of any stored dtype, by ``valid`` (B, [T,] H, W) bool; None: all are.
+
+        The float32 result is written into ``out`` if there is one.
+        """
+        out = image.to(torch.float32, copy=True) if out is None else out.copy_(image)
+        out.sub_(self.mean).div_(self.std)
         if valid is None:
             return out
         seen = valid.unsqueeze(-3)

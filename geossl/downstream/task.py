@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -114,6 +116,18 @@ class TaskCard:
         return cls(**values)
 
 
+_last = threading.local()
+"""What this thread normalised last, as one piece of memory."""
+
+
+def _floats(shape: Sequence[int], where: torch.device) -> Tensor:
+    """Memory for images in float32: that of the last ones, since a CPU is slow to make so much, batch after batch."""
+    floats: Tensor | None = getattr(_last, "floats", None)
+    if floats is None or floats.numel() < math.prod(shape) or floats.device != where:
+        _last.floats = floats = torch.empty(math.prod(shape), device=where)
+    return floats[: math.prod(shape)].view(*shape)
+
+
 @dataclass
 class TrainedTask:
     """A model that turns stored images into class probabilities."""
@@ -185,7 +199,8 @@ class TrainedTask:
         seen = torch.from_numpy(np.ascontiguousarray(valid)).to(where)
         whole = bool(valid.all())  # as most windows are; then each pass over them that does nothing is left out
         with torch.inference_mode():
-            x = normalize(torch.from_numpy(np.ascontiguousarray(image)).to(where), None if whole else seen)
+            stored = torch.from_numpy(np.ascontiguousarray(image)).to(where)
+            x = normalize(stored, None if whole else seen, out=_floats(stored.shape, where))
             padded = (F.pad(x, pad), F.pad(seen, pad)) if any(pad) else (x, seen)
             logits = network(*padded)[..., :height, :width]
             if self.card.threshold:

@@ -5,18 +5,19 @@ is the same window for both tiles, hence a pixel's prediction does not depend on
 belongs to, and tile borders leave no trace either.
 
 Along each axis a window is ``margin | trusted | margin``. Trusted spans overlap by ``overlap``
-pixels, where one window fades out as sin² and the next fades in as cos²: the weights of all
-windows sum to one at every pixel. A window is predicted only where its *cell*, the pixels from its first trusted one to
-the next window's, holds data; where data ends, the one that has no more fades into nothing, so weights are
-divided by their sum over the windows that there are.
+pixels, where one window fades out as cos² and the next fades in as sin²: first between the windows of a row, then
+between rows. A window is predicted only where its *cell*, the pixels from its first trusted one to the next window's,
+holds data; where data ends and the next window is not predicted, it does not fade.
 """
 
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Self
 
 import numpy as np
@@ -104,10 +105,9 @@ class Lattice:
         last = (pixels.stop - 1 + self.margin) // self.stride
         return range(self.span(first).start, self.span(last).stop)
 
-    def weights(self) -> NDArray[np.float64]:
-        """(trusted,) of a window's pixels: rising, 1, falling."""
-        rise = np.sin(np.pi / 2 * (np.arange(self.overlap) + 0.5) / self.overlap) ** 2 if self.overlap else np.empty(0)
-        return np.concatenate([rise, np.ones(self.trusted - 2 * self.overlap), 1 - rise])
+    def rise(self) -> NDArray[np.float32]:
+        """(overlap,) weights of a window in the pixels that it shares with the one before it, which has the rest."""
+        return (np.sin(np.pi / 2 * (np.arange(self.overlap) + 0.5) / max(1, self.overlap)) ** 2).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,7 @@ class Blender:
         """Whether a prediction is the mean over the window's eight flips and quarter turns."""
         self.windows = 0
         """How many windows were predicted so far."""
-        weights = lattice.weights()
-        self._weights = weights[:, None] * weights[None, :]
+        self._rise = lattice.rise()
         self._kept: OrderedDict[tuple[int, int], NDArray[np.float32]] = OrderedDict()
         self._bytes = 0
 
@@ -170,44 +169,51 @@ class Blender:
             Those of the rectangle, and perhaps of others that come after it; None: read when needed.
         """
         lattice = self.lattice
-        stride, overlap = lattice.stride, lattice.overlap
         strips = self.strips(rows, cols) if strips is None else strips
-        # float64, so that weights that sum to one give back equal predictions exactly in float32
-        strip = np.zeros((len(self.task.legend), lattice.trusted, len(cols)))
-        weight = np.zeros((lattice.trusted, len(cols)))
-        reach = lattice.reach(cols)
+        left = cols.start - lattice.reach(cols).start
+        # the last rows of the strip above, and in which columns it has windows
+        above, had = (
+            np.zeros((len(self.task.legend), lattice.overlap, len(cols)), np.float32),
+            np.zeros(len(cols), bool),
+        )
         for ky in lattice.over(rows):
             pixels = next(strips)
-            valid = pixels.valid
-            for kx, probabilities in self._strip(ky, rows, cols, pixels):
-                span = lattice.span(kx)
-                shared = range(max(span.start, cols.start), min(span.stop, cols.stop))
-                inside = slice(shared.start - span.start, shared.stop - span.start)
-                here = slice(shared.start - cols.start, shared.stop - cols.start)
-                lower = slice(lattice.trusted - probabilities.shape[1], None)
-                weights = self._weights[lower, inside]
-                # torch, since numpy turns one kind of float into another far more slowly than it adds
-                sums = torch.from_numpy(strip[:, lower, here])
-                sums.addcmul_(torch.from_numpy(probabilities[:, :, inside]).double(), torch.from_numpy(weights))
-                weight[lower, here] += weights
+            strip, has = self._across(ky, rows, cols, pixels)
+            weights = np.where(has, np.where(had, self._rise[:, None], 1), 0).astype(np.float32)
+            first = torch.from_numpy(strip[:, : lattice.overlap])
+            torch.lerp(torch.from_numpy(above), first, torch.from_numpy(weights), out=first)
             top = lattice.span(ky).start
-            done = range(max(top, rows.start), min(top + stride, rows.stop))
+            done = range(max(top, rows.start), min(top + lattice.stride, rows.stop))
             if done:
                 frame = done.start - lattice.frame(ky).start
-                left = cols.start - reach.start
-                finished = slice(done.start - top, done.stop - top)
-                blended = np.empty((len(strip), len(done), len(cols)), np.float32)
-                total = weight[finished]
-                np.divide(strip[:, finished], np.where(total > 0, total, 1), out=blended, casting="same_kind")
                 yield Rows(
                     done,
-                    blended,
-                    valid[:, frame : frame + len(done), left : left + len(cols)].all(axis=0),
+                    strip[:, done.start - top : done.stop - top],
+                    pixels.valid[:, frame : frame + len(done), left : left + len(cols)].all(axis=0),
                 )
-            strip[:, :overlap] = strip[:, stride:]
-            strip[:, overlap:] = 0
-            weight[:overlap] = weight[stride:]
-            weight[overlap:] = 0
+            above, had = strip[:, lattice.stride :], has
+
+    def _across(
+        self, ky: int, rows: range, cols: range, pixels: Strip
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The windows of row ``ky`` as one prediction (K, trusted, W), and in which columns (W,) there are any."""
+        lattice = self.lattice
+        strip = np.zeros((len(self.task.legend), lattice.trusted, len(cols)), np.float32)
+        has = np.zeros(len(cols), bool)
+        # from the left, whichever were kept, so that the same windows always give the same bits
+        for kx, window in sorted(self._strip(ky, rows, cols, pixels), key=itemgetter(0)):
+            span = lattice.span(kx)
+            shared = range(max(span.start, cols.start), min(span.stop, cols.stop))
+            first = shared.start - span.start
+            new = window[:, :, first : first + len(shared)]
+            here = slice(shared.start - cols.start, shared.stop - cols.start)
+            old = strip[:, lattice.trusted - window.shape[1] :, here]
+            both = np.count_nonzero(has[here])  # columns of the window before it, which come first
+            old[..., both:] = new[..., both:]
+            fading, rise = torch.from_numpy(old[..., :both]), torch.from_numpy(self._rise[first : first + both])
+            fading.lerp_(torch.from_numpy(new[..., :both]), rise)
+            has[here] = True
+        return strip, has
 
     def _strip(self, ky: int, rows: range, cols: range, pixels: Strip) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Trusted predictions (K, h, trusted) of the windows of row ``ky`` whose cell has valid pixels.
@@ -224,7 +230,7 @@ class Blender:
             frame = slice(lattice.frame(kx).start - start, lattice.frame(kx).stop - start)
             kept = self._pop((ky, kx))
             if kept is not None and lattice.span(ky).stop - kept.shape[1] <= first_row:
-                self._keep((ky, kx), kept, rows, cols)
+                self._keep((ky, kx), kept, rows, cols, apart=True)
                 yield kx, kept
             elif valid[:, cell, frame][..., cell].all(axis=0).any():
                 todo.append((kx, frame))
@@ -269,14 +275,25 @@ class Blender:
         expected = (len(images), len(self.task.legend), *valid.shape[-2:])
         if probabilities.shape != expected:
             raise GeosslError(f"the model {self.task.id} returned {probabilities.shape}, not {expected}")
-        if not np.isfinite(probabilities).all():
+        if not np.isfinite(probabilities.sum()):  # which no one of them that is not finite leaves finite
             raise GeosslError(
                 f"the model {self.task.id} returned numbers that are not finite", "train it again; its weights are bad"
             )
         return probabilities
 
-    def _keep(self, key: tuple[int, int], probabilities: NDArray[np.float32], rows: range, cols: range) -> None:
-        """Keep what rectangles after this one need of a window: they come row by row of tiles, from the left."""
+    def _keep(
+        self,
+        key: tuple[int, int],
+        probabilities: NDArray[np.float32],
+        rows: range,
+        cols: range,
+        *,
+        apart: bool = False,
+    ) -> None:
+        """Keep what rectangles after this one need of a window: they come row by row of tiles, from the left.
+
+        ``apart``: the prediction was kept before.
+        """
         down, right = (self.lattice.span(k) for k in key)
         tiles = [(*tile.pixel_origin, tile.shape[0]) for tile in self.canvas.tiles(down, right)]
         if any(left >= cols.stop and top + height > rows.start for top, left, height in tiles):
@@ -285,7 +302,7 @@ class Blender:
             needed = probabilities[:, rows.stop - down.stop :]
         else:
             return
-        self._kept[key] = needed if needed.base is None else needed.copy()  # not a view that holds the whole batch
+        self._kept[key] = needed if apart and needed is probabilities else _apart(needed)
         self._bytes += needed.nbytes
         while self._bytes > KEEP_BYTES:
             self._pop(next(iter(self._kept)))
@@ -295,6 +312,14 @@ class Blender:
         if (kept := self._kept.pop(key, None)) is not None:
             self._bytes -= kept.nbytes
         return kept
+
+
+def _apart[T: np.generic](array: NDArray[T]) -> NDArray[T]:
+    """A copy in pages of its own, which go with it; among what comes and goes quickly it would leave holes."""
+    pages = mmap.mmap(-1, array.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    copy = np.frombuffer(pages, array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _turned[T: np.generic](pixels: NDArray[T], turns: int, mirrored: bool) -> NDArray[T]:

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import pickle
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,11 +88,16 @@ def predict_on(client: Client, blender: Blender, todo: Sequence[Planned], store:
         client.cancel([*runs, there])
 
 
+_running = threading.Lock()
+"""Of a worker: should it have several threads, they share a blender, which serves one of them."""
+
+
 def _run(blender: Blender, todo: Sequence[Planned], store: TileFolder) -> tuple[list[TileRecord], int]:
     """The records of some tiles, and how many windows they took."""
-    before = blender.windows
-    records = list(predict_tiles(blender, todo, store))
-    return records, blender.windows - before
+    with _running:
+        before = blender.windows
+        records = list(predict_tiles(blender, todo, store))
+        return records, blender.windows - before
 
 
 def _strips(blender: Blender, todo: Sequence[Planned]) -> Iterator[Strip]:

@@ -15,13 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from distributed import Client
 
 from geossl.bands import Statistics
 from geossl.cluster import ClusterSettings, dask_client
 from geossl.downstream.networks import LandcoverNetwork
 from geossl.downstream.task import TaskCard, TrainedTask, load_task, save_task
 from geossl.errors import StoreError
+from geossl.maps import work
 from geossl.maps.ahead import Behind, ahead
+from geossl.maps.blend import Blender
 from geossl.maps.predict import predict_map
 from geossl.maps.publish import publish_map, tiles_folder
 from geossl.maps.settings import MapSettings
@@ -113,6 +116,29 @@ def test_workers_predict_what_one_process_does(tiny_cube, task, tmp_path):
         np.testing.assert_array_equal(pixels, theirs[tile_id])
         assert (pixels[:, :, :40] == 255).all(), "the no-data stripe"
         assert (pixels[:, :, 40:] != 255).all()
+
+
+def test_threads_of_one_worker_take_turns(tiny_cube, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "_LONGEST", 1)  # a run for each tile, all at the same time
+    blend, inside, most = Blender.blend, set(), []
+
+    def watched(self, *args):
+        inside.add(threading.get_ident())
+        most.append(len(inside))
+        yield from blend(self, *args)
+        inside.discard(threading.get_ident())
+
+    collection = tiny_cube.view().collection("sentinel-2-l2a")
+    steps = dict.fromkeys(collection.tile_ids, (2,))
+    alone = predict_map(task, collection, steps, tmp_path / "alone", settings=OPTIONS)
+    monkeypatch.setattr(Blender, "blend", watched)
+    with Client(processes=False, n_workers=1, threads_per_worker=3, dashboard_address=None) as client:
+        shared = predict_map(task, collection, steps, tmp_path / "shared", settings=OPTIONS, client=client)
+    assert max(most) == 1, "they share what a blender keeps"
+    assert shared.records == alone.records
+    theirs = rasters(tmp_path / "shared")
+    for tile_id, pixels in rasters(tmp_path / "alone").items():
+        np.testing.assert_array_equal(pixels, theirs[tile_id])
 
 
 KILLED = """
