@@ -53,10 +53,16 @@ class Momentum(nn.Module):
         # statistics begin as no data's at all: for the first steps they are a mean of those so far
         of_statistics = min(momentum, step / (step + 9))
         for slow, fast in ((self.encoder, encoder), (self.head, head)):
-            for weight, new in zip(slow.parameters(), fast.parameters(), strict=True):
-                weight.lerp_(new, 1 - momentum)
-            for statistic, now in zip(slow.buffers(), fast.buffers(), strict=True):
-                if statistic.is_floating_point():
-                    statistic.lerp_(now, 1 - of_statistics)
-                else:  # a count of batches
-                    statistic.copy_(now)
+            approach(slow, fast, momentum, of_statistics)
+
+
+@torch.no_grad()
+def approach(slow: nn.Module, fast: nn.Module, of_weights: float, of_statistics: float) -> None:
+    """Let a copy of a network take a step towards it, keeping these shares of its own weights and statistics."""
+    for weight, new in zip(slow.parameters(), fast.parameters(), strict=True):
+        weight.lerp_(new, 1 - of_weights)
+    for statistic, now in zip(slow.buffers(), fast.buffers(), strict=True):
+        if statistic.is_floating_point():
+            statistic.lerp_(now, 1 - of_statistics)
+        else:  # a count of batches
+            statistic.copy_(now)

@@ -144,6 +144,7 @@ class Checkpoint(Callback):
                 "seconds": self.run.seconds,
                 "health": self.run.health.to_dict() if self.run.health else None,
                 "method": self.run.method.state_dict(),
+                "average": None if self.run.average is None else self.run.average.state_dict(),
                 "optimizer": trainer.optimizers[0].state_dict(),
                 "loader": self.loader.state_dict(),
                 "batches": self.run.batches,

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, override
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from geossl.errors import TrainingError
 from geossl.methods.method import Method
+from geossl.methods.momentum import approach
 from geossl.train.health import Health
 from geossl.train.kinds import Kinds
 from geossl.train.launch import unfuse_attention
@@ -52,6 +54,8 @@ class Pretraining(LightningModule):
         self.settings = settings
         # channels last is a fifth faster for convolutions on CPUs, and what tensor cores want
         self.method = method.to(memory_format=torch.channels_last)
+        self.average = None if settings.ema is None else deepcopy(method.encoder).requires_grad_(False)
+        """The running mean of the encoder's weights and statistics (Polyak & Juditsky 1992), where it is wanted."""
         self.kinds = kinds
         self.batches = batches
         self.max_steps = settings.epochs * batches
@@ -102,7 +106,12 @@ class Pretraining(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # here and not at the batch's end, where callbacks come first: a checkpoint holds what this changes
-        self.method.after_step(self.step + 1, self.max_steps)
+        step = self.step + 1
+        self.method.after_step(step, self.max_steps)
+        if self.average is not None and self.settings.ema is not None:
+            # the mean of all steps until there are as many as it looks back, since it begins as chance
+            keep = min(self.settings.ema, (step - 1) / step)
+            approach(self.average, self.method.encoder, keep, keep)
 
     @override
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:

@@ -160,6 +160,8 @@ def pretrain(
             seconds=seconds,
             health=Health(**saved["health"]) if saved and saved["health"] else None,
         )
+        if saved and module.average is not None:
+            module.average.load_state_dict(saved["average"])
         monitor = HealthMonitor()
         trainer = Trainer(
             max_epochs=1,  # one pass over what is left
@@ -192,7 +194,7 @@ def pretrain(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 health=module.health.to_dict() if module.health else {},
             )
-            save_encoder(folder, encoder, card)
+            save_encoder(folder, encoder if module.average is None else module.average, card)
             if copies is not None:
                 copies.clear()
         wait_for_ranks()

@@ -49,6 +49,13 @@ class PretrainSettings(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.05, ge=0, description="Weight decay of AdamW.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="What is saved is a running mean of the encoder's weights, of which each step keeps this share, "
+        "such as 0.999, in its first steps less; null: the last weights.",
+    )
     precision: Literal["auto", "32", "bf16"] = Field(
         "auto", description="Arithmetic: bf16 where the device is faster with it (auto), or always the one named."
     )

@@ -103,4 +103,5 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), progress=lambda *progress: print(progress[1], flush=True))
+    mean = float(sys.argv[2]) if len(sys.argv) > 2 else None
+    run(Path(sys.argv[1]), progress=lambda *progress: print(progress[1], flush=True), ema=mean)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from geossl.augment import Normalize
 from geossl.errors import TrainingError
+from geossl.methods.method import Method
 from geossl.nets.encoder import build_encoder
 from geossl.nets.settings import EncoderSettings
 from geossl.nets.weights import load_encoder
@@ -41,6 +42,32 @@ def test_training_changes_the_encoder_and_the_seed_decides(tmp_path: Path, undis
     assert (tmp_path / "again" / "encoder.safetensors").read_bytes() == content
     run(tmp_path / "other", seed=1)
     assert (tmp_path / "other" / "encoder.safetensors").read_bytes() != content
+
+
+def test_a_running_mean_of_the_weights_is_saved(tmp_path: Path, undisturbed: Path) -> None:
+    each: list[dict[str, torch.Tensor]] = []
+    after_step = Method.after_step
+
+    def remember(self: Method, step: int, max_steps: int) -> None:
+        each.append({name: value.clone() for name, value in self.encoder.state_dict().items()})
+        after_step(self, step, max_steps)
+
+    with mock.patch.object(Method, "after_step", remember):
+        run(tmp_path, ema=0.8)
+    weights = {n: (1 if n < 5 else 0.2) for n in range(15)}  # the first five steps count alike, then each of them less
+    shares = [
+        weight * math.prod([0.8] * sum(later >= 5 for later in range(n + 1, 15))) for n, weight in weights.items()
+    ]
+    shares[:5] = [share / 5 for share in shares[:5]]
+    assert sum(shares) == pytest.approx(1)
+    saved = load_encoder(tmp_path)[0].state_dict()
+    last = load_encoder(undisturbed)[0].state_dict()
+    for name, value in saved.items():
+        torch.testing.assert_close(each[-1][name], last[name])  # the training itself is the same
+        if value.is_floating_point():
+            mean = sum(share * state[name] for share, state in zip(shares, each, strict=True))
+            torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(value, last[name]) for name, value in saved.items())
 
 
 def test_it_leaves_torch_as_it_was(tmp_path: Path) -> None:
@@ -184,7 +211,13 @@ print({"rasterio", "dask", "prefect", "torchgeo", "zarr"} & set(sys.modules))
 @pytest.mark.slow
 def test_two_ranks_write_one_encoder(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, "-m", "tests.train.synthetic", str(tmp_path)]
+    command = [
+        *torchrun,
+        "-m",
+        "tests.train.synthetic",
+        str(tmp_path),
+        "0.9",
+    ]  # a running mean is none of theirs to exchange
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(step) for step in range(1, 16)]  # the first rank alone speaks

@@ -52,6 +52,14 @@ def test_interrupted_again_and_again(tmp_path: Path, undisturbed: Path) -> None:
     require_same(tmp_path, undisturbed)
 
 
+def test_a_running_mean_goes_on_too(tmp_path: Path) -> None:
+    run(tmp_path / "whole", ema=0.8)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", progress=at(7, interrupt), ema=0.8)
+    run(tmp_path / "cut", ema=0.8)
+    require_same(tmp_path / "cut", tmp_path / "whole")
+
+
 def test_cut_off_in_the_middle_of_a_step(tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # after batch norm has seen the batch and before the weights have moved: such a state must not be kept
     from geossl.methods.simclr import Simclr
