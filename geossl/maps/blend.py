@@ -172,10 +172,8 @@ class Blender:
         strips = self.strips(rows, cols) if strips is None else strips
         left = cols.start - lattice.reach(cols).start
         # the last rows of the strip above, and in which columns it has windows
-        above, had = (
-            np.zeros((len(self.task.legend), lattice.overlap, len(cols)), np.float32),
-            np.zeros(len(cols), bool),
-        )
+        above = np.zeros((len(self.task.legend), lattice.overlap, len(cols)), np.float32)
+        had = np.zeros(len(cols), bool)
         for ky in lattice.over(rows):
             pixels = next(strips)
             strip, has = self._across(ky, rows, cols, pixels)
