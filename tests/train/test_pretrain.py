@@ -211,13 +211,8 @@ print({"rasterio", "dask", "prefect", "torchgeo", "zarr"} & set(sys.modules))
 @pytest.mark.slow
 def test_two_ranks_write_one_encoder(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [
-        *torchrun,
-        "-m",
-        "tests.train.synthetic",
-        str(tmp_path),
-        "0.9",
-    ]  # a running mean is none of theirs to exchange
+    # with a running mean, whose weights have no gradients to exchange
+    command = [*torchrun, "-m", "tests.train.synthetic", str(tmp_path), "0.9"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(step) for step in range(1, 16)]  # the first rank alone speaks
