@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _HEAL_EVERY = 3.0
 """Seconds between two looks at whether a worker is missing for good and has to be replaced."""
 
+_GREETINGS = 5
+"""How often joining a scheduler is tried that says something else besides."""
+
 # Without an address the scheduler's small HTTP server claims port 8787, which may be taken.
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
@@ -116,7 +119,7 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
     with contextlib.ExitStack() as stack:
         if settings.scheduler is not None:
             try:
-                client = Client(settings.scheduler)
+                client = _joined(settings.scheduler)
             except (OSError, ValueError) as error:
                 raise SettingsError(
                     f"no Dask scheduler answers at {settings.scheduler}: {error}",
@@ -128,6 +131,20 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
             start = _local(settings) if settings.slurm is None else _slurm(settings.slurm)
             client = Client(stack.enter_context(start))
         yield stack.enter_context(client)
+
+
+def _joined(address: str) -> Client:
+    """A client of a scheduler that others use as well.
+
+    What a scheduler says to all its clients, such as that a task was cancelled, may reach one that is about to join
+    in the same message as the greeting that it waits for, and Dask asserts that there is nothing else in that.
+    """
+    from distributed import Client
+
+    for _ in range(_GREETINGS - 1):
+        with contextlib.suppress(AssertionError):
+            return Client(address)
+    return Client(address)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import dask
 import psutil
 import pytest
-from distributed import Client, WorkerPlugin
+from distributed import Client, Scheduler, SchedulerPlugin, WorkerPlugin
 from pydantic import ValidationError
 
 from geossl.cluster import ClusterSettings, SlurmSettings, dask_client
@@ -81,6 +82,26 @@ def test_an_existing_scheduler_is_used_and_left_running(client: Client) -> None:
     with dask_client(ClusterSettings(scheduler=client.scheduler_info()["address"])) as second:
         assert second.submit(sum, (1, 2)).result() == 3
     assert client.submit(sum, (3, 4)).result() == 7
+
+
+class _Talk(SchedulerPlugin):
+    """Says something to all clients right after a new one was greeted, once; both go out as one message."""
+
+    done = False
+
+    def add_client(self, scheduler: Scheduler, client: str) -> None:  # noqa: ARG002  # the plugin protocol names it
+        if not self.done:
+            self.done = True
+            asyncio.get_running_loop().call_soon(scheduler.report, {"op": "cancelled-keys", "keys": []})
+
+
+def test_a_scheduler_that_others_use_is_joined_while_it_talks(client: Client) -> None:
+    client.register_plugin(_Talk(), name="talk")
+    try:
+        with dask_client(ClusterSettings(scheduler=client.scheduler_info()["address"])) as second:
+            assert second.submit(sum, (1, 2)).result() == 3
+    finally:
+        client.unregister_scheduler_plugin("talk")
 
 
 def test_a_scheduler_that_is_not_there() -> None:
