@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from geossl.methods.dense import Dense
+from geossl.methods.lejepa import Lejepa
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
 from geossl.methods.mocov2 import MocoV2
@@ -24,6 +25,7 @@ METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "dense": Dense,
     "mocov2": MocoV2,
     "mocov3": MocoV3,
+    "lejepa": Lejepa,
 }
 
 

@@ -88,6 +88,17 @@ class MocoV3Settings(ContrastSettings):
     momentum: float = Field(0.99, ge=0, le=1, description="Momentum of the second encoder at first; it rises to 1.")
 
 
+class LejepaSettings(PairSettings):
+    """Agreement of views whose projections are kept normally distributed (https://arxiv.org/abs/2511.08544), for every encoder."""
+
+    name: Literal["lejepa"] = "lejepa"
+    regularization: float = Field(
+        0.05, gt=0, lt=1, description="Weight of the test for a normal distribution; the rest is agreement's."
+    )
+    projection: int = Field(64, ge=8, description="Length of the vectors that agree.")
+    hidden: int = Field(1024, ge=8, description="Width of the projector.")
+
+
 class RelativeSettings(BaseModel):
     """Relative patch position (https://arxiv.org/abs/1505.05192), for every encoder."""
 
@@ -134,6 +145,7 @@ MethodSettings = Annotated[
     | DenseSettings
     | MocoV2Settings
     | MocoV3Settings
+    | LejepaSettings
     | RelativeSettings
     | TransformsSettings,
     Field(discriminator="name"),

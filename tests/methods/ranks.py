@@ -31,6 +31,8 @@ CASES: dict[str, Case] = {
     "mocov2-unet": {"name": "mocov2", "encoder": "unet-tiny", "temperature": 0.3, "queue": 16},
     "mocov3-unet": {"name": "mocov3", "encoder": "unet-tiny", "temperature": 0.3, "hidden": 32},
     "mocov3-vit": {"name": "mocov3", "encoder": "vit-tiny", "temperature": 0.3, "hidden": 32},
+    "lejepa-unet": {"name": "lejepa", "encoder": "unet-tiny", "hidden": 32},
+    "lejepa-vit": {"name": "lejepa", "encoder": "vit-tiny", "hidden": 32},
 }
 
 
@@ -43,6 +45,7 @@ class Core(nn.Module):
 
     def forward(self, first: View, second: View, rest: dict[str, Tensor]) -> Tensor:
         method: Any = self.method
+        torch.manual_seed(2)  # of what is drawn within the loss
         noise = (rest.pop("noise"),) if isinstance(method, Dense) else ()
         return method.losses(first, second, rest | {"valid": first.valid}, *noise).total
 

@@ -12,7 +12,7 @@ from geossl.train.health import measure
 
 from .views import SIDE, batch_of, build, view_of
 
-PAIRED = ["simclr", "dense", "mocov2", "mocov3"]  # every method that compares two views of a place
+PAIRED = ["simclr", "dense", "mocov2", "mocov3", "lejepa"]  # every method that compares two views of a place
 QUIET: dict[str, Any] = {"crop": 1.0, "gain": 0.0, "bias": 0.0, "noise": 0.0}
 
 
@@ -76,6 +76,7 @@ LEARN: dict[str, tuple[int, dict[str, Any]]] = {
     # a queue is full of real keys, and a second network has begun to follow, only after some steps
     "mocov2": (60, {"momentum": 0.9, "queue": 24}),
     "mocov3": (45, {"momentum": 0.9, "hidden": 64}),
+    "lejepa": (15, {"hidden": 64}),
 }
 
 

@@ -39,6 +39,8 @@ def test_every_method_that_settings_allow_is_registered() -> None:
         ("mocov2", "unet-tiny"),
         ("mocov3", "vit-tiny"),
         ("mocov3", "unet-tiny"),
+        ("lejepa", "vit-tiny"),
+        ("lejepa", "unet-tiny"),
     ],
 )
 @pytest.mark.parametrize("bands", [1, 13])

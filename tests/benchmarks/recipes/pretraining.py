@@ -10,6 +10,7 @@ import torch
 from geossl.bands import Sensor, Statistics
 from geossl.methods.settings import (
     DenseSettings,
+    LejepaSettings,
     MaeSettings,
     MethodSettings,
     MocoV2Settings,
@@ -33,11 +34,13 @@ METHODS: dict[str, MethodSettings] = {
     "dense": DenseSettings(),
     "mocov2": MocoV2Settings(queue=512),
     "mocov3": MocoV3Settings(),
+    "lejepa": LejepaSettings(),
     "relative": RelativeSettings(patch=16),
     "rotation": TransformsSettings(),
     "simclr-season": SimclrSettings(pairs="season"),
     "dense-season": DenseSettings(pairs="season"),
     "mocov3-season": MocoV3Settings(pairs="season"),
+    "lejepa-season": LejepaSettings(pairs="season"),
 }
 """What ``--method`` names."""
 
