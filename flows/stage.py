@@ -113,12 +113,12 @@ def by_quarters(say: Callable[[str], None]) -> Progress:
     """Progress in few lines: of each piece of work one at its beginning, and one at each quarter."""
     said: tuple[str, int] | None = None
 
-    def progress(what: str, done: int, total: int | None) -> None:
+    def progress(what: str, done: int, total: int | None, note: str = "") -> None:
         nonlocal said
         now = what, done * 4 // total if total else 0
         if now != said:
             said = now
-            say(f"{what}: {done} of {total}" if total else what)
+            say((f"{what}: {done} of {total}" if total else what) + (f"; {note}" if note else ""))
 
     return progress
 

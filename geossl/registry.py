@@ -283,6 +283,7 @@ class Registry:
         with self.still():
             Mirror(self.store, self.project).drop(self.tasks())
             self.mirror()
+            Mirror(self.store, self.project).remember(self.store / "encoders")
         return self.tasks()
 
     def _version_path(self, task: str, number: int) -> Path:

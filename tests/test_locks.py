@@ -29,7 +29,7 @@ def test_a_killed_process_frees_it_and_who_waits_reads_for_whom_it_was(tmp_path:
     waits = threading.Event()
     entered = threading.Event()
 
-    def progress(what: str, done: int, total: int | None) -> None:
+    def progress(what: str, done: int, total: int | None, note: str = "") -> None:
         heard.append(what)
         waits.set()
 

@@ -97,6 +97,77 @@ def test_a_server_that_loses_its_database_shows_all_again(tmp_path: Path, monkey
         assert shown("two")["aliases"] == {"champion": 2, "previous": 1, "anchor": 1}
 
 
+Shown = list[tuple[str, str, dict[str, str], list[tuple[int, float]]]]
+
+
+def shown(store: Path) -> Shown:
+    """Name, status, settings and losses of every pretraining that a store's database holds."""
+    with contextlib.closing(sqlite3.connect(store / "registry" / "mlflow.db")) as connection:
+        look = connection.execute
+        return [
+            (
+                name,
+                status,
+                dict(look("select key, value from params where run_uuid = ?", [run])),
+                look(
+                    "select step, value from metrics where run_uuid = ? and key = 'loss' order by step", [run]
+                ).fetchall(),
+            )
+            for run, name, status in look(
+                "select run_uuid, r.name, status from runs r join experiments e using (experiment_id) "
+                "where e.name = 'pretraining of encoders'"
+            ).fetchall()
+        ]
+
+
+@pytest.mark.slow
+def test_a_training_is_shown_while_it_runs_and_again_after_the_database_is_lost(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path, "one")
+    mirror.folder.mkdir()
+    settings = {"method": {"name": "simclr", "crop": 0.5}, "epochs": 3, "init": None}
+
+    def train(steps: range) -> None:
+        with mirror.training("key", settings) as log:
+            for step in steps:
+                log({"step": step, "epoch": 0, "loss": 1 / step, "alignment": None})
+            while not step_arrived(steps[-1]):
+                time.sleep(0.1)  # before it ends
+            if steps[-1] < 30:
+                raise SystemExit(143)
+
+    def step_arrived(step: int) -> bool:
+        with contextlib.suppress(Exception):  # the database is being made
+            return shown(tmp_path)[0][1] == "RUNNING" and shown(tmp_path)[0][3][-1][0] == step
+        return False
+
+    with pytest.raises(SystemExit):
+        train(range(10, 30, 10))
+    told = {"method.name": "simclr", "method.crop": "0.5", "epochs": "3"}
+    assert shown(tmp_path) == [("key", "KILLED", told, [(10, 0.1), (20, 0.05)])]
+    train(range(30, 50, 10))
+    losses = [(step, 1 / step) for step in range(10, 50, 10)]
+    assert shown(tmp_path) == [("key", "FINISHED", told, losses)]
+
+    encoder = tmp_path / "encoders" / "0123"
+    encoder.mkdir(parents=True)
+    rows = "".join(f"{step},0,{loss!r},\n" for step, loss in losses)
+    (encoder / "history.csv").write_text(f"step,epoch,loss,alignment\n{rows}")
+    again = f"from geossl.registry import Registry; Registry(__import__('pathlib').Path({str(tmp_path)!r}), 'one').rebuild()"
+    subprocess.run([sys.executable, "-c", again], check=True)  # a process that does not know the old database
+    assert shown(tmp_path) == [("0123", "FINISHED", {}, losses)]
+
+
+def test_a_server_that_is_down_holds_up_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{probe.getsockname()[1]}")
+    began = time.perf_counter()
+    with Mirror(tmp_path, "one").training("key", {}) as log:
+        for step in range(1, 1000):
+            log({"step": step, "loss": 1.0})
+        assert time.perf_counter() - began < 2
+
+
 @pytest.mark.slow
 def test_a_damaged_database_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "geossl.yaml").write_text("name: one\nsources: [{ kind: folder, path: imagery }]\n")

@@ -45,18 +45,19 @@ def bars(console: Console) -> Iterator[Listener]:
         _Amount(),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, speed_estimate_period=_RECENT) as progress:
         tasks: dict[str, TaskID] = {}
         last: dict[str, int] = {}
 
-        def listen(what: str, done: int, total: int | None) -> None:
+        def listen(what: str, done: int, total: int | None, note: str = "") -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
+                tasks[what] = progress.add_task(what, total=total, note="")
             elif done < last[what]:  # the same work once more, such as another network
                 progress.reset(tasks[what])
             last[what] = done
-            progress.update(tasks[what], completed=done, total=total)
+            progress.update(tasks[what], completed=done, total=total, note=note)
 
         yield listen
 
@@ -97,7 +98,7 @@ class _Lines:
         self.began: dict[str, tuple[int, float]] = {}
         """Kind of work → how much of it was done last, and when it began."""
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
+    def __call__(self, what: str, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
         last, began = self.began.get(what, (0, now))
         if done < last:  # the same work once more, such as another network
@@ -109,4 +110,4 @@ class _Lines:
         if quarter != before or now - when > EVERY:
             self.said[what] = quarter, now
             amount = _rate(done, now - began) if what == PIXELS else _amount(done, total, now - began)
-            self.console.print(f"  {what}: {amount}", highlight=False)
+            self.console.print(f"  {what}: {amount}" + (f"; {note}" if note else ""), highlight=False)

@@ -113,7 +113,7 @@ class _Overall:
     wave: int = 0
     """Scenes of the present wave."""
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
+    def __call__(self, what: str, done: int, total: int | None, note: str = "") -> None:  # noqa: ARG002
         if what == "tiles" and total:
             self.progress("tiles", self.steps + done, None)
             self.progress("scenes", self.scenes + self.wave * done // total, self.total)

@@ -87,13 +87,13 @@ class Trainings:
             seconds = noted - start if start else 0.0
             write_json(path, dataclasses.asdict(dataclasses.replace(training, seconds=seconds, finished=finished)))
 
-        def watched(what: str, done: int, total: int | None) -> None:
+        def watched(what: str, done: int, total: int | None, also: str = "") -> None:
             nonlocal start
             if total is not None and not start:
                 start = time.monotonic()
             if time.monotonic() - noted > EVERY:
                 note()
-            progress(what, done, total)
+            progress(what, done, total, also)
 
         note()
         finished = False

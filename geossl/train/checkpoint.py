@@ -70,6 +70,8 @@ class Remaining:
         self.loader = loader
         self.epochs = epochs
         self.step = step
+        self.waited = 0.0
+        """Seconds for which there was no batch when one was wanted."""
 
     def __len__(self) -> int:
         return self.epochs * len(self.loader) - self.step
@@ -79,7 +81,15 @@ class Remaining:
         for epoch in range(first, self.epochs):
             if epoch > first or not inside:
                 self.loader.set_epoch(epoch)
-            yield from self.loader
+            batches = iter(self.loader)
+            while (batch := self._next(batches)) is not None:
+                yield batch
+
+    def _next(self, batches: Iterator[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        self.waited += time.perf_counter() - began
+        return batch
 
 
 class Checkpoint(Callback):

@@ -37,7 +37,7 @@ from geossl.train.checkpoint import (
 from geossl.train.copies import Copies
 from geossl.train.device import alone_on, own
 from geossl.train.health import Health, HealthMonitor
-from geossl.train.history import History, Watch
+from geossl.train.history import History, Log, Watch, ignored
 from geossl.train.kinds import Kind, Kinds, require_mixable
 from geossl.train.launch import (
     determinism,
@@ -65,6 +65,7 @@ def pretrain(
     folder: Path,
     pool: Sequence[Kind] = (),
     watch: Mapping[str, Watch] | None = None,
+    log: Log = ignored,
     progress: Progress = silent,
 ) -> Card:
     """Train an encoder and write it, with its card, into ``folder``.
@@ -88,6 +89,8 @@ def pretrain(
         Where not all batches are of ``sensor``: the kind of each member, in the order of the batches' ``member``.
     watch:
         More columns of the history: what is to be known of the encoder now and then. Nothing follows from it.
+    log:
+        Told each row of the history as it is written, on the first rank.
 
     Raises
     ------
@@ -163,10 +166,11 @@ def pretrain(
         if saved and module.average is not None:
             module.average.load_state_dict(saved["average"])
         monitor = HealthMonitor()
+        batches = Remaining(loader, settings.epochs, step)
         trainer = Trainer(
             max_epochs=1,  # one pass over what is left
             callbacks=[
-                History(module, folder / "history.csv", monitor, progress, watch or {}),
+                History(module, folder / "history.csv", monitor, progress, watch or {}, batches, log),
                 interrupt,
                 Checkpoint(module, checkpoint, loader, saved, copies),
             ],
@@ -179,7 +183,7 @@ def pretrain(
         )
         finished = step >= module.max_steps or (settings.minutes is not None and seconds >= 60 * settings.minutes)
         if not finished:
-            _fit(trainer, module, Remaining(loader, settings.epochs, step))
+            _fit(trainer, module, batches)
         monitor.conclude(module.health)
         if trainer.is_global_zero:
             card = Card(

@@ -221,7 +221,7 @@ def test_losing_the_race_for_a_commit_plans_again(
     monkeypatch.setattr(repository, "local_folder", lambda _: None)
     rival = Cube.open(cube.uri)
 
-    def meanwhile(what: str, done: int, total: int | None) -> None:
+    def meanwhile(what: str, done: int, total: int | None, note: str = "") -> None:
         if what == "tiles" and len(cube.log()) == 2:
             run(rival, [make_scene(1)])
 

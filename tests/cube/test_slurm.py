@@ -39,7 +39,7 @@ def test_an_ingest_on_slurm_survives_a_cancelled_job(
         settings = SlurmSettings(queue="main", workers=2, memory=ByteSize(10**9))
         cancelled: list[str] = []
 
-        def cancel(what: str, done: int, total: int | None) -> None:
+        def cancel(what: str, done: int, total: int | None, note: str = "") -> None:
             """One of two jobs, in the middle of the first wave."""
             if what == "tiles" and not cancelled:
                 cancelled.extend(jobs(environment)[:1])

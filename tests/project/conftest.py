@@ -6,10 +6,13 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from geossl.train.history import Log, ignored
 
 from .store_world import World
 
@@ -63,9 +66,13 @@ class Quiet:
     def update(self, *_: object) -> None:
         pass
 
+    def training(self, *_: object) -> AbstractContextManager[Log]:
+        return nullcontext(ignored)
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A store with an empty cube, to be brought forward; changes of its registry do not wait for MLflow."""
-    monkeypatch.setattr("geossl.registry.Mirror", lambda *_: Quiet())
+    for user in ("registry", "project.stages.pretrain"):
+        monkeypatch.setattr(f"geossl.{user}.Mirror", lambda *_: Quiet())
     return World(tmp_path)

@@ -162,7 +162,7 @@ def test_interrupted_embedding_goes_on_where_it_stopped(
 ) -> None:
     into = table(tmp_path, encoder, scenes)
 
-    def cut(what: str, done: int, total: int | None) -> None:
+    def cut(what: str, done: int, total: int | None, note: str = "") -> None:
         if total and done > total // 2:
             raise KeyboardInterrupt
 

@@ -13,7 +13,7 @@ import torch
 from geossl.bands import Band, Radiometry, Sensor, Statistics
 from geossl.nets.card import Card
 from geossl.progress import Progress, silent
-from geossl.train.history import Watch
+from geossl.train.history import Log, Watch, ignored
 from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
@@ -82,6 +82,7 @@ def run(
     loader: Places | None = None,
     progress: Progress = silent,
     watch: Mapping[str, Watch] | None = None,
+    log: Log = ignored,
     **changes: Any,
 ) -> Card:
     return pretrain(
@@ -92,14 +93,16 @@ def run(
         snapshot="SNAPSHOT",
         folder=folder,
         watch=watch,
+        log=log,
         progress=progress,
     )
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """The history without what the clock says."""
+    """The history without what the clock and the system say."""
+    passing = {"chips_per_s", "waiting", "memory_mb"}
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "chips_per_s"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in passing} for row in csv.DictReader(file)]
 
 
 if __name__ == "__main__":

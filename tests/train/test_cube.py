@@ -32,7 +32,7 @@ def run(cube: Cube, folder: Path, *, paired: bool, progress: Progress = silent) 
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_chips_of_a_cube_train_and_resume(tiny_cube: Cube, tmp_path: Path, paired: bool) -> None:
-    def cut(what: str, done: int, total: int | None) -> None:
+    def cut(what: str, done: int, total: int | None, note: str = "") -> None:
         if done == 3:
             raise KeyboardInterrupt
 

@@ -3,10 +3,14 @@ from __future__ import annotations
 import csv
 import math
 import platform
+import re
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -79,10 +83,12 @@ def test_it_leaves_torch_as_it_was(tmp_path: Path) -> None:
 
 def test_history_and_progress_grow_while_it_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[int, int | None, int]] = []
+    notes: list[str] = []
 
-    def progress(what: str, done: int, total: int | None) -> None:
+    def progress(what: str, done: int, total: int | None, note: str = "") -> None:
         lines = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()
         seen.append((done, total, len(lines) - 1))
+        notes.append(note)
 
     run(tmp_path, Places(batches=12), progress=progress, epochs=2)
     assert [done for done, _, _ in seen] == list(range(1, 25))
@@ -93,8 +99,32 @@ def test_history_and_progress_grow_while_it_runs(tmp_path: Path, capfd: pytest.C
     assert math.isfinite(float(last["loss"]))
     assert 0 < float(last["learning_rate"]) < 1e-4  # the cosine is nearly down
     assert float(last["chips_per_s"]) > 0
+    assert 0 <= float(last["waiting"]) < 1
+    assert 50 < float(last["memory_mb"]) < 50_000
+    assert notes[8] == ""  # nothing was measured yet
+    assert re.fullmatch(r"[\d,]+ chips/s, \d+% of the time without a batch, [\d,]+ MB", notes[-1])
     out = capfd.readouterr()
     assert out.out == out.err == ""
+
+
+class Slow(Places):
+    """Batches that take longer than a step."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in super().__iter__():
+            time.sleep(0.3)
+            yield batch
+
+
+def test_waiting_is_the_share_of_the_time_in_which_there_was_no_batch(tmp_path: Path) -> None:
+    rows: list[Mapping[str, Any]] = []
+    began = time.perf_counter()
+    run(tmp_path, Slow(batches=10), epochs=1, log=rows.append)
+    seconds = time.perf_counter() - began
+    with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert 2.5 / seconds < float(row["waiting"]) < 1
+    assert [{k: str(v) for k, v in told.items()} for told in rows] == [{k: v for k, v in row.items() if k in rows[0]}]
 
 
 def test_chips_are_normalised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

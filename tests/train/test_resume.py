@@ -23,7 +23,7 @@ def require_same(folder: Path, undisturbed: Path) -> None:
 
 
 def at(step: int, act: Callable[[], object]) -> Callable[[str, int, int | None], None]:
-    def progress(what: str, done: int, total: int | None) -> None:
+    def progress(what: str, done: int, total: int | None, note: str = "") -> None:
         if done == step:
             act()
 

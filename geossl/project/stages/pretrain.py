@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from geossl.bands import Statistics
 from geossl.downstream.data import TaskData
 from geossl.downstream.online import OnlineKnn
 from geossl.errors import LabelError, StoreError
+from geossl.mirror import Mirror
 from geossl.nets.card import Card
 from geossl.nets.weights import load_card
 from geossl.progress import Progress
 from geossl.project import pool
 from geossl.project.project import Project, StageResult
 from geossl.project.state import content, fingerprint
-from geossl.train.history import Watch
+from geossl.train.history import Watch, ignored
 from geossl.train.launch import rank
 from geossl.train.pretrain import pretrain
 from geossl.train.remote.job import Job
@@ -92,18 +94,22 @@ def train(project: Project, settings: PretrainSettings, key: str, progress: Prog
     own = scenes[0]
     assert own.statistics is not None
     loader = pool.loader(project, settings, scenes)
-    card = pretrain(
-        settings,
-        loader,
-        sensor=own.sensor,
-        statistics=own.statistics,
-        snapshot=own.snapshot,
-        folder=project.encoders / f"unfinished-{key}",
-        pool=pool.kinds(settings, scenes),
-        # the first rank alone writes what is watched
-        watch=watch(project, own.statistics, size=settings.chip) if rank() == 0 else {},
-        progress=progress,
-    )
+    # the first rank alone writes what is watched
+    first = rank() == 0
+    live = Mirror(project.store, project.settings.name).training(key, settings.model_dump(mode="json"))
+    with live if first else contextlib.nullcontext(ignored) as log:
+        card = pretrain(
+            settings,
+            loader,
+            sensor=own.sensor,
+            statistics=own.statistics,
+            snapshot=own.snapshot,
+            folder=project.encoders / f"unfinished-{key}",
+            pool=pool.kinds(settings, scenes),
+            watch=watch(project, own.statistics, size=settings.chip) if first else {},
+            log=log,
+            progress=progress,
+        )
     return {"encoder": card.id, "snapshot": card.snapshot, "chips": pool.count(loader)}
 
 

@@ -87,7 +87,7 @@ class Job:
         """Pass on how far the first rank is."""
         said = read_json(self.progress)
         if said is not None:
-            progress(said["what"], said["done"], said["total"])
+            progress(said["what"], said["done"], said["total"], said["note"])
 
     def require_sound(self) -> None:
         """Raise what a rank raised that starting again does not mend.
@@ -120,7 +120,7 @@ class Told:
     path: Path
     _time: float = dataclasses.field(default=0.0)
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
+    def __call__(self, what: str, done: int, total: int | None, note: str = "") -> None:
         if time.monotonic() - self._time > 0.5 or done == total:
             self._time = time.monotonic()
-            write_json(self.path, {"what": what, "done": done, "total": total})
+            write_json(self.path, {"what": what, "done": done, "total": total, "note": note})
