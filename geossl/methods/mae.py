@@ -12,7 +12,7 @@ authors draw from all tokens together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, override
 
 import torch
 from timm.models.vision_transformer import Block
@@ -67,6 +67,10 @@ class Mae(Method):
         draws = len(self.heads) if self.settings.masking == "independent" else 1
         noise = torch.rand(image.shape[0], draws * patches, device=image.device)
         return self.losses(image, valid, noise)
+
+    @override
+    def view(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.views(batch["image"], batch["valid"])[0]
 
     def losses(self, image: Tensor, valid: Tensor, noise: Tensor) -> Losses:
         """The loss of normalised ``image`` (B, C, H, W) where ``noise`` (B, L) in [0, 1) decides what is hidden.

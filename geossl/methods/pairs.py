@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import torch
 from torch import Tensor
@@ -61,6 +61,10 @@ class PairMethod(Method):
         dates = [(image[:, i], valid[:, i]) for i in (0, 1)] if self.wants_pairs else [(image, valid)] * 2
         first, second = (self._view(*date, batch) for date in dates)
         return first, second
+
+    @override
+    def view(self, batch: Mapping[str, Any]) -> Tensor:
+        return self._view(batch["image"], batch["valid"], batch).image
 
     def _view(self, image: Tensor, valid: Tensor, batch: Mapping[str, Any]) -> View:
         placement = self.views.place(len(image), image.device)

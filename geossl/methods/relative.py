@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,10 @@ class Relative(Method):
         logits, views = self.solve(puzzle, batch.get("spectrum"))
         loss = F.cross_entropy(logits.float(), puzzle.answer, reduction="none")
         return Losses(mean_over(loss, puzzle.counted), views)
+
+    @override
+    def view(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.views.alter(batch["image"], batch["valid"])[0]
 
     def pose(self, image: Tensor, valid: Tensor) -> Puzzle:
         """A pair of patches of each chip, (B, C, H, W) with (B, H, W) bool, at random places."""

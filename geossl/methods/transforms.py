@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,10 @@ class Transforms(Method):
         logits, views = self.solve(riddle, batch.get("spectrum"))
         loss = F.cross_entropy(logits.float(), riddle.answer, reduction="none")
         return Losses(mean_over(loss, riddle.counted), views)
+
+    @override
+    def view(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.views.alter(batch["image"], batch["valid"])[0]
 
     def pose(self, image: Tensor, valid: Tensor) -> Riddle:
         """The copies of each chip, (B, C, H, W), H = W, with ``valid`` (B, H, W) bool."""

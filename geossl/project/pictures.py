@@ -11,7 +11,9 @@ import geopandas as gpd
 import numpy as np
 import pyogrio
 import rasterio
+import torch
 from affine import Affine
+from pydantic import TypeAdapter
 from rasterio.enums import Resampling
 
 from geossl.augment import Normalize
@@ -26,6 +28,8 @@ from geossl.features import embed
 from geossl.imagery.clouds import Quality
 from geossl.legend import Legend
 from geossl.maps.alerts.style import ALERTS
+from geossl.methods.registry import build_method
+from geossl.methods.settings import MethodSettings
 from geossl.nets.weights import load_encoder
 from geossl.project.overview import overview, scene_steps
 from geossl.report.pictures import NOTHING, quicklook
@@ -39,6 +43,7 @@ from geossl.report.records import (
     Outline,
     Picture,
     ScenePicture,
+    ShownChip,
 )
 
 MOST_SCENES = 12
@@ -53,6 +58,9 @@ MARGIN = 40
 
 _NEWEST_ALERTS = 12
 """Alerts in the table."""
+
+_VIEWS = 16
+"""Chips that are shown with a view."""
 
 _CHIPS = 512
 """Chips among which neighbours are sought."""
@@ -100,6 +108,30 @@ def cloud_mask(scenes: Collection, statistics: Statistics) -> CloudMask | None:
         if shown:
             return CloudMask(scene, quicklook(view.image, scenes.sensor, statistics), shown)
     return None
+
+
+def views(scenes: Collection, encoder_folder: Path) -> list[ShownChip]:
+    """Chips of all dates, each with a view of it as the method of the encoder draws them; none of an imported one."""
+    encoder, card = load_encoder(encoder_folder)
+    if "method" not in card.settings:
+        return []
+    method = build_method(TypeAdapter(MethodSettings).validate_python(card.settings["method"]), encoder)
+    index = build_index(scenes, int(card.settings["chip"]), min_clear=0.95)
+    rng = np.random.default_rng(0)
+    index = index.select(np.sort(rng.choice(len(index), min(_VIEWS, len(index)), replace=False)))
+    if len(index) == 0:
+        return []
+    batch = next(iter(ChipLoader(ChipReader(scenes), index, len(index), shuffle=False)))
+    normalize = Normalize.from_statistics(card.statistics)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        seen = method.view(batch | {"image": normalize(batch["image"], batch["valid"])})
+    # what was not seen is 0 in all bands
+    shown = (seen * normalize.std + normalize.mean).masked_fill((seen == 0).all(dim=1, keepdim=True), torch.nan).numpy()
+    return [
+        ShownChip(*(quicklook(image, card.sensor, card.statistics) for image in pair))
+        for pair in zip(batch["image"].numpy(), shown, strict=True)
+    ]
 
 
 def neighbours(scenes: Collection, encoder_folder: Path, *, queries: int = 4, matches: int = 5) -> list[Neighbours]:

@@ -115,12 +115,11 @@ class TrainingCurves:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """A chip, what the encoder was shown of it, and what it made of that."""
+class ShownChip:
+    """A chip, and a view of it as the encoder is shown it."""
 
-    original: Picture
-    masked: Picture
-    rebuilt: Picture
+    chip: Picture
+    view: Picture
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ class ReportData:
     labels: Sequence[CaptionedPicture] = ()
     clouds: CloudMask | None = None
     training: Sequence[TrainingCurves] = ()
-    reconstructions: Sequence[Reconstruction] = ()
+    views: Sequence[ShownChip] = ()
     neighbours: Sequence[Neighbours] = ()
     scores: Sequence[Score] = ()
     confusions: Sequence[Confusion] = ()

@@ -59,6 +59,21 @@ def test_every_weight_learns_on_any_number_of_bands(method: str, encoder: str, b
     assert all(view.shape == (4, built.encoder.dims[-1]) for view in losses.views)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_shows_what_the_encoder_sees(method: str) -> None:
+    built = build_method(
+        SETTINGS.validate_python({"name": method} | SMALL.get(method, {})),
+        build_encoder(EncoderSettings(name="vit-tiny", image=32), 3),
+    )
+    torch.manual_seed(0)
+    batch = {"image": torch.randn(4, 3, 32, 32), "valid": torch.ones(4, 32, 32, dtype=torch.bool)}
+    batch["valid"][1] = False
+    view = built.view(batch)
+    assert view.shape == batch["image"].shape
+    assert not view[1].any()
+    assert view[[0, 2, 3]].std(dim=(1, 2, 3)).min() > 0.3
+
+
 def test_a_wrong_option_is_named() -> None:
     with pytest.raises(ValueError, match="mask_ratio"):
         SETTINGS.validate_python({"name": "simclr", "mask_ratio": 0.5})

@@ -202,6 +202,7 @@ def test_the_report_needs_no_other_file(project: Project) -> None:
     assert [url for url in re.findall(r"""(?:src|href)=["']([^"'#]+)""", page) if not url.startswith("data:")] == []
     for verb in ("ingest", "stats", "pretrain", "evaluate"):
         assert verb in page
+    assert len(re.findall(r'alt="A view of chip \d+"', page)) == 16
 
 
 def test_new_imagery_is_ingested_alone(project: Project, tmp_path: Path) -> None:

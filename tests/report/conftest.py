@@ -21,11 +21,11 @@ from geossl.report.records import (
     FootprintMap,
     Neighbours,
     Picture,
-    Reconstruction,
     ReportData,
     ScenePicture,
     Score,
     SetAside,
+    ShownChip,
     StageTime,
     TrainingCurves,
 )
@@ -67,7 +67,7 @@ def full() -> ReportData:
         labels=[CaptionedPicture(EVIL, picture(11), EVIL)],
         clouds=CloudMask(EVIL, picture(2), {EVIL: np.eye(24, dtype=bool), "shadow": np.zeros((24, 24), bool)}),
         training=[TrainingCurves(EVIL, step, {"loss": 1.0 / (1 + step), EVIL: np.sqrt(step)}, EVIL)],
-        reconstructions=[Reconstruction(picture(3), picture(4), picture(5))],
+        views=[ShownChip(picture(3), picture(4))],
         neighbours=[Neighbours(picture(6), [picture(7), picture(8)], (0.9, 0.8))],
         scores=[
             Score("lc", "blocks", 500, EVIL, "macro_f1", 0.7, 0.6, 0.8),

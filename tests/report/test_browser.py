@@ -179,7 +179,7 @@ def test_in_a_browser(debugger: str, full: ReportData, tmp_path: Path) -> None:
     assert outside == []
     assert tab.problems == []
     assert found["title"].startswith("<script>alert")
-    assert found["pictures"] == 20
+    assert found["pictures"] == 19
     assert found["blank"] == 0
     assert found["split"] == [False, "50%", "inset(0px 0px 0px 20%)"]
     assert found["overflow"] <= 0

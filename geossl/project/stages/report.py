@@ -81,6 +81,7 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
     clouds = pictures.cloud_mask(scenes, statistics)
     progress("report", 2, parts)
     trained = project.state.get("pretrain") is not None
+    views = pictures.views(scenes, project.encoder_folder()) if trained else []
     neighbours = pictures.neighbours(scenes, project.encoder_folder()) if trained else []
     progress("report", 3, parts)
     maps = list(_maps(project))
@@ -101,6 +102,7 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
         labels=list(_labels(project)),
         clouds=clouds,
         training=[_curves(project.encoder_folder())] if trained else [],
+        views=views,
         neighbours=neighbours,
         scores=_scores(project),
         confusions=list(_confusions(project)),
