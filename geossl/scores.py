@@ -122,8 +122,16 @@ def average_precision_of(counts: Counts) -> NDArray[np.float64]:
     return _divide((precision * counts[..., 1, ::-1]).sum(-1), true[..., -1])
 
 
-def best_threshold(truth: ArrayLike, score: ArrayLike) -> float:
-    """The threshold with the highest F1 of the positives, midway to the next lower score; (N,) and (N,).
+def best_threshold(truth: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
+    """The threshold with the highest F1 of the positives, midway to the next lower score.
+
+    Parameters
+    ----------
+    truth, score:
+        (N,) whether each sample is positive, and how much it looks so.
+    weight:
+        (N,) how many samples each stands for, where positives are more or fewer here than where the threshold is
+        to be used; None: itself.
 
     Raises
     ------
@@ -134,10 +142,11 @@ def best_threshold(truth: ArrayLike, score: ArrayLike) -> float:
     if not positive.any():
         raise ValueError("without a positive no threshold is better than another")
     order = np.argsort(-s, kind="stable")
-    falling, true = s[order], np.cumsum(positive[order])
+    many = np.ones(len(s)) if weight is None else np.asarray(weight, np.float64).ravel()[order]
+    falling, true = s[order], np.cumsum(positive[order] * many)
     # of equal scores all or none are called positive
     last = np.append(falling[1:] != falling[:-1], True)
-    f = np.where(last, 2 * true / (np.arange(1, len(s) + 1) + true[-1]), -1.0)
+    f = np.where(last, 2 * true / (np.cumsum(many) + true[-1]), -1.0)
     best = int(np.argmax(f))
     return float(falling[best] if best + 1 == len(s) else (falling[best] + falling[best + 1]) / 2)
 

@@ -72,6 +72,17 @@ def test_best_threshold_is_the_best_of_all(rows: list[tuple[bool, int]]) -> None
     assert oracle.f1_score(truth, score >= threshold) == pytest.approx(max(every))
 
 
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(1, 4)), min_size=1).filter(
+        lambda rows: any(t for t, _, _ in rows)
+    )
+)
+def test_a_sample_that_stands_for_several_counts_as_often(rows: list[tuple[bool, int, int]]) -> None:
+    truth, score, weight = (np.array(column) for column in zip(*rows, strict=True))
+    repeated = scores.best_threshold(np.repeat(truth, weight), np.repeat(score, weight))
+    assert scores.best_threshold(truth, score, weight) == repeated
+
+
 def test_no_threshold_without_positives() -> None:
     with pytest.raises(ValueError, match="without a positive"):
         scores.best_threshold([0, 0], [0.1, 0.2])

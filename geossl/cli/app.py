@@ -159,7 +159,7 @@ def pretrain(*, project: ProjectFile = HERE, overrides: Overrides = None) -> int
 @app.command(group=_stages, sort_key=4)
 def evaluate(
     *,
-    dataset: Literal["eurosat", "eurosat-spatial", "bigearthnet"] | None = None,
+    dataset: Literal["eurosat", "eurosat-spatial", "bigearthnet", "so2sat", "so2sat-culture-10", "oscd"] | None = None,
     root: Path | None = None,
     band: Annotated[list[str] | None, Parameter(negative="")] = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
@@ -171,18 +171,22 @@ def evaluate(
     With `--dataset` on a public set of images instead, which you have on disk: heads learn from its training split
     and are scored on its test split, so that figures can stand beside published ones. From how many labels, and how
     often those are drawn, is said by `evaluate` in the project file; from all of them once more.
+    On oscd, whose labels are of change between two dates, they are pixels of its training cities, half of them
+    changed; once more from 5,000.
 
     Parameters
     ----------
     dataset
-        The set, as torchgeo reads it; bigearthnet is version 2.
+        The set, as torchgeo reads it; bigearthnet is version 2, so2sat version 2 and its Sentinel-2 bands,
+        so2sat-culture-10 the split of that name of version 3. Both of these are read by h5py, which you install.
     root
         Folder that the set was unpacked in. Nothing is downloaded.
     band
         Which of the set's bands one of the encoder's is, as in `--band nir=B08`. May be repeated; bands of the same
         name and wavelength need not be named.
     limit
-        At most so many images of each split, drawn at random; by default all, as published figures have it.
+        At most so many images, or cities of oscd, of each split, drawn at random; by default all, as published
+        figures have it.
     """
     if dataset is None and root is None and not band and limit is None:
         return run_stage("evaluate", project, overrides)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,50 +94,31 @@ class Window:
     """(D, S, S)"""
 
 
-class TaskData(DatedImages):
-    """A collection's images and a label layer on one split.
+class LabelledTiles(ABC):
+    """Ground with labels, tile by tile: what pixels are drawn from, and what is scored."""
 
-    Parameters
-    ----------
-    dates:
-        The wanted date of each image, see :class:`DatedImages`. By default one image for land cover, and the
-        labels' own two dates for change.
-    forest:
-        Labels elsewhere neither teach nor judge.
-    """
-
-    def __init__(
-        self,
-        collection: Collection,
-        labels: Labels,
-        split: Split,
-        dates: Sequence[dt.date | str | None] | None = None,
-        forest: Forest | None = None,
-    ) -> None:
-        if labels.grid != collection.grid.plain:
-            raise LabelError(
-                f"labels {labels.name!r} lie on another grid than collection {collection.name!r}", "add them again"
-            )
-        if dates is None:
-            dates = (labels.before, labels.after) if labels.task == "change" else (None,)
-        super().__init__(collection, dates, forest)
-        self.labels = labels
-        self.split = split
-        with_labels = set(labels.tile_ids)
-        self.tile_ids = [tile_id for tile_id in self.tile_ids if tile_id in with_labels]
+    tile_ids: list[str]
 
     @property
-    def legend(self) -> Legend:
-        return self.labels.legend
+    @abstractmethod
+    def name(self) -> str:
+        """Of the labels, for people."""
 
+    @property
+    @abstractmethod
+    def legend(self) -> Legend: ...
+
+    @abstractmethod
     def ground(self, tile_id: str) -> Ground | None:
         """Labels and subsets of a tile; None where its images are missing."""
-        if self.steps(tile_id) is None:
-            return None
-        tile = self.collection.tile(tile_id)
-        label = self.legend.to_index(self.labels.read(tile_id))
-        label[~self.asked(tile_id)] = NO_LABEL
-        return Ground(tile_id, label, self.split.subset_mask(tile), self.split.block_id(tile))
+
+    @abstractmethod
+    def images(self, tile_id: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(D, C, H, W) stored numbers and (D, H, W) validity of a tile of which there is ground."""
+
+    @abstractmethod
+    def origin(self, tile_id: str) -> tuple[int, int]:
+        """Row and column of a tile's first pixel on the lattice that all tiles share."""
 
     def grounds(self) -> Iterator[tuple[int, Ground]]:
         """Every tile with images: its position in :attr:`tile_ids`, and what is known about it."""
@@ -149,22 +131,6 @@ class TaskData(DatedImages):
         counts = np.zeros(len(self.legend), np.int64)
         for _, ground in self.grounds():
             counts += class_counts(ground.label[ground.subset == subset], len(counts))
-        return counts
-
-    def require_labels(self, subset: int) -> NDArray[np.int64]:
-        """The counts of a subset, or a :class:`LabelError` where they cannot teach or judge."""
-        counts, where = self.counts(subset), SUBSETS[subset]
-        if not counts.any():
-            raise LabelError(
-                f"no clear pixel in the {where} blocks is labelled in {self.labels.name!r}",
-                "label more ground, choose another date, or use smaller blocks under `split`",
-            )
-        if (counts > 0).sum() < 2:
-            only = self.legend.names[int(counts.argmax())]
-            raise LabelError(
-                f"all labelled pixels in the {where} blocks of {self.labels.name!r} are {only!r}",
-                "label at least two classes there, or use smaller blocks under `split`",
-            )
         return counts
 
     def sample(self, n: int, *, seed: int, subset: int = TRAIN) -> Pixels:
@@ -205,8 +171,77 @@ class TaskData(DatedImages):
                     out = np.empty((len(pixels), len(features)), np.float32)
                 out[rows[inside]] = features[:, row[inside] + CONTEXT, col[inside] + CONTEXT].T
         if out is None:
-            raise LabelError(f"no labelled pixel of {self.labels.name!r} was drawn", "label more ground")
+            raise LabelError(f"no labelled pixel of {self.name!r} was drawn", "label more ground")
         return out
+
+
+class TaskData(DatedImages, LabelledTiles):
+    """A collection's images and a label layer on one split.
+
+    Parameters
+    ----------
+    dates:
+        The wanted date of each image, see :class:`DatedImages`. By default one image for land cover, and the
+        labels' own two dates for change.
+    forest:
+        Labels elsewhere neither teach nor judge.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        labels: Labels,
+        split: Split,
+        dates: Sequence[dt.date | str | None] | None = None,
+        forest: Forest | None = None,
+    ) -> None:
+        if labels.grid != collection.grid.plain:
+            raise LabelError(
+                f"labels {labels.name!r} lie on another grid than collection {collection.name!r}", "add them again"
+            )
+        if dates is None:
+            dates = (labels.before, labels.after) if labels.task == "change" else (None,)
+        super().__init__(collection, dates, forest)
+        self.labels = labels
+        self.split = split
+        with_labels = set(labels.tile_ids)
+        self.tile_ids = [tile_id for tile_id in self.tile_ids if tile_id in with_labels]
+
+    @property
+    def name(self) -> str:
+        return self.labels.name
+
+    @property
+    def legend(self) -> Legend:
+        return self.labels.legend
+
+    def origin(self, tile_id: str) -> tuple[int, int]:
+        return self.collection.tile(tile_id).pixel_origin
+
+    def ground(self, tile_id: str) -> Ground | None:
+        """Labels and subsets of a tile; None where its images are missing."""
+        if self.steps(tile_id) is None:
+            return None
+        tile = self.collection.tile(tile_id)
+        label = self.legend.to_index(self.labels.read(tile_id))
+        label[~self.asked(tile_id)] = NO_LABEL
+        return Ground(tile_id, label, self.split.subset_mask(tile), self.split.block_id(tile))
+
+    def require_labels(self, subset: int) -> NDArray[np.int64]:
+        """The counts of a subset, or a :class:`LabelError` where they cannot teach or judge."""
+        counts, where = self.counts(subset), SUBSETS[subset]
+        if not counts.any():
+            raise LabelError(
+                f"no clear pixel in the {where} blocks is labelled in {self.labels.name!r}",
+                "label more ground, choose another date, or use smaller blocks under `split`",
+            )
+        if (counts > 0).sum() < 2:
+            only = self.legend.names[int(counts.argmax())]
+            raise LabelError(
+                f"all labelled pixels in the {where} blocks of {self.labels.name!r} are {only!r}",
+                "label at least two classes there, or use smaller blocks under `split`",
+            )
+        return counts
 
     def chips(self, subset: int, size: int, *, limit: int, seed: int, only: Pixels | None = None) -> Chips:
         """Up to ``limit`` windows with labels of a subset; windows with rare classes are drawn first.

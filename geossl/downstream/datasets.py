@@ -12,76 +12,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geossl import bands, probe, scores
+from geossl import probe, scores
 from geossl.augment import Normalize
-from geossl.bands import Sensor
 from geossl.downstream.evaluate import Evaluation
 from geossl.downstream.finetune import device
 from geossl.downstream.floors import random_encoder
 from geossl.downstream.heldout import MEASURES, Counts, Measure, difference_rows, score_rows
+from geossl.downstream.public import SETS, DatasetName, Half, PublicSet, columns, opened, restored, some
 from geossl.downstream.settings import EvaluateSettings
-from geossl.errors import RadiometryError, SettingsError, StoreError
+from geossl.errors import SettingsError
 from geossl.nets.card import Card
 from geossl.nets.encoder import Encoder
 from geossl.progress import Progress, silent
 
-DatasetName = Literal["eurosat", "eurosat-spatial", "bigearthnet"]
-
 _BATCH, _READERS = 32, 4
-_NEAR = 0.02  # µm: bands of one name and so near are the same
 _GROUPS = 24  # of tiles, over which scores of several classes an image are resampled
 _QUANTILES = (0.1, 0.5, 0.9)
-_L1C = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B8A")
-_L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class PublicSet:
-    """A set of images, and what its figures are to be compared with."""
-
-    torchgeo: str
-    """The class of ``torchgeo.datasets`` that reads it."""
-    options: Mapping[str, Any]
-    sensor: Sensor
-    """The bands of its images, in order, and the meaning of their numbers."""
-    protocol: str
-    """Of its split, as rows name it."""
-    several: bool
-    """Whether an image may be of several classes."""
-
-
-SETS: dict[str, PublicSet] = {
-    "eurosat": PublicSet(
-        "EuroSAT",
-        {},
-        bands.sensor("sentinel-2-l1c").subset(_L1C),
-        "torchgeo's train and test (Neumann et al. 2019, arXiv:1911.06721)",
-        several=False,
-    ),
-    "eurosat-spatial": PublicSet(
-        "EuroSATSpatial",
-        {},
-        bands.sensor("sentinel-2-l1c").subset(_L1C),
-        "torchgeo's train and test by longitude",
-        several=False,
-    ),
-    "bigearthnet": PublicSet(
-        "BigEarthNetV2",
-        {"bands": "s2"},
-        bands.sensor("sentinel-2-l2a").subset(_L2A),
-        "train and test of BigEarthNet v2, 19 classes (Clasen et al. 2024, arXiv:2407.03653)",
-        several=True,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -93,29 +48,16 @@ class Images:
     rows: NDArray[np.int64]
 
     @classmethod
-    def of(cls, name: DatasetName, root: Path, split: Literal["train", "test"], *, limit: int | None = None) -> Images:
+    def of(cls, name: DatasetName, root: Path, split: Half, *, limit: int | None = None) -> Images:
         """All images of a split, or ``limit`` of them drawn at random, the same every time.
 
         Raises
         ------
         StoreError
-            The set is not in that folder; nothing is downloaded.
+            The set is not in that folder, or a package that reads it is not installed; nothing is downloaded.
         """
-        import torchgeo.datasets
-
-        public = SETS[name]
-        kind = getattr(torchgeo.datasets, public.torchgeo)
-        try:
-            dataset = kind(root, split=split, download=False, checksum=False, **public.options)
-        except (torchgeo.datasets.DatasetNotFoundError, FileNotFoundError) as error:
-            raise StoreError(
-                f"{root} does not hold the {split} split of {name} as torchgeo's {public.torchgeo} reads it: {error}",
-                "download and unpack it there, or name its folder in --root",
-            ) from error
-        rows = np.arange(len(dataset))
-        if limit is not None and limit < len(rows):
-            rows = np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
-        return cls(public, dataset, rows)
+        dataset = opened(name, root, split)
+        return cls(SETS[name], dataset, some(len(dataset), limit))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -137,45 +79,6 @@ class Images:
                 samples = list(pool.map(self.dataset.__getitem__, self.rows[start : start + _BATCH].tolist()))
                 labels = np.stack([np.asarray(sample["label"], np.int64) for sample in samples])
                 yield torch.stack([sample["image"] for sample in samples]), labels
-
-
-def columns(ours: Sensor, theirs: Sensor, mapping: Mapping[str, str]) -> list[int]:
-    """Which of a set's bands each of an encoder's is: the one that ``mapping`` names, or that of its name.
-
-    Raises
-    ------
-    RadiometryError
-        A band has no counterpart, or the units differ.
-    """
-    if ours.radiometry.unit != theirs.radiometry.unit or ours.radiometry.unit == "none":
-        raise RadiometryError(
-            f"the encoder (sensor {ours.name}) sees numbers of unit {ours.radiometry.unit}, "
-            f"and the images (sensor {theirs.name}) are in {theirs.radiometry.unit}",
-            "evaluate an encoder that was trained on reflectance",
-        )
-    chosen = {ours.band(name).name: theirs.band(other).name for name, other in mapping.items()}
-    known = {band.name: band for band in theirs.bands}
-    missing = []
-    for band in ours.bands:
-        same = known.get(band.name)
-        if band.name not in chosen:
-            if same is None or band.wavelength is None or abs(band.wavelength - (same.wavelength or 0)) > _NEAR:
-                missing.append(band.name)
-            else:
-                chosen[band.name] = same.name
-    if missing:
-        raise RadiometryError(
-            f"the images have no band like {', '.join(missing)} of the encoder (sensor {ours.name}); "
-            f"theirs are {', '.join(theirs.band_names)}",
-            f"say which of them each is, as in --band {missing[0]}={theirs.band_names[0]}",
-        )
-    return [theirs.band_names.index(chosen[band.name]) for band in ours.bands]
-
-
-def restored(image: Tensor, ours: Sensor, theirs: Sensor) -> Tensor:
-    """Numbers as a set stores them → as the encoder's own imagery stores them; any shape."""
-    mine, other = ours.radiometry, theirs.radiometry
-    return (image * other.scale + (other.offset - mine.offset)) / mine.scale
 
 
 def evaluate_dataset(

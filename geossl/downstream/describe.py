@@ -16,6 +16,9 @@ from geossl.downstream.finetune import device
 from geossl.features import hypercolumns
 from geossl.nets.encoder import Encoder
 
+DIFFERENCE_SCALES = (3, 5, 9)
+"""Window sides in pixels of what is said of differences between dates."""
+
 
 def normalized(image: NDArray[Any], valid: NDArray[np.bool_], statistics: Statistics) -> NDArray[np.float32]:
     """Stored images (D, C, H, W) → float32 of mean 0 and deviation 1 a band, 0 where not valid (D, H, W)."""
@@ -40,5 +43,29 @@ def by_encoder(encoder: Encoder, statistics: Statistics) -> Describe:
         x = torch.from_numpy(normalized(image[:1], valid[:1], statistics)).to(where)
         with torch.inference_mode():
             return hypercolumns(encoder.to(where).eval(), x)[0].float().cpu().numpy()
+
+    return describe
+
+
+def by_encoder_difference(encoder: Encoder, statistics: Statistics) -> Describe:
+    """How far each feature of the hypercolumns moved between two dates, fine to coarse."""
+    where = device()
+
+    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        x = torch.from_numpy(normalized(image, valid, statistics)).to(where)
+        with torch.inference_mode():
+            before, after = hypercolumns(encoder.to(where).eval(), x)
+            # in place: of a large encoder, one more copy of a window is a gigabyte
+            return after.sub_(before).abs_().float().cpu().numpy()
+
+    return describe
+
+
+def by_statistics_difference(statistics: Statistics) -> Describe:
+    """How far each band moved between two dates, in each pixel and over windows of several sizes."""
+
+    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        before, after = normalized(image, valid, statistics)
+        return neighbourhood.multi_scale(np.abs(after - before), valid.all(axis=0), DIFFERENCE_SCALES)
 
     return describe

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from geossl import scores
 from geossl.chips.split import TEST
-from geossl.downstream.data import CONTEXT, CORE, Describe, TaskData, windows
+from geossl.downstream.data import CONTEXT, CORE, Describe, LabelledTiles, windows
 from geossl.errors import LabelError
 from geossl.legend import NO_LABEL
 from geossl.progress import Progress, silent
@@ -64,7 +64,7 @@ class Counts:
 
 
 def count(
-    data: TaskData,
+    data: LabelledTiles,
     contenders: Sequence[Contender],
     *,
     every: int = 1,
@@ -86,7 +86,7 @@ def count(
     found: dict[int, dict[str, Counts]] = {}
     for position, ground in data.grounds():
         progress("score", position, len(data.tile_ids))
-        top, left = data.collection.tile(ground.tile_id).pixel_origin
+        top, left = data.origin(ground.tile_id)
         wanted = (ground.subset == subset) & (ground.label != NO_LABEL)
         wanted &= ((np.arange(wanted.shape[0]) + top) % every == 0)[:, None]
         wanted &= ((np.arange(wanted.shape[1]) + left) % every == 0)[None, :]
@@ -111,7 +111,7 @@ def count(
     progress("score", len(data.tile_ids), len(data.tile_ids))
     if not found:
         raise LabelError(
-            f"no clear pixel in the test blocks is labelled in {data.labels.name!r}",
+            f"no clear pixel in the test blocks is labelled in {data.name!r}",
             "label more ground, or use smaller blocks under `split`",
         )
     in_order = [found[number] for number in sorted(found)]

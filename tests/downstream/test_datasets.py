@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from geossl.bands import Radiometry, Sensor, Statistics, sensor
-from geossl.downstream.datasets import SETS, Images, columns, evaluate_dataset, restored
+from geossl.downstream.datasets import Images, evaluate_dataset
+from geossl.downstream.public import SETS, columns, restored
 from geossl.downstream.settings import EvaluateSettings
 from geossl.errors import RadiometryError, StoreError
 from geossl.nets.card import Card
@@ -132,6 +135,59 @@ def test_rows_lie_beside_the_encoder(eurosat: Path, tmp_path: Path) -> None:
     assert "at most 12 images" in done.lines[0]
     assert any("linear, pretrained" in line for line in done.lines)
     assert '"B12": "B11"' in (project.encoders / card.id / "on-eurosat.json").read_text()
+
+
+def write_so2sat(folder: Path) -> None:
+    """Three climate zones, each bright in a band of its own, as reflectance."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    zones = {0: "B02", 5: "B12", 16: "B8A"}
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("training", TRAIN), ("validation", 1), ("testing", TEST)):
+        label = np.repeat(list(zones), count)
+        sen2 = rng.normal(0.15, 0.03, (len(label), 32, 32, 10))
+        for zone, band in zones.items():
+            sen2[label == zone, ..., SETS["so2sat"].sensor.band_names.index(band)] += 0.15
+        with h5py.File(folder / f"{split}.h5", "w") as file:
+            file["sen1"] = np.full((len(label), 32, 32, 8), 1e6)  # nobody looks at it
+            file["sen2"] = sen2
+            file["label"] = np.eye(17)[label]
+
+
+@pytest.mark.parametrize(("name", "folder"), [("so2sat", "."), ("so2sat-culture-10", "culture_10")])
+def test_climate_zones_by_reflectance(
+    name: Literal["so2sat", "so2sat-culture-10"], folder: str, tmp_path: Path
+) -> None:
+    write_so2sat(tmp_path / folder)
+    assert [len(Images.of(name, tmp_path, split)) for split in ("train", "test")] == [3 * TRAIN, 3 * TEST]
+    image, label = next(Images.of(name, tmp_path, "test").batches())
+    assert sorted(set(label.tolist())) == [0, 5, 16]
+    index = columns(OURS, SETS[name].sensor, {})
+    assert index == [7, 0, 2, 9]
+    # an encoder sees reflectance as its own imagery stores it, ten thousand times as much
+    stored = restored(image[:, index], OURS, SETS[name].sensor)
+    assert stored[label == 16].mean(dim=(0, 2, 3)).numpy() == pytest.approx([3000, 1500, 1500, 1500], rel=0.01)
+    found = evaluate_dataset(name, tmp_path, *trained(OURS), SETTINGS)
+    accuracy = {row["model"]: row["mean"] for row in found.rows if row["metric"] == "accuracy" and row["labels"] == 30}
+    assert accuracy["linear, band statistics"] == 1
+    assert accuracy["linear, pretrained"] > 0.9
+    assert accuracy["majority class"] == pytest.approx(1 / 3)
+    assert {row["split"] for row in found.rows} == {SETS[name].protocol}
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    write_so2sat(tmp_path)
+    (tmp_path / "testing.h5").write_bytes(b"half of a download")
+    with pytest.raises(StoreError, match=r"does not hold the test split of so2sat(.|\n)*--root"):
+        evaluate_dataset("so2sat", tmp_path, *trained(OURS), SETTINGS)
+
+
+def test_a_package_that_reads_a_set_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(StoreError, match=r"So2Sat reads its files by h5py, which is not installed\n.*pip install h5py"):
+        evaluate_dataset("so2sat", tmp_path, *trained(OURS), SETTINGS)
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
-"""`geossl evaluate --dataset …`: what the frozen encoder knows of a public set of images."""
+"""`geossl evaluate --dataset …`: what the frozen encoder knows of a public set of images, or of pairs of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from geossl.downstream.datasets import SETS, DatasetName, evaluate_dataset
+from geossl.downstream.datasets import evaluate_dataset
+from geossl.downstream.pairs import evaluate_pairs
+from geossl.downstream.public import SETS, DatasetName
 from geossl.errors import SettingsError
 from geossl.files import write_json
 from geossl.nets.weights import load_encoder
@@ -48,13 +50,20 @@ def run(
         mapping[ours] = theirs
     folder = project.encoder_folder()
     encoder, card = load_encoder(folder)
-    found = evaluate_dataset(
-        name, root, encoder, card, project.settings.evaluate, mapping=mapping, limit=limit, progress=progress
-    )
-    public = SETS[name]
+    public, settings = SETS[name], project.settings.evaluate
+    evaluate = evaluate_pairs if public.pairs else evaluate_dataset
+    found = evaluate(name, root, encoder, card, settings, mapping=mapping, limit=limit, progress=progress)
     about = {"encoder": card.id, "dataset": name, "protocol": public.protocol, "bands": mapping, "limit": limit}
+    if public.pairs:
+        about["every"] = settings.every
     write_json(folder / f"on-{name}.json", about | keep(found, name))
-    lines = [f"{card.id} on {public.protocol}" + ("" if limit is None else f", at most {limit:,} images of each")]
+    several = "cities" if public.pairs else "images"
+    lines = [f"{card.id} on {public.protocol}" + ("" if limit is None else f", at most {limit:,} {several} of each")]
+    if public.pairs and settings.every > 1:
+        lines.append(f"scored on one of {settings.every**2} pixels; on all of them by `--set evaluate.every=1`")
     if public.sensor.name != card.sensor.name:
         lines.append(f"its images are {public.sensor.name}; the encoder was trained on {card.sensor.name}")
-    return StageResult("evaluate", [*lines, *summary(found.rows, found.differences)])
+    lines += summary(found.rows, found.differences)
+    if public.pairs:  # what is published of change is F1
+        lines += summary([row for row in found.rows if row["metric"] == "f1"], [])
+    return StageResult("evaluate", lines)

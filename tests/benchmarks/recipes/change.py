@@ -22,14 +22,13 @@ from geossl.bands import Statistics
 from geossl.chips.loader import ChipLoader
 from geossl.chips.pool import PoolLoader
 from geossl.chips.split import TEST, TRAIN, VAL
-from geossl.downstream import change, neighbourhood
+from geossl.downstream import change
 from geossl.downstream.data import Chips, Describe, Pixels, TaskData
-from geossl.downstream.describe import normalized
+from geossl.downstream.describe import by_encoder_difference, by_statistics_difference
 from geossl.downstream.finetune import finetune
 from geossl.downstream.floors import change_vector
 from geossl.downstream.networks import ChangeNetwork
 from geossl.downstream.settings import FinetuneSettings
-from geossl.features import hypercolumns
 from geossl.nets.encoder import Encoder
 from geossl.project import pool
 from geossl.project.project import Project
@@ -53,8 +52,6 @@ LABELS = (100, 500)
 EVERY = 3
 CHIP, BATCH = 64, 12
 """Side of a chip, and pairs a batch: the smallest city has 12."""
-SCALES = (3, 5, 9)
-"""Windows of the neighbourhood differences."""
 
 WHOLE = FinetuneSettings(encoder_rate=1, windows=256)
 """How whole networks are trained, pretrained or not: at one learning rate."""
@@ -216,14 +213,14 @@ def _floors(fold: Fold, about: dict[str, Any]) -> Iterator[Measured]:
         magnitude, _ = fold.tables(change_vector(fold.statistics, side))
         for n in LABELS:  # it learns nothing from them
             yield from fold.measured(n, {city: x[:, 0] for city, x in magnitude.items()}, model=shown, **about)
-    hand = fold.tables(neighbourhood_differences(fold.statistics))
+    hand = fold.tables(by_statistics_difference(fold.statistics))
     for shown, fit in (("random forest", _forest), ("LDA", _lda), ("linear", _linear)):
         yield from fold.probed([hand], fit, model=f"{shown}, neighbourhood differences", **about)
 
 
 def _frozen(fold: Fold, encoder: Encoder, about: dict[str, Any]) -> Iterator[Measured]:
-    own = fold.tables(encoder_differences(encoder, fold.statistics))
-    hand = fold.tables(neighbourhood_differences(fold.statistics))
+    own = fold.tables(by_encoder_difference(encoder, fold.statistics))
+    hand = fold.tables(by_statistics_difference(fold.statistics))
     yield from fold.probed([own], _lda, model="LDA, encoder differences", **about)
     yield from fold.probed([own], _linear, model="linear, encoder differences", **about)
     yield from fold.probed([own, hand], _lda, model="LDA, encoder + neighbourhood differences", **about)
@@ -265,27 +262,6 @@ def _linear(x: Floats, y: NDArray[Any], block: NDArray[Any], seed: int) -> probe
 
 def _lda(x: Floats, y: NDArray[Any], block: NDArray[Any], seed: int) -> probe.Probe:
     return probe.tuned(probe.ldas(2), x, y, block, seed=seed).probe
-
-
-def encoder_differences(encoder: Encoder, statistics: Statistics) -> Describe:
-    """How far each feature of the hypercolumns moved between the dates."""
-
-    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> Floats:
-        with torch.inference_mode():
-            before, after = hypercolumns(encoder, torch.from_numpy(normalized(image, valid, statistics)))
-            return (after - before).abs().numpy()
-
-    return describe
-
-
-def neighbourhood_differences(statistics: Statistics) -> Describe:
-    """How far each band moved, in each pixel and over windows of several sizes."""
-
-    def describe(image: NDArray[Any], valid: NDArray[np.bool_]) -> Floats:
-        before, after = normalized(image, valid, statistics)
-        return neighbourhood.multi_scale(np.abs(after - before), valid.all(axis=0), SCALES)
-
-    return describe
 
 
 def joined(parts: Sequence[Chips]) -> Chips:

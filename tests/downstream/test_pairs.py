@@ -1,0 +1,252 @@
+"""A frozen encoder on change between two dates, in OSCD's layout on disk, read by torchgeo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from geossl.bands import Radiometry, Sensor, Statistics, sensor
+from geossl.chips.split import TEST, TRAIN
+from geossl.downstream.data import Pixels
+from geossl.downstream.evaluate import Evaluation
+from geossl.downstream.pairs import _LDA, _LINEAR, SQUARE, Cities, _Candidates, _decision, evaluate_pairs
+from geossl.downstream.public import SETS, columns
+from geossl.downstream.settings import EvaluateSettings
+from geossl.errors import LabelError, StoreError
+from geossl.nets.card import Card
+from geossl.nets.encoder import Encoder, build_encoder
+from geossl.nets.settings import EncoderSettings
+from geossl.nets.weights import save_encoder
+from geossl.progress import silent
+from geossl.project.project import Project
+from geossl.project.stages import evaluate_dataset as stage
+from geossl.scores import average_precision, best_threshold, confusion, f1
+
+PREFIX = "Onera Satellite Change Detection dataset - "
+BANDS = ("B8A", "B02", "B04", "B12")
+OURS = sensor("sentinel-2-l2a").subset(BANDS)
+CHOSEN = EncoderSettings(name="unet-tiny")
+SETTINGS = EvaluateSettings(labels=(40,), draws=2)
+SIDES = 40, 56
+SHARE = 20 * 20 / (SIDES[0] * SIDES[1])
+"""Of each city, changed."""
+
+Mask = NDArray[np.bool_]
+
+
+def write_city(
+    root: Path, split: str, city: str, rng: np.random.Generator, *, by: str = "B12", mask: Mask | None = None
+) -> None:
+    """Noise at both dates, a square in the west that got brighter in B12, and one in the east that did in B02.
+
+    What is labelled as change is the square that shows in band ``by``, or a mask.
+    """
+    squares = {}
+    for band, west in (("B12", 0), ("B02", SIDES[1] // 2)):
+        row, col = rng.integers(0, 9, 2)
+        squares[band] = np.zeros(SIDES, bool)
+        squares[band][row : row + 20, west + col : west + col + 20] = True
+    for date in (1, 2):
+        folder = root / f"{PREFIX}Images" / city / f"imgs_{date}_rect"
+        folder.mkdir(parents=True)
+        for name in SETS["oscd"].sensor.band_names:
+            pixels = rng.normal(1500, 150, SIDES)
+            if date == 2 and name in squares:
+                pixels[squares[name]] += 1500
+            Image.fromarray(pixels.astype(np.uint16)).save(folder / f"{name}.tif")
+    (folder.parent / "dates.txt").write_text("date_1: 20160101\ndate_2: 20180101\n")
+    labels = root / f"{PREFIX}{split.title()} Labels" / city / "cm"
+    labels.mkdir(parents=True)
+    shown = squares[by] if mask is None else mask
+    Image.fromarray(np.where(shown, np.uint8(255), np.uint8(0))).save(labels / "cm.png")
+
+
+def write_set(root: Path, *, train: int = 4, test: int = 12, judged_by: str = "B12") -> Path:
+    """Cities that teach that B12 tells change, and cities that judge, where another band may."""
+    rng = np.random.default_rng(0)
+    for number in range(train):
+        write_city(root, "train", f"learnt{number}", rng)
+    for number in range(test):
+        write_city(root, "test", f"judged{number}", rng, by=judged_by)
+    return root
+
+
+@pytest.fixture(scope="module")
+def oscd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("oscd"))
+
+
+def trained(of: Sensor) -> tuple[Encoder, Card]:
+    torch.manual_seed(1)
+    many = len(of.bands)
+    statistics = Statistics((9,) * many, (1500.0,) * many, (600.0,) * many, *[(0.0,) * many] * 4)
+    return build_encoder(CHOSEN, of.bands).eval(), Card(CHOSEN, of, statistics, method="simclr", id="simclr-of-a-test")
+
+
+@pytest.fixture(scope="module")
+def found(oscd: Path) -> Evaluation:
+    return evaluate_pairs("oscd", oscd, *trained(OURS), SETTINGS)
+
+
+def means(found: Evaluation, metric: str, labels: int) -> dict[str, float]:
+    return {row["model"]: row["mean"] for row in found.rows if row["metric"] == metric and row["labels"] == labels}
+
+
+def test_change_that_one_band_shows_is_found_in_cities_never_seen(found: Evaluation) -> None:
+    most = max(row["labels"] for row in found.rows)
+    assert {row["labels"] for row in found.rows} == {40, most}
+    assert {row["metric"] for row in found.rows} == {"average_precision", "f1"}
+    assert {row["split"] for row in found.rows} == {SETS["oscd"].protocol}
+    precision, of_change = means(found, "average_precision", most), means(found, "f1", most)
+    for model in ("LDA, band differences", "LDA, pretrained + band differences"):
+        assert precision[model] > 0.95
+        assert of_change[model] > 0.9
+    assert precision["LDA, pretrained"] > 0.8
+    assert of_change["LDA, pretrained"] > 0.7
+    assert 0.4 < precision["CVA, 5×5 means"] < 0.6  # whatever the band, it moved
+    verdicts = {(row["model"], row["against"]): row["verdict"] for row in found.differences if row["labels"] == most}
+    assert verdicts["LDA, pretrained", "CVA, 5×5 means"] == "gain"
+    assert precision["no change anywhere"] == pytest.approx(SHARE, rel=0.05)
+    assert of_change["no change anywhere"] == 0
+    compared = {(row["model"], row["against"]) for row in found.differences}
+    assert {("linear, pretrained", "linear, random encoder"), ("LDA, pretrained", "CVA")} <= compared
+    # twelve cities of one square each are enough for an interval
+    assert all(row["low"] is not None for row in found.rows)
+    one_in_four = SIDES[0] * SIDES[1] // 4
+    assert found.confusions[f"CVA, {most} labels"].sum() == 12 * one_in_four
+
+
+def test_heads_learn_nothing_from_the_cities_that_judge(tmp_path: Path) -> None:
+    """There another band tells, of which training cities know that it does not."""
+    found = evaluate_pairs("oscd", write_set(tmp_path, test=3, judged_by="B02"), *trained(OURS), SETTINGS)
+    precision = means(found, "average_precision", 40)
+    assert precision["linear, band differences"] < SHARE
+    assert precision["LDA, pretrained"] < SHARE
+    assert all(row["low"] is None for row in found.rows)  # three squares
+    assert {row["verdict"] for row in found.differences} == {"too few blocks"}
+
+
+def test_labels_of_other_ground_give_chance(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        for split in ("train", "test"):
+            elsewhere = rng.permutation(np.arange(SIDES[0] * SIDES[1]) < 400).reshape(SIDES)
+            write_city(tmp_path, split, f"{split}{number}", rng, mask=elsewhere)
+    found = evaluate_pairs("oscd", tmp_path, *trained(OURS), SETTINGS)
+    for name, precision in means(found, "average_precision", 40).items():
+        assert precision == pytest.approx(SHARE, abs=0.05), name
+
+
+@pytest.mark.parametrize("candidates", [_LINEAR, _LDA, ()])
+def test_thresholds_know_how_rare_change_is(candidates: _Candidates) -> None:
+    """Heads learn from as many changed pixels as others, and find the best F1 where 2 in 100 are."""
+    rng = np.random.default_rng(0)
+
+    def drawn(counts: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        label = np.repeat(np.arange(2, dtype=np.uint8), counts)
+        return (rng.normal(0, 1, (len(label), 1)) + 2.5 * label[:, None]).astype(np.float32), label
+
+    x, label = drawn((1000, 1000))
+    city = np.arange(2000, dtype=np.int32) % 14
+    pixels = Pixels(city, city, city, label, city)
+    weight = np.where(label == 1, 2.0, 98.0)
+    decide = _decision(candidates, slice(1), x, pixels, weight, 0)
+    x, label = drawn((98_000, 2_000))
+    reached = f1(confusion(label, decide(x).argmax(axis=1), 2))[1]
+    best = f1(confusion(label, x[:, 0] >= best_threshold(label == 1, x[:, 0]), 2))[1]
+    assert best > reached > 0.85 * best
+    score = decide(x)[:, 1]
+    assert average_precision(label == 1, score) == pytest.approx(average_precision(label == 1, x[:, 0]), abs=1e-3)
+
+
+def cities(root: Path, of: Sensor = OURS, limit: int | None = None) -> Cities:
+    return Cities("oscd", root, of, columns(of, SETS["oscd"].sensor, {}), limit)
+
+
+def test_a_city_teaches_or_judges_and_its_images_come_in_the_encoders_units(oscd: Path) -> None:
+    landsat = Sensor("landsat", OURS.bands, Radiometry("uint16", 2.75e-5, -0.2, 0, "reflectance"))
+    data = cities(oscd, landsat)
+    assert [each for each in data.tile_ids if each.startswith("train")] == [f"train/learnt{n}" for n in range(4)]
+    assert len(data.tile_ids) == 16
+    for tile_id in ("train/learnt0", "test/judged3"):
+        ground = data.ground(tile_id)
+        split, city = tile_id.split("/")
+        assert (ground.subset == {"train": TRAIN, "test": TEST}[split]).all()
+        with Image.open(oscd / f"{PREFIX}{split.title()} Labels" / city / "cm" / "cm.png") as file:
+            assert (ground.label == np.array(file) // 255).all()
+        image, valid = data.images(tile_id)
+        assert image.shape == (2, 4, *SIDES)
+        assert valid.all()
+        for date in (1, 2):
+            for position, band in enumerate(BANDS):
+                with Image.open(oscd / f"{PREFIX}Images" / city / f"imgs_{date}_rect" / f"{band}.tif") as file:
+                    theirs = np.array(file) * 1e-4
+                np.testing.assert_allclose(image[date - 1, position] * 2.75e-5 - 0.2, theirs, atol=1e-6)
+
+
+def test_squares_of_two_cities_are_never_one(tmp_path: Path) -> None:
+    data = cities(write_set(tmp_path, train=1, test=2))
+    data._labels = {tile_id: np.zeros((SQUARE + 5, 2 * SQUARE), np.uint8) for tile_id in data.tile_ids}
+    blocks = [np.unique(data.ground(tile_id).block) for tile_id in data.tile_ids]
+    assert [len(each) for each in blocks] == [4, 4, 4]
+    assert len(np.unique(np.concatenate(blocks))) == 12
+    block = data.ground(data.tile_ids[0]).block
+    assert block[0, 0] == block[SQUARE - 1, SQUARE - 1] != block[SQUARE, 0]
+
+
+def test_some_cities_are_the_same_each_time(oscd: Path) -> None:
+    few = cities(oscd, limit=3).tile_ids
+    assert [each.split("/")[0] for each in few] == ["train"] * 3 + ["test"] * 3
+    assert few == cities(oscd, limit=3).tile_ids
+
+
+def test_a_set_that_is_not_there_or_not_whole_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"does not hold the train split of oscd(.|\n)*--root"):
+        evaluate_pairs("oscd", tmp_path, *trained(OURS), SETTINGS)
+    rng = np.random.default_rng(0)
+    write_city(tmp_path, "train", "learnt", rng)
+    with pytest.raises(StoreError, match=r"does not hold the test split of oscd.*no labels"):
+        evaluate_pairs("oscd", tmp_path, *trained(OURS), SETTINGS)
+    write_city(tmp_path, "test", "judged", rng)
+    (tmp_path / f"{PREFIX}Images" / "judged" / "imgs_2_rect" / "B10.tif").unlink()
+    with pytest.raises(StoreError, match=r"test split of oscd.*files of some bands are missing"):
+        evaluate_pairs("oscd", tmp_path, *trained(OURS), SETTINGS)
+
+
+def test_labels_on_other_pixels_and_labels_of_one_class_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_city(tmp_path, "train", "learnt", rng)
+    write_city(tmp_path, "test", "judged", rng, mask=np.zeros(SIDES, bool))
+    with pytest.raises(LabelError, match="no pixel of the test cities of oscd is 'change'"):
+        evaluate_pairs("oscd", tmp_path, *trained(OURS), SETTINGS)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / f"{PREFIX}Test Labels" / "judged" / "cm" / "cm.png")
+    with pytest.raises(StoreError, match=r"test/judged of oscd .* 40 × 56 pixels, and labels of 9 × 9"):
+        evaluate_pairs("oscd", tmp_path, *trained(OURS), SETTINGS)
+
+
+def test_one_label_is_too_few(oscd: Path) -> None:
+    with pytest.raises(LabelError, match=r"of 1 labelled pixels of oscd all are(.|\n)*2 or more"):
+        evaluate_pairs("oscd", oscd, *trained(OURS), EvaluateSettings(labels=(1,)), limit=2)
+
+
+def test_rows_lie_beside_the_encoder(oscd: Path, tmp_path: Path) -> None:
+    (tmp_path / "geossl.yaml").write_text(
+        f"name: small\nsensor: {{ name: sentinel-2-l2a, bands: [{', '.join(BANDS)}] }}\n"
+        "sources: [{ kind: folder, path: . }]\nevaluate: { labels: [40], draws: 1 }\n"
+    )
+    project = Project.load(tmp_path)
+    encoder, card = trained(OURS)
+    save_encoder(project.encoders / card.id, encoder, card)
+    with project.state.recording("pretrain", "key") as result:
+        result["encoder"] = card.id
+    done = stage.run(project, "oscd", oscd, [], silent, limit=3)
+    assert "at most 3 cities" in done.lines[0]
+    assert "one of 4 pixels" in done.lines[1]
+    for metric in ("average_precision", "f1"):
+        assert any(f"linear, pretrained: {metric}" in line for line in done.lines)
+    assert '"every": 2' in (project.encoders / card.id / "on-oscd.json").read_text()
