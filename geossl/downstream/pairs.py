@@ -139,6 +139,7 @@ def evaluate_pairs(
     """Score the frozen encoder on change, the same with random weights, and differences of the bands.
 
     Intervals are over squares of the test cities, so they speak of these cities and not of others.
+    Thresholds know, beside the labelled pixels, which share of the training cities changed; no test label is used.
 
     Parameters
     ----------

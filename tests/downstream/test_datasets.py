@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from geossl.bands import Radiometry, Sensor, Statistics, sensor
+from geossl.cli.app import evaluate
 from geossl.downstream.datasets import Images, evaluate_dataset
-from geossl.downstream.public import SETS, columns, restored
+from geossl.downstream.public import SETS, DatasetName, columns, restored
 from geossl.downstream.settings import EvaluateSettings
 from geossl.errors import RadiometryError, StoreError
 from geossl.nets.card import Card
@@ -113,6 +114,12 @@ def test_bands_are_mapped_by_name_or_as_told_and_never_guessed() -> None:
 def test_a_set_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"does not hold the train split of eurosat(.|\n)*--root"):
         evaluate_dataset("eurosat", tmp_path, *trained(OURS), SETTINGS)
+
+
+def test_the_command_line_offers_every_set() -> None:
+    offered, none = get_args(get_type_hints(evaluate)["dataset"])
+    assert none is type(None)
+    assert get_args(offered) == get_args(DatasetName) == tuple(SETS)
 
 
 def test_some_of_a_split_are_the_same_each_time(eurosat: Path) -> None:
