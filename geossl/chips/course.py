@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geossl.errors import SettingsError
 
@@ -24,7 +23,8 @@ PREFETCH = 2
 """Batches that are read ahead of the one in use, all at the same time: what a store far away takes to answer for
 one batch is not waited for again with the next."""
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
+"""Tensors by name; under ``beside``, where there are pairs of collections, such a dict of the other's images."""
 
 
 class Course(ABC):

@@ -132,6 +132,11 @@ def centres(collection: Collection, index: ChipIndex) -> NDArray[np.float64]:
     return np.stack([left + (index.col + half) * gsd, top - (index.row + half) * gsd], axis=1)
 
 
+def seconds(index: ChipIndex) -> NDArray[np.int64]:
+    """(N,) acquisition times in seconds since 1970 UTC."""
+    return index.time.astype("datetime64[s]").astype(np.int64)
+
+
 def pairs(index: ChipIndex, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """Pair the chips of each window by two different steps, anew every epoch.
 

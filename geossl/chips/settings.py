@@ -39,8 +39,8 @@ class SamplingSettings(BaseModel):
     )
 
 
-class PoolSettings(BaseModel):
-    """Another collection to train on."""
+class CollectionSettings(BaseModel):
+    """Where a collection lies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +49,23 @@ class PoolSettings(BaseModel):
         description="Where its cube lies (another project's store/cube, or s3://bucket/path); null: this project's.",
     )
     collection: str = Field(description="Name of the collection, such as sentinel-2-l2a.")
+
+
+class BesideSettings(CollectionSettings):
+    """The collection that gives the other view of each place; on the same grid."""
+
+    days: float = Field(ge=0, description="Most days, of 24 hours, between the two views of a place.")
+
+
+class PoolSettings(CollectionSettings):
+    """Another collection to train on, or a pair of them."""
+
     weight: Annotated[float, Field(gt=0)] = Field(
         1.0, description="Its share of the batches, where the project's own scenes have 1."
+    )
+    beside: BesideSettings | None = Field(
+        None,
+        description="For a method that compares two views of a place: the other view is a scene of this collection, "
+        "of the same ground and few days before or after. The two may be of different sensors. null: both views are "
+        "of this collection, as method.pairs says.",
     )

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from geossl.methods.contrast import gather, nt_xent, places
 from geossl.methods.method import Losses
-from geossl.methods.pairs import PairMethod, View, pool, position
+from geossl.methods.pairs import PairMethod, View, maps, pool, position
 from geossl.methods.settings import DenseSettings
 from geossl.nets.encoder import Encoder
 
@@ -41,15 +41,15 @@ class Dense(PairMethod):
     def losses(self, first: View, second: View, batch: Mapping[str, Any], noise: Tensor) -> Losses:
         """The loss of two views where ``noise`` (B, H, W) in [0, 1) decides which pixels of the first are compared."""
         here, there, seen = match(first, second, noise, self.settings.points)
-        maps = self.encoder(torch.cat([first.image, second.image]), first.spectrum).maps
-        projected = self.head(columns(maps, torch.cat([here, there])).flatten(0, 1))
+        found = maps(self.encoder, first, second)
+        projected = self.head(columns(found, torch.cat([here, there])).flatten(0, 1))
         total = nt_xent(
             *projected.chunk(2),
             temperature=self.settings.temperature,
             counted=seen.flatten(),
             same=near(ground(batch, first.placement.to_chip(here)), self.settings.apart),
         )
-        pooled = pool(maps[-1], torch.cat([first.valid, second.valid])).chunk(2)
+        pooled = pool(found[-1], torch.cat([first.valid, second.valid])).chunk(2)
         return Losses(total, pooled)
 
 

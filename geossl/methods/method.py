@@ -28,7 +28,9 @@ class Method(nn.Module, ABC):
     ``method(batch)`` takes a chip batch on its device, with ``image`` normalised (B, C, H, W) and
     ``valid`` (B, H, W) bool, and makes the views that it needs itself. With ``wants_pairs`` there
     is a date axis after the first: (B, 2, C, H, W) and (B, 2, H, W). Where batches are of
-    several sensors, ``spectrum`` says which bands these are, and ``kind`` (an int) whose.
+    several sensors, ``spectrum`` says which bands these are, and ``kind`` (an int) whose. A batch
+    with ``beside``, a dict of the like, has another image of each place there, maybe of other bands;
+    methods that compare two views look at it, and ``image`` then has no date axis.
     """
 
     def __init__(self, encoder: Encoder, *, wants_pairs: bool = False) -> None:

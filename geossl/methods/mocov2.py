@@ -5,6 +5,8 @@ earlier steps are still comparable. Unlike the paper's, the momentum rises along
 are normalised by running statistics instead of shuffling (see :mod:`geossl.methods.momentum`). The
 queue knows where its places are: none is a negative of itself. In a pool of several sensors it also
 knows whose they are: another one's lie on another grid, and are told apart without a look at the ground.
+Where the two views are of two sensors, each looks for the other: keys teach the encoder nothing, and one
+of the sensors would always be the key.
 """
 
 from __future__ import annotations
@@ -54,20 +56,29 @@ class MocoV2(PairMethod):
         return self.losses(*self.two_views(batch), batch)
 
     def losses(self, first: View, second: View, batch: Mapping[str, Any]) -> Losses:
-        """The loss of two views of the places of ``batch``: queries from the first, keys from the second."""
+        """The loss of two views of the places of ``batch``: queries from the first, keys from the second.
+
+        Where they are of two sensors, the mean of both ways.
+        """
+        there = self._one_way(first, second, batch)
+        if first.kind == second.kind:
+            return there
+        back = self._one_way(second, first, batch)
+        return Losses((there.total + back.total) / 2, there.views)
+
+    def _one_way(self, first: View, second: View, batch: Mapping[str, Any]) -> Losses:
         (pooled,) = encode(self.encoder, first)
         query = self.head(pooled)
         (slowly,), (key,) = self.momentum(second)
         where, counted = position(batch), first.shows & second.shows
         itself = F.cosine_similarity(query.float(), key.float()).unsqueeze(1) / self.temperature
         similarity = torch.cat([itself, cosines(query, self.queue, self.temperature)], dim=1)
-        kind = batch.get("kind", -1)
-        elsewhere = ~overlap(where, self.positions) & ((self.kinds == kind) | (self.kinds == -1))
+        elsewhere = ~overlap(where, self.positions) & ((self.kinds == second.kind) | (self.kinds == -1))
         allowed = torch.cat([torch.ones_like(elsewhere[:, :1]), elsewhere], dim=1)
         total = info_nce(similarity, torch.zeros_like(counted, dtype=torch.int64), allowed, counted)
         shown = gather(second.shows)
         keys, where = gather(F.normalize(key.float(), dim=1))[shown], gather(where)[shown]
-        self._fresh = [*self._fresh, (keys, where, self.kinds.new_full((len(keys),), kind))]
+        self._fresh = [*self._fresh, (keys, where, self.kinds.new_full((len(keys),), second.kind))]
         return Losses(total, (pooled, slowly))
 
     @override

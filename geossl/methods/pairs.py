@@ -1,7 +1,7 @@
 """Two views of each place, for the methods that compare them.
 
 The views are of one image, or of two dates of the place (``pairs: season``, as in SeCo,
-https://arxiv.org/abs/2103.16607). Ground that was not seen, under cloud or outside of the scene, is
+https://arxiv.org/abs/2103.16607), or of two collections, which may be of two sensors. Ground that was not seen, under cloud or outside of the scene, is
 no view of anything: it does not enter the pooled features, and a place with hardly any other ground
 in one of its views does not count in the loss. Nor is a place ever told apart from itself: chips of
 the same ground at other dates are no negatives.
@@ -39,6 +39,8 @@ class View:
     """Where the views lie in their chips."""
     spectrum: Spectrum | None = None
     """Which bands they have, where those are not the encoder's own."""
+    kind: int = -1
+    """Number of their sensor in a pool; −1: all are alike."""
 
     @property
     def shows(self) -> Tensor:
@@ -56,8 +58,10 @@ class PairMethod(Method):
         )
 
     def two_views(self, batch: Mapping[str, Any]) -> tuple[View, View]:
-        """A view of each of the two dates, or two views of the one image."""
+        """A view of each of the two collections, or of the two dates, or two views of the one image."""
         image, valid = batch["image"], batch["valid"]
+        if (beside := batch.get("beside")) is not None:
+            return self._view(image, valid, batch), self._view(beside["image"], beside["valid"], beside)
         dates = [(image[:, i], valid[:, i]) for i in (0, 1)] if self.wants_pairs else [(image, valid)] * 2
         first, second = (self._view(*date, batch) for date in dates)
         return first, second
@@ -69,13 +73,23 @@ class PairMethod(Method):
     def _view(self, image: Tensor, valid: Tensor, batch: Mapping[str, Any]) -> View:
         placement = self.views.place(len(image), image.device)
         view = self.views.at(placement, image, valid, batch.get("wavelengths"))
-        return View(*view, placement, batch.get("spectrum"))
+        return View(*view, placement, batch.get("spectrum"), batch.get("kind", -1))
 
 
 def encode(encoder: Encoder, *views: View) -> tuple[Tensor, ...]:
-    """The pooled features (B, D) float32 of each view, from one pass over all of them."""
-    maps = encoder(torch.cat([view.image for view in views]), views[0].spectrum).maps
-    return pool(maps[-1], torch.cat([view.valid for view in views])).chunk(len(views))
+    """The pooled features (B, D) float32 of each view."""
+    return pool(maps(encoder, *views)[-1], torch.cat([view.valid for view in views])).chunk(len(views))
+
+
+def maps(encoder: Encoder, *views: View) -> tuple[Tensor, ...]:
+    """Every map of the encoder, fine to coarse, one view's places after the other's: (B · views, D, h, w).
+
+    One pass over all views, or where their bands differ, one over each with its own.
+    """
+    if all(view.kind == views[0].kind for view in views):
+        return encoder(torch.cat([view.image for view in views]), views[0].spectrum).maps
+    each = [encoder(view.image, view.spectrum).maps for view in views]
+    return tuple(torch.cat(same) for same in zip(*each, strict=True))
 
 
 def pool(features: Tensor, valid: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The kinds of imagery in a pool: every batch is normalised as its own kind, and embedded by its own bands."""
+"""The kinds of imagery in a pool: every image is normalised as its own kind, and embedded by its own bands."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ class Kind:
     sensor: Sensor
     statistics: Statistics
     """Per band, in stored units."""
+    beside: Kind | None = None
+    """Of the other image of each place, where batches have two."""
+
+    @property
+    def images(self) -> tuple[Kind, ...]:
+        """Itself, and what is beside it."""
+        return (self,) if self.beside is None else (self, self.beside)
+
+    def to_dict(self) -> dict[str, Any]:
+        plain: dict[str, Any] = {"sensor": self.sensor.to_dict(), "statistics": self.statistics.to_dict()}
+        return plain if self.beside is None else {**plain, "beside": self.beside.to_dict()}
 
 
 class Kinds(nn.Module):
@@ -35,30 +46,46 @@ class Kinds(nn.Module):
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         super().__init__()
-        self.normalize = nn.ModuleList(Normalize.from_statistics(kind.statistics) for kind in kinds)
-        self._bands = [len(kind.sensor.bands) for kind in kinds]
-        self._mixed = len(kinds) > 1
-        self._kind = [kinds.index(kind) for kind in kinds]  # members of one kind have one number
+        images = [[(image.sensor, image.statistics) for image in kind.images] for kind in kinds]
+        known = list(dict.fromkeys(image for each in images for image in each))
+        self.normalize = nn.ModuleList(Normalize.from_statistics(statistics) for _, statistics in known)
+        self._bands = [len(sensor.bands) for sensor, _ in known]
+        self._several = len(kinds) > 1
+        self._mixed = self._several or len(known) > 1
+        # of a member's images and of those beside them; those of one kind have one number
+        self._kinds = [(known.index(each[0]), known.index(each[-1])) for each in images]
         if self._mixed:
-            for number, kind in enumerate(kinds):
-                for name, tensor in Spectrum.of(kind.sensor.bands)._asdict().items():
+            for number, (sensor, _) in enumerate(known):
+                for name, tensor in Spectrum.of(sensor.bands)._asdict().items():
                     self.register_buffer(f"{name}_{number}", tensor, persistent=False)
 
     def bands(self, batch: Mapping[str, Any]) -> int:
         """How many bands its images ought to have."""
-        return self._bands[self._of(batch)]
+        return self._bands[self._of(batch)[0]]
+
+    def bands_beside(self, batch: Mapping[str, Any]) -> int:
+        """How many bands the images beside them ought to have."""
+        return self._bands[self._of(batch)[1]]
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with ``image`` normalised; with several kinds it says in ``spectrum`` which bands it has, in ``kind`` whose it is."""
-        number = self._of(batch)
+        """The batch with ``image`` normalised; with several kinds it says in ``spectrum`` which bands it has, in ``kind`` whose it is.
+
+        Likewise what is ``beside`` it.
+        """
+        own, beside = self._of(batch)
+        ready = self._ready(batch, own)
+        return ready | {"beside": self._ready(batch["beside"], beside)} if "beside" in batch else ready
+
+    def _ready(self, batch: Mapping[str, Any], number: int) -> dict[str, Any]:
         ready = {**batch, "image": self.normalize[number](batch["image"], batch["valid"])}
         if self._mixed:
             spectrum = Spectrum(*(getattr(self, f"{name}_{number}") for name in Spectrum._fields))
-            ready |= {"spectrum": spectrum, "kind": self._kind[number]}
+            ready |= {"spectrum": spectrum, "kind": number}
         return ready
 
-    def _of(self, batch: Mapping[str, Any]) -> int:
-        return int(batch["member"]) if self._mixed else 0
+    def _of(self, batch: Mapping[str, Any]) -> tuple[int, int]:
+        """The kinds of its images and of those beside them."""
+        return self._kinds[int(batch["member"]) if self._several else 0]
 
 
 def require_mixable(settings: PretrainSettings, kinds: Sequence[Kind]) -> None:
@@ -69,7 +96,7 @@ def require_mixable(settings: PretrainSettings, kinds: Sequence[Kind]) -> None:
     SettingsError
         Says why, and names the sensors.
     """
-    names = " and ".join(dict.fromkeys(kind.sensor.name for kind in kinds))
+    names = " and ".join(dict.fromkeys(image.sensor.name for kind in kinds for image in kind.images))
     if settings.encoder.embedding == "bands":
         raise SettingsError(
             f"the encoder {settings.encoder.name} has kernels for the bands of one sensor, and the pool has {names}",

@@ -120,14 +120,16 @@ class Pretraining(LightningModule):
 
     @override
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        image = batch["image"]
-        dates, bands = (2 if self.method.wants_pairs else 1), self.kinds.bands(batch)
-        if image.ndim != 3 + dates or image.shape[-3] != bands or (dates == 2 and image.shape[1] != 2):
-            raise TrainingError(
-                f"the chips have shape {tuple(image.shape)}; "
-                f"{self.settings.method.name} wants {dates} date(s) of {bands} bands",
-                "ask the loader for pairs where the method compares dates, and for the sensor's bands",
-            )
+        dates, wanted = (2 if self.method.wants_pairs else 1), [(batch["image"], self.kinds.bands(batch))]
+        if "beside" in batch:
+            dates, wanted = 1, [*wanted, (batch["beside"]["image"], self.kinds.bands_beside(batch))]
+        for image, bands in wanted:
+            if image.ndim != 3 + dates or image.shape[-3] != bands or (dates == 2 and image.shape[1] != 2):
+                raise TrainingError(
+                    f"the chips have shape {tuple(image.shape)}; "
+                    f"{self.settings.method.name} wants {dates} date(s) of {bands} bands",
+                    "ask the loader for pairs where the method compares dates, and for the sensor's bands",
+                )
         return self.kinds(batch)
 
     @override
@@ -175,7 +177,11 @@ def split(batch: Mapping[str, Any], parts: int) -> list[dict[str, Any]]:
             "choose a batch_size that is a multiple of accumulate",
         )
     whole = {name: batch[name] for name in ("wavelengths", "spectrum", "kind", "member") if name in batch}
-    pieces = {name: chips.chunk(parts) for name, chips in batch.items() if name not in whole}
+    pieces = {
+        name: split(chips, parts) if name == "beside" else chips.chunk(parts)
+        for name, chips in batch.items()
+        if name not in whole
+    }
     return [{name: chips[part] for name, chips in pieces.items()} | whole for part in range(parts)]
 
 

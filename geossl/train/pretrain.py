@@ -80,7 +80,8 @@ def pretrain(
     ----------
     loader:
         Chip batches of stored numbers: ``image`` (B, C, H, W), or (B, 2, C, H, W) for a method that
-        wants pairs of dates, and ``valid`` (B, [2,] H, W). They are normalised here, on the device.
+        wants pairs of dates, and ``valid`` (B, [2,] H, W). They are normalised here, on the device. With
+        ``beside``, a dict of the like, a batch has another image of each place, for a method that compares views.
     statistics:
         Per band, in stored units; travels with the encoder.
     snapshot:
@@ -119,7 +120,7 @@ def pretrain(
         "statistics": statistics.to_dict(),
         "snapshot": snapshot,
     }
-    if others := [{"sensor": kind.sensor.to_dict(), "statistics": kind.statistics.to_dict()} for kind in pool]:
+    if others := [kind.to_dict() for kind in pool]:
         identity["pool"] = others
     checkpoint = folder / "checkpoints" / "last.ckpt"
     with (

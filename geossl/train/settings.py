@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from geossl.chips.settings import PoolSettings, SamplingSettings
 from geossl.imagery.buckets import BUCKETS
-from geossl.methods.settings import MethodSettings, SimclrSettings
+from geossl.methods.settings import MethodSettings, PairSettings, SimclrSettings
 from geossl.nets.settings import EncoderSettings, InitSettings
 from geossl.train.remote.settings import LaunchSettings
 
@@ -41,7 +41,8 @@ class PretrainSettings(BaseModel):
     pool: list[PoolSettings] = Field(
         default_factory=list,
         description="Other collections to train on as well: of the same bands and units, normalised alike; or, with "
-        "embedding: wavelengths, of other sensors, each normalised by its own statistics.",
+        "embedding: wavelengths, of other sensors, each normalised by its own statistics. Each batch is of one of "
+        "them, or, with beside, of pairs of two.",
     )
     bad_chunks: int = Field(
         10, ge=0, description="How many damaged chunks of a cube are reported and passed over before it stops."
@@ -92,4 +93,10 @@ class PretrainSettings(BaseModel):
             )
         if self.deterministic and self.method.name == "dense":
             raise ValueError("deterministic: true: a GPU has no such algorithm for the gradients of method dense")
+        paired = [number for number, other in enumerate(self.pool) if other.beside is not None]
+        if paired and not isinstance(self.method, PairSettings):
+            raise ValueError(
+                f"pool[{paired[0]}].beside: method {self.method.name} does not compare two views of a place; choose "
+                "simclr, dense, mocov2 or mocov3, or leave beside out"
+            )
         return self
