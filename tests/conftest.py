@@ -131,6 +131,41 @@ def tiny_cube(tmp_path_factory: pytest.TempPathFactory) -> Cube:
     return cube
 
 
+@pytest.fixture(scope="session")
+def radar_cube(tmp_path_factory: pytest.TempPathFactory) -> Cube:
+    """Sentinel-1 on the tiny cube's grid, to read from: of its second tile and of the one east of that.
+
+    Collection ``sentinel-1-rtc``: four steps of smooth random fields, two of them within three days of the tiny
+    cube's first, one 3.6 days after its second, one 17 days after its third; a no-data stripe at step 1.
+    """
+    cube = Cube.create(str(tmp_path_factory.mktemp("radar") / "cube"))
+    sensor = bands.sensor("sentinel-1-rtc")
+    rng = np.random.default_rng(8)
+
+    def fill(session: icechunk.Session) -> str:
+        root, grid = zarr.open_group(session.store, mode="r+"), Grid("EPSG:32622", 10, 512)
+        collection = layout.create_collection(root, sensor.name, sensor, grid)
+        for ix in (98, 99):
+            group = layout.create_tile(collection, grid[ix, -500], sensor)
+            field = gaussian_filter(rng.normal(size=(2, 512, 512)), (0, 16, 16))
+            field /= field.std()
+            for number, day in enumerate(("03-09T05:00", "03-12T17:00", "04-14T05:00", "05-28T05:00")):
+                image = (-1200 + 300 * field + rng.normal(scale=80, size=field.shape)).astype(np.int16)
+                quality = np.zeros((512, 512), np.uint8)
+                if number == 1:
+                    image[:, :96], quality[:96] = -32768, 1
+                step = layout.Step(
+                    f"pass-{number}", np.datetime64(f"2024-{day}"), "sum", layout.chunk_fractions(quality == 0)
+                )
+                layout.append_step(group, step, image, quality)
+        figures = [(9,) * 2, (-1200.0,) * 2, (310.0,) * 2, *[(0.0,) * 2] * 4]
+        layout.set_statistics(collection, bands.Statistics(*figures))
+        return "radar"
+
+    cube.transact(fill)
+    return cube
+
+
 SMALL_PROJECT = """\
 name: small
 store: store

@@ -14,5 +14,10 @@ def collection(tiny_cube: Cube) -> Collection:
 
 
 @pytest.fixture(scope="session")
+def radar(radar_cube: Cube) -> Collection:
+    return radar_cube.view().collection("sentinel-1-rtc")
+
+
+@pytest.fixture(scope="session")
 def labels(tiny_cube: Cube) -> Labels:
     return tiny_cube.view().labels("landcover")
