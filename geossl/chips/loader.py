@@ -50,14 +50,15 @@ class ChipLoader(Course):
     paired:
         Give two different steps of one window instead of one.
     beside:
-        Give a chip of this collection as well, of the same window and near in time. A chip that has none is not
-        seen; of several, each epoch draws one, so that a chip of theirs may stand beside several of ours.
+        Give a chip of another collection as well, of the same window and near in time; not with ``paired``. A chip
+        that has none is not seen; of several, each epoch draws one. One of theirs may stand beside several of ours,
+        so that ranks see disjoint pairs, and of our collection disjoint chips.
     labels:
         Adds ``mask``.
     weights:
         (N,) how often each chip is seen, relative to the others; needs ``shuffle``. An epoch has as many
-        chips as without: some come several times, others not in every epoch. A pair counts the mean of its two, whose weights are
-        each index's own.
+        chips as without: some come several times, others not in every epoch. A pair counts the mean of its two,
+        each by the weights of its own collection.
     shuffle:
         For training: a new order every epoch, the same on every rank, and only full batches. Otherwise
         the order of the index, down to the last chip; ranks may then differ by one batch.

@@ -36,7 +36,8 @@ class PairSettings(BaseModel):
 
     pairs: Literal["same", "season"] = Field(
         "same",
-        description="What two views of one place are: two views of one image (same), or of two dates (season).",
+        description="What two views of one place are: two views of one image (same), or of two dates (season). Of two "
+        "collections, and sensors, they are in pretrain.pool's beside.",
     )
     crop: float = Field(0.5, gt=0, le=1, description="Smallest share of a chip's area that a random crop keeps.")
     gain: float = Field(0.1, ge=0, description="Spread of a random factor for each band.")

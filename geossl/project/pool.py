@@ -141,7 +141,8 @@ def _require_same_grid(where: str, ours: Collection, theirs: Collection) -> None
 
 
 def kinds(settings: PretrainSettings, scenes: list[Collection]) -> list[Kind]:
-    """The kind of imagery of each of the collections of :func:`members`; none where all are of one.
+    """The kind of imagery of each member of the pool, from the collections of :func:`members`; none where all are of
+    one.
 
     Imagery of the same bands and units is of one kind, and normalised by the statistics of its first collection.
 
@@ -180,7 +181,13 @@ def _pairs(settings: PretrainSettings, scenes: list[Collection]) -> list[tuple[C
 
 
 def loader(project: Project, settings: PretrainSettings, scenes: list[Collection]) -> ChipLoader | PoolLoader:
-    """Batches of the chips of the collections of :func:`members`; of several ranks, each has its own share."""
+    """Batches of the chips of the collections of :func:`members`; of several ranks, each has its own share.
+
+    Raises
+    ------
+    SettingsError
+        There are too few chips for a batch, or no chip of a pair's first collection has one of the other near in time.
+    """
     if len(scenes) == 1:
         return _loader(project, settings, scenes[0])
     loaders = [_loader(project, settings, scenes[0])]

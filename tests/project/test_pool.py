@@ -269,3 +269,93 @@ def test_ranks_share_the_chips(folder: Path, monkeypatch: pytest.MonkeyPatch, ot
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.delenv("RANK")
     assert 2 * len(seen[0]) <= len(pool.loader(project, settings, scenes)) * settings.batch_size
+
+
+def beside(days: float = 4, **other: Any) -> dict[str, Any]:
+    """A member of pairs: the project's own scenes, and radar of the same ground."""
+    own = {"collection": "sentinel-2-l2a", "weight": 2}
+    return own | {"beside": {"cube": "../radar/store/cube", "collection": RADAR.name, "days": days} | other}
+
+
+@pytest.fixture
+def paired(folder: Path, radar_cube: Cube) -> Path:
+    """The same, beside a project with radar on the same grid."""
+    shutil.copytree(radar_cube.uri, folder.parent / "radar" / "store" / "cube")
+    return folder
+
+
+def test_one_encoder_is_pretrained_on_pairs_of_two_sensors(paired: Path) -> None:
+    project = opened(paired, pool=[beside()], encoder=WAVES, batch_size=64)
+    seen: Counter[tuple[int, ...]] = Counter()
+
+    def record(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        if isinstance(module, Encoder):
+            seen[tuple(given[0].shape[:2])] += 1
+            assert given[0].mean().abs() < 1  # each by its own statistics
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    try:
+        lines = pretrain.run(project, silent).lines
+    finally:
+        handle.remove()
+    scenes = now(project)
+    assert [each.sensor.name for each in scenes] == ["sentinel-2-l2a", "sentinel-2-l2a", RADAR.name]
+    loader = pool.loader(project, project.settings.pretrain, scenes)
+    assert isinstance(loader, PoolLoader)
+    single, pairs = loader.members
+    counts = Counter(loader.order(0).tolist())
+    assert counts[1] == pytest.approx(2 * counts[0], abs=1)
+    assert seen == {(128, 4): counts[0], (64, 4): counts[1], (64, 2): counts[1]}
+    assert f"from {len(single.index) + len(pairs.index):,} chips" in lines[0]
+    batch = pairs.load(0, 0)
+    assert ((batch["time"] - batch["beside"]["time"]).abs() <= 4 * 86_400).all()
+
+    record_of = project.state.get("pretrain")
+    assert record_of is not None
+    encoder, card = load_encoder(project.encoders / record_of.result["encoder"])
+    radar = scenes[2].statistics
+    assert radar is not None
+    assert card.origin["pool"][1]["beside"] == {"sensor": RADAR.to_dict(), "statistics": radar.to_dict()}
+    image = Normalize.from_statistics(radar)(batch["beside"]["image"], batch["beside"]["valid"])
+    with torch.inference_mode():
+        assert encoder(image, Spectrum.of(RADAR.bands)).pooled.std(dim=0).mean() > 1e-3  # places differ
+    theirs = [cube for cube in pool.other_cubes(project) if RADAR.name in cube.view().collections()]
+    assert f"{pool.guest_prefix('pooled')}pretrain-{record_of.key}" in theirs[0].tags()
+    assert pretrain.run(project, silent).skipped
+
+
+def test_pairs_of_one_sensor_need_no_wavelengths(folder: Path) -> None:
+    pair = {"collection": "sentinel-2-l2a", "beside": {k: v for k, v in THEIRS.items() if k != "weight"} | {"days": 31}}
+    project = opened(folder, pool=[pair])
+    assert pool.kinds(project.settings.pretrain, now(project)) == []
+    assert pretrain.run(project, silent).lines
+
+
+def test_what_cannot_be_a_pair_is_said(paired: Path) -> None:
+    wrong = r"pool\[0\]\.beside: method relative does not compare two views of a place; choose simclr, dense"
+    with pytest.raises(SettingsError, match=wrong):
+        opened(paired, pool=[beside()], encoder=WAVES, method={"name": "relative"})
+    with pytest.raises(SettingsError, match=r"days"):
+        opened(paired, pool=[beside(-1)], encoder=WAVES)
+    both = r"\(sensor sentinel-2-l2a\) and the collection of pretrain\.pool\[0\]\.beside \(sensor sentinel-1-rtc\)"
+    with pytest.raises(RadiometryError, match=both) as refused:
+        pretrain.run(opened(paired, pool=[beside()]), silent)
+    assert "embedding: wavelengths" in refused.value.remedy
+    with pytest.raises(StoreError, match=r"pretrain\.pool\[0\]\.beside: the cube .* has no collection 'x'"):
+        pretrain.run(opened(paired, pool=[beside(collection="x")], encoder=WAVES), silent)
+    make(paired.parent / "coarse", RADAR, -1200, 300, Grid("EPSG:32622", 20, 512))
+    with pytest.raises(
+        SettingsError,
+        match=r"pretrain\.pool\[0\]\.beside: the collections sentinel-2-l2a \(EPSG:32622, 10 m, tiles of 512 px from "
+        r"0, 0\) and sentinel-1-rtc \(EPSG:32622, 20 m, .* lie on different grids",
+    ):
+        pretrain.run(opened(paired, pool=[beside(cube="../coarse")], encoder=WAVES), silent)
+    with pytest.raises(
+        SettingsError,
+        match=r"pretrain\.pool\[0\]\.beside: no chip of sentinel-2-l2a has one of sentinel-1-rtc within 1 days; the "
+        r"nearest are 1\.4 days apart",
+    ):
+        pretrain.run(opened(paired, pool=[beside(1)], encoder=WAVES), silent)
+    make(paired.parent / "elsewhere", RADAR, -1200, 300, Grid("EPSG:32622", 10, 512))
+    with pytest.raises(SettingsError, match="no chip of sentinel-2-l2a has one of sentinel-1-rtc of the same ground"):
+        pretrain.run(opened(paired, pool=[beside(cube="../elsewhere")], encoder=WAVES), silent)
