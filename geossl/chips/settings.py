@@ -66,6 +66,6 @@ class PoolSettings(CollectionSettings):
     beside: BesideSettings | None = Field(
         None,
         description="For a method that compares two views of a place: the other view is a scene of this collection, "
-        "of the same ground and few days before or after. The two may be of different sensors. null: both views are "
+        "on the same grid, of the same ground and few days before or after; be it of another sensor. null: both views are "
         "of this collection, as method.pairs says.",
     )
