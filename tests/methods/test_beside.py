@@ -19,6 +19,8 @@ from geossl.nets.embedding import Spectrum
 from geossl.nets.encoder import Encoder, build_encoder
 from geossl.nets.settings import EncoderSettings
 
+from . import beside_ranks
+from .processes import run_ranks
 from .test_pairs import PAIRED
 from .test_spectrum import S2
 from .test_spectrum import build as by_wavelength
@@ -147,6 +149,23 @@ def test_what_only_one_of_them_saw_is_no_pair() -> None:
         torch.manual_seed(1)
         losses.append(by_wavelength("simclr")(batch).total.item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, beside_ranks.Result]]:
+    """What two processes say of every method, each with half of the places."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_ranks("tests.methods.beside_ranks", folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", beside_ranks.METHODS)
+def test_two_ranks_learn_of_two_sensors_as_one_rank(name: str, ranks: list[dict[str, beside_ranks.Result]]) -> None:
+    loss, gradients, buffers = beside_ranks.whole(name)
+    torch.testing.assert_close((ranks[0][name][0] + ranks[1][name][0]) / 2, loss, atol=1e-5, rtol=0)
+    assert max(gradient.abs().max() for gradient in gradients.values()) > 1e-3
+    for rank in ranks:
+        torch.testing.assert_close(rank[name][1:], (gradients, buffers), atol=1e-5, rtol=0, equal_nan=True)
 
 
 def test_haze_veils_the_optical_view_alone() -> None:
