@@ -69,7 +69,7 @@ def test_an_image_beside_itself_is_two_views_of_one_image(name: str) -> None:
     require_same(learn(build(name), batch | {"beside": dict(batch)}), learn(build(name), batch))
 
 
-@pytest.mark.parametrize("name", ["simclr", "dense", "mocov3"])
+@pytest.mark.parametrize("name", ["simclr", "dense", "mocov3", "lejepa"])
 def test_views_by_themselves_are_embedded_as_together(name: str) -> None:
     """As if the same bands were of two sensors: two passes of the encoder instead of one."""
     batch = batch_of(6, bands=4) | PLACES | {"spectrum": OPTICAL, "kind": 0}
