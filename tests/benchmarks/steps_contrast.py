@@ -1,4 +1,4 @@
-"""How fast the contrastive methods train on the CPU: a whole step beside torchgeo's tasks, built of lightly's parts.
+"""How fast the contrastive methods train on the CPU: a whole step beside torchgeo's tasks, or lightly's parts of one.
 
 Both sides: ResNet-18 on 128 px, 13 bands, batches of 32, 32-bit floats, heads of the same widths, queues of the same
 length, AdamW, the same threads, and no augmentation: the two views are in memory already. Ours also leaves invalid
@@ -69,6 +69,18 @@ def mocov3_step_vs_reference(folder: Path) -> Iterator[Sides]:
     yield sides(ours, their_step(moco(version=3, layers=3, output_dim=PROJECTION, memory_bank_size=0)))
 
 
+@bench(
+    "lejepa-step-vs-reference",
+    unit="images/s",
+    reference="the same step of lightly's parts, view by view as in its example",
+    better="higher",
+    goal=1,
+)
+def lejepa_step_vs_reference(folder: Path) -> Iterator[Sides]:
+    """LeJEPA of two views; torchgeo has no task for it."""
+    yield sides(our_step({"name": "lejepa", "hidden": HIDDEN}), lightly_lejepa())
+
+
 def sides(ours: Step, reference: Step) -> Sides:
     """Images a second on either side."""
 
@@ -125,6 +137,24 @@ def our_step(method_settings: dict[str, Any]) -> Step:
         method.after_step(next(done), 1000)
 
     return with_momentum
+
+
+def lightly_lejepa() -> Step:
+    """lightly's projector and losses on timm's ResNet-18."""
+    import timm
+    import torch
+    from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss
+    from lightly.models.modules import LeJEPAProjectionHead
+
+    backbone = timm.create_model("resnet18", in_chans=BANDS, num_classes=0)
+    model = torch.nn.Sequential(backbone, LeJEPAProjectionHead(backbone.num_features, HIDDEN, 64))
+    image, sigreg = torch.randn(BATCH, BANDS, SIDE, SIDE), SIGReg()
+
+    def loss() -> torch.Tensor:
+        views = torch.stack([model(image) for _ in range(2)])
+        return 0.95 * lejepa_invariance_loss(all_proj=views, global_proj=views) + 0.05 * sigreg(views)
+
+    return whole_step(loss, torch.optim.AdamW(model.parameters(), 1e-4), "cpu", bf16=False)
 
 
 def their_step(task: Any) -> Step:
