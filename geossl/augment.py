@@ -103,8 +103,8 @@ class Views(nn.Module):
 
     Parameters
     ----------
-    crop:
-        Smallest share of the chip's area that the crop keeps; 1 keeps all of it.
+    crop, largest:
+        Smallest and largest share of the chip's area that the crop keeps; 1 keeps all of it.
     gain, bias, noise:
         Standard deviation of a factor (around 1) a band, of an offset a band, and of noise a pixel.
     haze:
@@ -115,10 +115,18 @@ class Views(nn.Module):
     """
 
     def __init__(
-        self, *, crop: float = 1.0, gain: float = 0.0, bias: float = 0.0, noise: float = 0.0, haze: float = 0.0
+        self,
+        *,
+        crop: float = 1.0,
+        largest: float = 1.0,
+        gain: float = 0.0,
+        bias: float = 0.0,
+        noise: float = 0.0,
+        haze: float = 0.0,
     ) -> None:
         super().__init__()
         self.crop = crop
+        self.largest = largest
         self.gain = gain
         self.bias = bias
         self.noise = noise
@@ -134,7 +142,7 @@ class Views(nn.Module):
 
     def place(self, batch: int, device: torch.device) -> Placement:
         """Random places for the views of ``batch`` chips."""
-        side = torch.empty(batch, device=device).uniform_(self.crop, 1.0).sqrt_()
+        side = torch.empty(batch, device=device).uniform_(self.crop, self.largest).sqrt_()
         signs = torch.randint(0, 2, (batch, 2), device=device) * 2.0 - 1.0
         swap = torch.randint(0, 2, (batch, 1, 1), device=device, dtype=torch.bool)
         turn = torch.diag_embed(signs)  # four flips; with rows swapped, the eight symmetries of the square
@@ -144,10 +152,16 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def at(
-        self, placement: Placement, image: Tensor, valid: Tensor, wavelengths: Tensor | None = None
+        self,
+        placement: Placement,
+        image: Tensor,
+        valid: Tensor,
+        wavelengths: Tensor | None = None,
+        *,
+        side: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The view that lies there; see :meth:`forward`."""
-        grid = placement.grid(*image.shape[2:])
+        """The view that lies there, of so many pixels' ``side`` (None: the chip's); see :meth:`forward`."""
+        grid = placement.grid(*image.shape[2:]) if side is None else placement.grid(side, side)
         # the mask alike, so that it cannot part from the pixels
         image, seen = (
             F.grid_sample(each, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -90,6 +90,24 @@ def test_crops_have_the_announced_area() -> None:
     assert abs(area.mean() - 0.625) < 0.08
 
 
+def test_small_views_have_their_own_side_and_the_announced_area() -> None:
+    torch.manual_seed(0)
+    views = Views(crop=0.1, largest=0.4)
+    image, valid = coordinates(256, 32), torch.ones(256, 32, 32, dtype=torch.bool)
+    placement = views.place(256, image.device)
+    area = placement.scale**2
+    assert 0.1 <= area.min() < 0.12
+    assert 0.38 < area.max() <= 0.4 + 1e-6
+    out, mask = views.at(placement, image, valid, side=8)
+    assert out.shape == (256, 2, 8, 8)
+    assert mask.shape == (256, 8, 8)
+    # its pixels are where the placement has them, whatever the side
+    centres = (torch.arange(8) + 0.5) / 4 - 1
+    points = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=2).view(1, -1, 2).expand(256, -1, -1)
+    want = ((placement.to_chip(points).flip(2) + 1) * 16 - 0.5).mT.unflatten(2, (8, 8))
+    torch.testing.assert_close(out, want.clamp(0, 31), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("bands", [1, 2, 10, 13])
 def test_any_number_of_bands_changes_band_by_band(bands: int) -> None:
     torch.manual_seed(0)

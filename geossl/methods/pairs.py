@@ -59,21 +59,29 @@ class PairMethod(Method):
 
     def two_views(self, batch: Mapping[str, Any]) -> tuple[View, View]:
         """A view of each of the two collections, or of the two dates, or two views of the one image."""
+        first, second = (view_of(self.views, *image) for image in self.images(batch))
+        return first, second
+
+    def images(self, batch: Mapping[str, Any]) -> list[tuple[Tensor, Tensor, Mapping[str, Any]]]:
+        """What the two views are of: image (B, C, H, W), valid pixels (B, H, W), and the batch that says whose bands
+        these are; of two collections, of two dates, or twice of the one."""
         image, valid = batch["image"], batch["valid"]
         if (beside := batch.get("beside")) is not None:
-            return self._view(image, valid, batch), self._view(beside["image"], beside["valid"], beside)
-        dates = [(image[:, i], valid[:, i]) for i in (0, 1)] if self.wants_pairs else [(image, valid)] * 2
-        first, second = (self._view(*date, batch) for date in dates)
-        return first, second
+            return [(image, valid, batch), (beside["image"], beside["valid"], beside)]
+        if self.wants_pairs:
+            return [(image[:, i], valid[:, i], batch) for i in (0, 1)]
+        return [(image, valid, batch)] * 2
 
     @override
     def view(self, batch: Mapping[str, Any]) -> Tensor:
-        return self._view(batch["image"], batch["valid"], batch).image
+        return view_of(self.views, batch["image"], batch["valid"], batch).image
 
-    def _view(self, image: Tensor, valid: Tensor, batch: Mapping[str, Any]) -> View:
-        placement = self.views.place(len(image), image.device)
-        view = self.views.at(placement, image, valid, batch.get("wavelengths"))
-        return View(*view, placement, batch.get("spectrum"), batch.get("kind", -1))
+
+def view_of(views: Views, image: Tensor, valid: Tensor, batch: Mapping[str, Any], *, side: int | None = None) -> View:
+    """A random view of an image of ``batch``, of so many pixels' ``side`` (None: the chip's)."""
+    placement = views.place(len(image), image.device)
+    view = views.at(placement, image, valid, batch.get("wavelengths"), side=side)
+    return View(*view, placement, batch.get("spectrum"), batch.get("kind", -1))
 
 
 def encode(encoder: Encoder, *views: View) -> tuple[Tensor, ...]:

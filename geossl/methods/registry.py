@@ -7,6 +7,7 @@ from typing import Any
 
 from geossl.methods.dense import Dense
 from geossl.methods.lejepa import Lejepa
+from geossl.methods.dino import Dino
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
 from geossl.methods.mocov2 import MocoV2
@@ -26,6 +27,7 @@ METHODS: dict[str, Callable[[Any, Encoder], Method]] = {
     "mocov2": MocoV2,
     "mocov3": MocoV3,
     "lejepa": Lejepa,
+    "dino": Dino,
 }
 
 

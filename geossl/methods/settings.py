@@ -100,6 +100,22 @@ class LejepaSettings(PairSettings):
     hidden: int = Field(1024, ge=8, description="Width of the projector.")
 
 
+class DinoSettings(PairSettings):
+    """Self-distillation of images and hidden patches (https://arxiv.org/abs/2111.07832), for every encoder."""
+
+    name: Literal["dino"] = "dino"
+    local_views: int = Field(2, ge=0, description="Small views of each chip beside the two.")
+    mask_ratio: float = Field(0.5, ge=0.1, lt=1, description="Largest share of a view that is hidden.")
+    prototypes: int = Field(512, ge=8, description="Prototypes by which images and patches are sorted.")
+    hidden: int = Field(512, ge=8, description="Width of the heads.")
+    projection: int = Field(128, ge=8, description="Length of the vectors that are compared with prototypes.")
+    temperature: float = Field(0.1, gt=0, description="Scale of what the encoder says.")
+    teacher_temperature: float = Field(
+        0.05, ge=0.02, description="Scale of what the second encoder says; lower is surer."
+    )
+    momentum: float = Field(0.99, ge=0, le=1, description="Momentum of the second encoder at first; it rises to 1.")
+
+
 class RelativeSettings(BaseModel):
     """Relative patch position (https://arxiv.org/abs/1505.05192), for every encoder."""
 
@@ -147,6 +163,7 @@ MethodSettings = Annotated[
     | MocoV2Settings
     | MocoV3Settings
     | LejepaSettings
+    | DinoSettings
     | RelativeSettings
     | TransformsSettings,
     Field(discriminator="name"),

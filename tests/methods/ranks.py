@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geossl.augment import Placement
 from geossl.methods.dense import Dense
+from geossl.methods.dino import Dino
 from geossl.methods.method import Method
 from geossl.methods.pairs import View
 
@@ -33,6 +34,8 @@ CASES: dict[str, Case] = {
     "mocov3-vit": {"name": "mocov3", "encoder": "vit-tiny", "temperature": 0.3, "hidden": 32},
     "lejepa-unet": {"name": "lejepa", "encoder": "unet-tiny", "hidden": 32},
     "lejepa-vit": {"name": "lejepa", "encoder": "vit-tiny", "hidden": 32},
+    "dino-unet": {"name": "dino", "encoder": "unet-tiny", "temperature": 0.3, "prototypes": 24},
+    "dino-vit": {"name": "dino", "encoder": "vit-tiny", "temperature": 0.3, "prototypes": 24},
 }
 
 
@@ -46,8 +49,15 @@ class Core(nn.Module):
     def forward(self, first: View, second: View, rest: dict[str, Tensor]) -> Tensor:
         method: Any = self.method
         torch.manual_seed(2)  # of what is drawn within the loss
-        noise = (rest.pop("noise"),) if isinstance(method, Dense) else ()
-        return method.losses(first, second, rest | {"valid": first.valid}, *noise).total
+        noise, batch = rest["noise"], rest | {"valid": first.valid}
+        if isinstance(method, Dense):
+            return method.losses(first, second, batch, noise).total
+        if isinstance(method, Dino):
+            of_cells = torch.cat([noise[:, i :: method.stride, i :: method.stride] for i in (1, 2)])
+            local = [_corner(first), _corner(second)]
+            return method.losses(first, second, local, of_cells, noise[:, 0, :2].T.flatten()).total
+        total: Tensor = method.losses(first, second, batch).total
+        return total
 
 
 def inputs() -> tuple[View, View, dict[str, Tensor]]:
@@ -78,6 +88,11 @@ def _learn(core: nn.Module, method: Method, first: View, second: View, rest: dic
 
 def _part(view: View, rows: slice) -> View:
     return View(view.image[rows], view.valid[rows], Placement(view.placement.affine[rows]))
+
+
+def _corner(view: View) -> View:
+    side = SIDE // 2
+    return View(view.image[..., :side, :side], view.valid[..., :side, :side], view.placement)
 
 
 def main(folder: Path, rank: int) -> None:

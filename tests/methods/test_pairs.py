@@ -12,7 +12,7 @@ from geossl.train.health import measure
 
 from .views import SIDE, batch_of, build, view_of
 
-PAIRED = ["simclr", "dense", "mocov2", "mocov3", "lejepa"]  # every method that compares two views of a place
+PAIRED = ["simclr", "dense", "mocov2", "mocov3", "lejepa", "dino"]  # every method that compares two views of a place
 QUIET: dict[str, Any] = {"crop": 1.0, "gain": 0.0, "bias": 0.0, "noise": 0.0}
 
 
@@ -77,6 +77,8 @@ LEARN: dict[str, tuple[int, dict[str, Any]]] = {
     "mocov2": (60, {"momentum": 0.9, "queue": 24}),
     "mocov3": (45, {"momentum": 0.9, "hidden": 64}),
     "lejepa": (15, {"hidden": 64}),
+    # many or large hidden parts make the loss of so small a batch noisy
+    "dino": (45, {"momentum": 0.9, "hidden": 64, "prototypes": 24, "local_views": 0, "mask_ratio": 0.1}),
 }
 
 

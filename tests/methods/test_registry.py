@@ -41,6 +41,9 @@ def test_every_method_that_settings_allow_is_registered() -> None:
         ("mocov3", "unet-tiny"),
         ("lejepa", "vit-tiny"),
         ("lejepa", "unet-tiny"),
+        ("dino", "vit-tiny"),
+        ("dino", "unet-tiny"),
+        ("dino", "resnet18"),
     ],
 )
 @pytest.mark.parametrize("bands", [1, 13])

@@ -11,6 +11,7 @@ from geossl.bands import Sensor, Statistics
 from geossl.methods.settings import (
     DenseSettings,
     LejepaSettings,
+    DinoSettings,
     MaeSettings,
     MethodSettings,
     MocoV2Settings,
@@ -35,12 +36,14 @@ METHODS: dict[str, MethodSettings] = {
     "mocov2": MocoV2Settings(queue=512),
     "mocov3": MocoV3Settings(),
     "lejepa": LejepaSettings(),
+    "dino": DinoSettings(),
     "relative": RelativeSettings(patch=16),
     "rotation": TransformsSettings(),
     "simclr-season": SimclrSettings(pairs="season"),
     "dense-season": DenseSettings(pairs="season"),
     "mocov3-season": MocoV3Settings(pairs="season"),
     "lejepa-season": LejepaSettings(pairs="season"),
+    "dino-season": DinoSettings(pairs="season"),
 }
 """What ``--method`` names."""
 
