@@ -1,21 +1,25 @@
 """DINO with the patch loss of iBOT: a student says of its views what a slow teacher says of others of the place.
 
-Both sort what they see by prototypes. Images (Caron et al. 2021, https://arxiv.org/abs/2104.14294): the teacher sees
-two views of a place, the student each of them and small local ones, and says of every view what the teacher says of
-the others. Patches (iBOT: Zhou et al. 2022, https://arxiv.org/abs/2111.07832): a part of the student's two views is
-hidden, and it says of the hidden cells what the teacher says, who sees them. Targets are spread evenly over the
-prototypes by Sinkhorn-Knopp (SwAV: Caron et al. 2020, https://arxiv.org/abs/2006.09882; DINOv2: Oquab et al. 2023,
-https://arxiv.org/abs/2304.07193), over all ranks, instead of by a moving mean, which drifts to the uniform answer
-where batches are small.
+Both sort what they see by prototypes. Images (DINO: Caron et al. 2021, https://arxiv.org/abs/2104.14294): the teacher
+sees two views of a place, the student these and small local ones, and says of each view what the teacher says of the
+others. Cells (iBOT: Zhou et al. 2022, https://arxiv.org/abs/2111.07832): a part of the student's two views is hidden,
+and it says of the hidden cells what the teacher says, who sees them. Targets are spread evenly over the prototypes by
+Sinkhorn-Knopp, as in DINOv2 (Oquab et al. 2023, https://arxiv.org/abs/2304.07193), over all ranks.
 
 It works on every encoder, since what is hidden are pixels: they become 0, which is how ground that was not seen looks
 anyway. To a transformer that is a mask token, as the embedding of zeros is a bias and a position. Cells are those of
-the coarsest map. Where that has only a few, as a ResNet's on small chips, few or none are hidden.
+the coarsest map, and hidden in blobs; where it has only a few, as a ResNet's on small chips, hardly any are hidden.
 
-Unlike the papers', an image is the mean over its valid ground and no class token, since that is what encoders are used
-by; images and cells have a head each, as in DINOv2, with batch norm, as DINO has it off transformers: untrained
-encoders say nearly the same of all places, and batch norm tells them apart from the first step on. The teacher's
-temperature is constant, and no layer is frozen at first.
+What differs from the papers:
+
+* An image is the mean over its valid ground, which is what encoders are used by, and no class token.
+* What enters a head is normalised by the batch, the teacher's too. Untrained encoders say nearly the same of all
+  places; then Sinkhorn-Knopp finds nothing to spread, and the student learns the uniform answer, as it does where the
+  teacher is normalised by running statistics. Cells are normalised position by position: a transformer's prototypes
+  would stand for positions otherwise, which even hidden cells know (CAPI spreads its targets so, for this reason:
+  Darcet et al. 2025, https://arxiv.org/abs/2502.08769).
+* Images and cells have a head each, as in DINOv2, and few prototypes. The teacher's temperature is constant, and no
+  layer is frozen at first.
 """
 
 from __future__ import annotations
@@ -80,6 +84,7 @@ class Dino(PairMethod):
         views, temperature = [first, second], self.settings.temperature
         usable = ground(torch.cat([view.valid for view in views]), self.stride)  # (2B, h, w)
         hidden = hide(usable, noise, share)
+        usable = usable.flatten(1)
         covers = hidden.repeat_interleave(self.stride, dim=1).repeat_interleave(self.stride, dim=2)
         covered = [
             dataclasses.replace(view, image=view.image.masked_fill(cover.unsqueeze(1), 0.0))
@@ -89,12 +94,12 @@ class Dino(PairMethod):
 
         pooled, cells = look(self.encoder, covered)
         everything = [pooled] if not local else [pooled, look(self.encoder, local)[0]]
-        of_images, of_cells = self.heads(torch.cat(everything), cells, shows.flatten(), usable.flatten())
+        of_images, of_cells = self.heads(torch.cat(everything), cells, shows.flatten(), usable)
         with torch.no_grad():
-            counted = shows[:2].flatten(), usable.flatten()
+            counted = shows[:2].flatten(), usable
             aims = self.momentum.head(*look(self.momentum.encoder, views), *counted)
             aims_of_images, aims_of_cells = (
-                sinkhorn(similarity / self.settings.teacher_temperature, which)
+                sinkhorn(similarity / self.settings.teacher_temperature, which.flatten())
                 for similarity, which in zip(aims, counted, strict=True)
             )
         total = between_views(
@@ -128,8 +133,8 @@ class Head(nn.Module):
         self.prototypes = nn.Linear(out, settings.prototypes, bias=False)
 
     def forward(self, x: Tensor, counted: Tensor) -> Tensor:
-        """Cosines (R, K) of vectors (R, D) to the prototypes; those that are not ``counted`` (R,) change no others'."""
-        return cosines(self.project(standardise(x, counted)), self.prototypes.weight, 1.0)
+        """Cosines (N·L, K) of vectors (N, L, D) to the prototypes; ``counted`` (N, L) are those to normalise by."""
+        return cosines(self.project(standardise(x, counted).flatten(0, 1)), self.prototypes.weight, 1.0)
 
 
 class Heads(nn.Module):
@@ -141,26 +146,34 @@ class Heads(nn.Module):
         self.cells = Head(dim, settings)
 
     def forward(self, pooled: Tensor, cells: Tensor, shows: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
-        """What pooled features (N, D) and cells (R, D) are like, (N, K) and (R, K), and which of them count."""
-        return self.images(pooled, shows), self.cells(cells, usable)
+        """What the pooled features (V, D) of views are like, (V, K), and the cells (N, L, D) of some, (N·L, K).
+
+        Normalised by those that count: ``shows`` (V,) and ``usable`` (N, L).
+        """
+        return self.images(pooled.unsqueeze(1), shows.unsqueeze(1)), self.cells(cells, usable)
 
 
 def standardise(x: Tensor, counted: Tensor) -> Tensor:
-    """Rows (R, D) with mean 0 and variance 1 a column over the ``counted`` (R,) rows of all ranks, in float32."""
-    x, weight = x.float(), counted.unsqueeze(1).float()
-    total = gather(weight.sum().view(1)).sum().clamp(min=1)
+    """Vectors (N, L, D) in float32 with mean 0 at each of L positions, and variance 1 over them all.
 
-    def mean(values: Tensor) -> Tensor:
-        return gather((values * weight).sum(dim=0, keepdim=True)).sum(dim=0) / total
+    Means and variances are of the ``counted`` (N, L) vectors of all ranks. Views are turned and flipped by chance: what
+    all of them have in common at a position says nothing of the ground.
+    """
+    x, weight = x.float(), counted.unsqueeze(2).float()
 
-    x = x - mean(x)
-    return x / (mean(x.square()) + _EPS).sqrt()
+    def total(values: Tensor) -> Tensor:
+        return gather(values.sum(dim=0, keepdim=True)).sum(dim=0)
+
+    count = total(weight)  # (L, 1)
+    x = x - total(x * weight) / count.clamp(min=1)
+    variance = total(x.square() * weight).sum(dim=0) / count.sum().clamp(min=1)
+    return x / (variance + _EPS).sqrt()
 
 
 def look(encoder: Encoder, views: Sequence[View]) -> tuple[Tensor, Tensor]:
-    """What an encoder says of V views of B places: pooled (V·B, D), and cells of its coarsest map (V·B·h·w, D)."""
+    """What an encoder says of V views of B places: pooled (V·B, D), and cells of its coarsest map (V·B, L, D)."""
     last = encoder(torch.cat([view.image for view in views]), views[0].spectrum).maps[-1]
-    return pool(last, torch.cat([view.valid for view in views])), last.flatten(2).mT.flatten(0, 1)
+    return pool(last, torch.cat([view.valid for view in views])), last.flatten(2).mT
 
 
 def ground(valid: Tensor, stride: int) -> Tensor:

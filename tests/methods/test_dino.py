@@ -11,7 +11,7 @@ from lightly.loss.swav_loss import sinkhorn as lightlys_sinkhorn
 from lightly.models.modules import DINOProjectionHead
 from torch import Tensor, nn
 
-from geossl.methods.dino import Dino, Head, between_views, blobs, ground, hide, sinkhorn, within_views
+from geossl.methods.dino import Dino, Head, between_views, blobs, ground, hide, sinkhorn, standardise, within_views
 from geossl.methods.pairs import View
 from geossl.methods.settings import DinoSettings
 
@@ -117,10 +117,25 @@ def test_the_head_is_lightlys_behind_a_batch_norm_of_what_counts() -> None:
     ours, theirs = Head(12, DinoSettings(**SMALL)), DINOProjectionHead(12, 32, 16, 24)
     theirs.layers.load_state_dict(ours.project.layers.state_dict())
     theirs.last_layer.weight_v.data.copy_(ours.prototypes.weight)
-    x, counted = 3 + 2 * torch.randn(20, 12), torch.rand(20) < 0.7
+    x, counted = 3 + 2 * torch.randn(20, 1, 12), torch.rand(20, 1) < 0.7
     normalise = nn.BatchNorm1d(12, affine=False)
-    torch.testing.assert_close(ours(x, counted)[counted], theirs(normalise(x[counted])), atol=1e-5, rtol=0)
-    assert ours(x, torch.zeros(20, dtype=torch.bool)).isfinite().all()
+    seen = counted.flatten()
+    torch.testing.assert_close(ours(x, counted)[seen], theirs(normalise(x[counted])), atol=1e-5, rtol=0)
+    assert ours(x, torch.zeros_like(counted)).isfinite().all()
+
+
+def test_cells_are_normalised_position_by_position() -> None:
+    torch.manual_seed(0)
+    x, counted = torch.randn(30, 9, 5, dtype=torch.float64), torch.rand(30, 9) < 0.7
+    counted[:, 4] = False
+    of_position = 3 * torch.randn(9, 5, dtype=torch.float64)
+    got = standardise(x + of_position, counted)
+    want = x.numpy().copy()
+    for position in range(9):
+        seen = counted[:, position].numpy()
+        want[:, position] -= want[seen, position].mean(axis=0) if seen.any() else -of_position[position].numpy()
+    want /= np.sqrt(want[counted.numpy()].var(axis=0) + 1e-5)
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("rounds", [1, 3, 20])
@@ -144,6 +159,20 @@ def test_sinkhorn_shares_rows_out_evenly() -> None:
     assert entropy.max() < 0.95 * math.log(24)  # it is not the uniform answer
     torch.testing.assert_close(sinkhorn(similarity[counted] / 0.05, counted[counted], 100), got[counted])
     assert sinkhorn(similarity, torch.zeros(60, dtype=torch.bool)).isfinite().all()
+
+
+@pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])
+def test_the_teacher_tells_places_apart_from_the_first_step_on_and_not_by_position(encoder: str) -> None:
+    method: Dino = build("dino", encoder)
+    aims, aims_of_cells = (outputs(head) for head in method.momentum.head.children())
+    batch = batch_of(16)
+    batch["image"] = 3 + 0.1 * batch["image"]  # places that are much alike
+    method(batch)
+    of_images, of_cells = aims[0], aims_of_cells[0].unflatten(0, (32, -1))
+    assert (of_images - of_images.mean(dim=0)).std() > 0.06  # of vectors of 128 numbers at most 1 / √128
+    of_cells = of_cells - of_cells.mean(dim=(0, 1))
+    assert of_cells.std() > 0.06
+    assert of_cells.mean(dim=0).var() < 0.1 * of_cells.var()  # positions tell hardly more than chance's 1 / 32
 
 
 @pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])

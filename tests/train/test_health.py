@@ -109,7 +109,7 @@ def test_a_run_too_short_for_patience_leaves_no_collapsed_encoder(tmp_path: Path
     assert float(rows(tmp_path)[-1]["std"]) < 0.05
 
 
-@pytest.mark.parametrize("method", [{"name": "simclr"}, {"name": "mae", "mask_ratio": 0.5}])
+@pytest.mark.parametrize("method", [{"name": "simclr"}, {"name": "mae", "mask_ratio": 0.5}, {"name": "dino"}])
 def test_a_healthy_run_passes(tmp_path: Path, method: dict[str, object]) -> None:
     encoder = {"name": "vit-tiny", "patch": 8} if method["name"] == "mae" else {"name": "unet-tiny"}
     card = run(tmp_path, Places(batches=20), epochs=1, method=method, encoder=encoder)
