@@ -48,7 +48,7 @@ def log_softmax(x: Floats) -> Floats:
 
 
 def shared_out(similarity: Floats, counted: Floats, rounds: int = 3) -> Floats:
-    """Sinkhorn-Knopp as DINOv2's appendix has it, over the rows that count."""
+    """Sinkhorn-Knopp as SwAV and DINOv2 compute it, over the rows that count."""
     out = np.zeros_like(similarity)
     q = np.exp(similarity[counted] / 0.05).T
     q /= q.sum()
