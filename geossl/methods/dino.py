@@ -37,7 +37,7 @@ from geossl.augment import Views
 from geossl.methods.contrast import cosines, gather
 from geossl.methods.method import Losses
 from geossl.methods.momentum import Momentum
-from geossl.methods.pairs import PairMethod, View, pool, view_of
+from geossl.methods.pairs import PairMethod, View, maps, pool, view_of
 from geossl.methods.settings import DinoSettings
 from geossl.methods.valid import MIN_VALID, mean_over
 from geossl.nets.encoder import Encoder, require_divisible
@@ -70,10 +70,10 @@ class Dino(PairMethod):
         return self.losses(first, second, self.local_views(batch), noise, share)
 
     def local_views(self, batch: Mapping[str, Any]) -> list[View]:
-        """Views of small parts, of half a chip's side as far as the encoder's stride divides that; dates take turns."""
-        dates = self.dates(batch)
+        """Views of small parts, of half a chip's side as far as the encoder's stride divides that; the two images take turns."""
+        images = self.images(batch)
         side = max(self.stride, batch["image"].shape[-1] // 2 // self.stride * self.stride)
-        return [view_of(self.local, *dates[i % 2], batch, side=side) for i in range(self.settings.local_views)]
+        return [view_of(self.local, *images[i % 2], side=side) for i in range(self.settings.local_views)]
 
     def losses(self, first: View, second: View, local: Sequence[View], noise: Tensor, share: Tensor) -> Losses:
         """The loss of two views and any number of local ones, of B places each.
@@ -172,7 +172,7 @@ def standardise(x: Tensor, counted: Tensor) -> Tensor:
 
 def look(encoder: Encoder, views: Sequence[View]) -> tuple[Tensor, Tensor]:
     """What an encoder says of V views of B places: pooled (V·B, D), and cells of its coarsest map (V·B, L, D)."""
-    last = encoder(torch.cat([view.image for view in views]), views[0].spectrum).maps[-1]
+    last = maps(encoder, *views)[-1]
     return pool(last, torch.cat([view.valid for view in views])), last.flatten(2).mT
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from lightly.models.modules import LeJEPAProjectionHead
+from lightly.utils import dist
 from torch import Tensor, distributed
-from torch.distributed.nn import functional as across
 
+from geossl.methods.contrast import gather
 from geossl.methods.method import Losses
 from geossl.methods.pairs import PairMethod, View, encode
 from geossl.methods.settings import LejepaSettings
@@ -62,16 +63,12 @@ def sigreg(projected: Tensor, counted: Tensor) -> Tensor:
     """
     directions = torch.randn(projected.shape[-1], _DIRECTIONS, device=projected.device)
     points = torch.linspace(0, _END, _KNOTS, device=projected.device)
-    several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-    if several:
+    if dist.world_size() > 1:
         distributed.broadcast(directions, src=0)
     angles = (projected @ (directions / directions.norm(dim=0))).unsqueeze(-1) * points
     weight = counted.to(angles.dtype)
     sums = torch.stack([torch.einsum("vbdk,b->vdk", wave, weight) for wave in (angles.cos(), angles.sin())])
-    count = weight.sum()
-    if several:
-        sums = across.all_reduce(sums)
-        distributed.all_reduce(count)
+    sums, count = (gather(own.unsqueeze(0)).sum(dim=0) for own in (sums, weight.sum()))
     cos, sin = sums / count.clamp(min=1)
     normal = torch.exp(-points.square() / 2)
     error = (cos - normal).square() + sin.square()

@@ -42,9 +42,13 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Mapping[str, Any]) -> Losses:
         """The loss of a batch, ready for ``backward``."""
 
-    @abstractmethod
     def view(self, batch: Mapping[str, Any]) -> Tensor:
-        """A view (B, C, H, W) of each chip of a batch of one date, as the encoder is shown it: for people to look at."""
+        """A view (B, C, H, W) of each chip of a batch of one date, as the encoder is shown it: for people to look at.
+
+        By default the chip as it is.
+        """
+        image: Tensor = batch["image"]
+        return image
 
     def after_step(self, step: int, max_steps: int) -> None:
         """Called after the optimiser's step number ``step`` (from 1): momentum, centring."""

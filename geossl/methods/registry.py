@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from geossl.methods.dense import Dense
-from geossl.methods.lejepa import Lejepa
 from geossl.methods.dino import Dino
+from geossl.methods.lejepa import Lejepa
 from geossl.methods.mae import Mae
 from geossl.methods.method import Method
 from geossl.methods.mocov2 import MocoV2

@@ -97,6 +97,6 @@ class PretrainSettings(BaseModel):
         if paired and not isinstance(self.method, PairSettings):
             raise ValueError(
                 f"pool[{paired[0]}].beside: method {self.method.name} does not compare two views of a place; choose "
-                "simclr, dense, mocov2, mocov3 or lejepa, or leave beside out"
+                "simclr, dense, mocov2, mocov3, lejepa or dino, or leave beside out"
             )
         return self

@@ -24,7 +24,7 @@ from .test_spectrum import S2, build
 from .views import SIDE, batch_of, view_of
 
 PLACES = 8
-METHODS = ("simclr", "dense", "mocov2", "mocov3", "lejepa")
+METHODS = ("simclr", "dense", "mocov2", "mocov3", "lejepa", "dino")
 Result = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 
 

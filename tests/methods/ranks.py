@@ -5,6 +5,7 @@ Run as ``python -m tests.methods.ranks FOLDER RANK``; :func:`whole` is the same 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def _part(view: View, rows: slice) -> View:
 
 def _corner(view: View) -> View:
     side = SIDE // 2
-    return View(view.image[..., :side, :side], view.valid[..., :side, :side], view.placement)
+    return dataclasses.replace(view, image=view.image[..., :side, :side], valid=view.valid[..., :side, :side])
 
 
 def main(folder: Path, rank: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -81,13 +82,13 @@ def test_views_by_themselves_are_embedded_as_together(name: str) -> None:
 @pytest.mark.parametrize("name", PAIRED)
 def test_each_view_is_embedded_by_its_own_bands_and_both_sensors_learn(name: str) -> None:
     method = by_wavelength(name)
-    seen: list[tuple[int, Any]] = []
+    seen: list[tuple[Encoder, int, Any]] = []
     encoders = [module for module in method.modules() if isinstance(module, Encoder)]
     for encoder in encoders:
-        encoder.register_forward_pre_hook(lambda _, given: seen.append((given[0].shape[1], given[1])))
+        encoder.register_forward_pre_hook(lambda own, given: seen.append((own, given[0].shape[1], given[1])))
     method(both()).total.backward()
-    assert all(spectrum is {4: OPTICAL, 2: ECHO}[bands] for bands, spectrum in seen)
-    assert sorted(bands for bands, _ in seen) == sorted([4, 2] * len(encoders))
+    assert all(spectrum is {4: OPTICAL, 2: ECHO}[bands] for _, bands, spectrum in seen)
+    assert {(own, bands) for own, bands, _ in seen} == {*itertools.product(encoders, (4, 2))}
     embedding = "backbone.patch_embed"
     for which in (f"{embedding}.polarisation", f"{embedding}.weight_generator.fc_weight.weight"):
         gradient = encoders[0].get_parameter(which).grad

@@ -10,8 +10,8 @@ import torch
 from geossl.bands import Sensor, Statistics
 from geossl.methods.settings import (
     DenseSettings,
-    LejepaSettings,
     DinoSettings,
+    LejepaSettings,
     MaeSettings,
     MethodSettings,
     MocoV2Settings,
