@@ -35,6 +35,7 @@ from geossl.errors import GeosslError, StoreError
 from geossl.files import write_bytes
 from geossl.legend import Legend
 from geossl.nets.encoder import Encoder, VitEncoder, build_encoder
+from geossl.nets.olmoearth import OlmoEarth
 from geossl.nets.settings import EncoderSettings, HeadName
 
 FORMAT = 2
@@ -228,7 +229,9 @@ def reach(network: nn.Module) -> tuple[int, int]:
     so that no margin makes windows agree. `python -m tests.benchmarks.seam` prints such figures.
     """
     encoder = getattr(network, "encoder", None)
-    if isinstance(encoder, Encoder) and not isinstance(encoder, VitEncoder) and encoder.receptive_field > 4 * CONTEXT:
+    if not isinstance(encoder, Encoder) or isinstance(encoder, VitEncoder) or isinstance(encoder.backbone, OlmoEarth):
+        return 256, CONTEXT
+    if encoder.receptive_field > 4 * CONTEXT:
         return 512, 96
     return 256, CONTEXT
 

@@ -18,6 +18,7 @@ from geossl.errors import SettingsError
 from geossl.nets.embedding import Spectrum
 from geossl.nets.encoder import Encoder
 from geossl.nets.lora import add_adapters
+from geossl.nets.olmoearth import OlmoEarth, fill, find_places, network_bands
 from geossl.nets.pretrained import Normalization, Source, canonical, to_physical
 from geossl.nets.settings import EncoderSettings, InitSettings
 
@@ -81,7 +82,11 @@ def start(
         Bands of ours have no counterpart and no rule; or the weights do not fit the network.
     """
     state = dict(source.state)
-    if encoder.settings.embedding == "bands":
+    new: dict[str, tuple[int, list[int]]] = {}
+    if isinstance(encoder.backbone, OlmoEarth):
+        bands, left_out = _by_place(encoder.backbone, source, settings, sensor)
+        normalization = _places(encoder.backbone, state, source, sensor, statistics)
+    elif encoder.settings.embedding == "bands":
         plan = band_plan(source, settings, sensor)
         used = {theirs for theirs, _ in plan.values()}
         bands = {name: how for name, (_, how) in plan.items()}
@@ -107,7 +112,7 @@ def start(
     if settings.lora is not None:
         parts = {name: slices for name, slices in new.items() if name not in missing}
         add_adapters(encoder, settings.lora, new=parts, whole=missing)
-    return {
+    return ({"license": source.license} if source.license else {}) | {
         "source": source.name,
         "bands": bands,
         "bands_left_out": left_out,
@@ -197,6 +202,55 @@ def _by_wavelength(source: Source, settings: InitSettings, sensor: Sensor) -> di
     }
 
 
+def _by_place(
+    net: OlmoEarth, source: Source, settings: InitSettings, sensor: Sensor
+) -> tuple[dict[str, str], list[str]]:
+    """Which of OlmoEarth's bands each of ours is, in words, and those of its that none is."""
+    known = network_bands()
+    if settings.bands or settings.unmapped == "zero":
+        raise SettingsError(
+            "each band has the place in OlmoEarth that is nearest in wavelength, so that none is mapped to another "
+            "or starts from zero",
+            "leave init.bands out, and set init.unmapped: nearest where bands are not Sentinel-2's",
+        )
+    same = [_same(source, band) is not None for band in sensor.bands]
+    others = [band.name for band, is_same in zip(sensor.bands, same, strict=True) if not is_same]
+    if others and settings.unmapped is None:
+        raise SettingsError(
+            f"bands {', '.join(others)} of the sensor {sensor.name} are none of {source.name}, "
+            f"whose bands are {_listed(source.bands)}",
+            "set init.unmapped: nearest, or choose other bands in the sensor",
+        )
+    bands = {
+        band.name: band.name if is_same else f"{known[place].name}, the nearest"
+        for band, place, is_same in zip(sensor.bands, net.places, same, strict=True)
+    }
+    return bands, [band.name for place, band in enumerate(known) if place not in net.places]
+
+
+def _places(net: OlmoEarth, state: dict[str, Tensor], source: Source, sensor: Sensor, statistics: Statistics) -> str:
+    """Let OlmoEarth in ``state`` see of our bands what it saw of the source's; returns which normalisation that is.
+
+    Sets of bands that the source had none of see ours by our own statistics.
+    """
+    theirs = source.normalization
+    if theirs is None or not _comparable(theirs, sensor):
+        return _own_statistics(theirs)
+    gain, offset = (state[f"backbone.{name}"].double() for name in ("gain", "offset"))
+    own = to_physical(statistics.mean, statistics.std, sensor.radiometry)
+    for place, (mine, their) in enumerate(zip(net.fed, fill(find_places(source.bands)), strict=True)):
+        if mine >= 0 and their >= 0:
+            offset[place] += gain[place] * (own[0][mine] - theirs.mean[their]) / theirs.std[their]
+            gain[place] *= own[1][mine] / theirs.std[their]
+    state["backbone.gain"], state["backbone.offset"] = gain.float(), offset.float()
+    return f"that of {source.name}, folded in before the first layer"
+
+
+def _own_statistics(theirs: Normalization | None) -> str:
+    why = "its own is not published" if theirs is None else f"its own is in {theirs.radiometry.unit}"
+    return f"own statistics ({why})"
+
+
 def _new_kernels(
     encoder: Encoder, source: Source, plan: list[int | None], sensor: Sensor
 ) -> dict[str, tuple[int, list[int]]]:
@@ -234,8 +288,7 @@ def _first_layer(
     theirs = source.normalization
     if theirs is None or not _comparable(theirs, sensor):
         state[f"{name}.weight"] = kernel.float()
-        why = "its own is not published" if theirs is None else f"its own is in {theirs.radiometry.unit}"
-        return f"own statistics ({why})"
+        return _own_statistics(theirs)
     own = to_physical(statistics.mean, statistics.std, sensor.radiometry)
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in own)
     mine = [0 if i is None else i for i in plan]

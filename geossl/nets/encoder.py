@@ -1,13 +1,14 @@
 """Encoders: one interface over networks for any number of bands.
 
 An encoder turns a normalised image into :class:`Features`: several maps from fine to coarse and
-one pooled vector. Three families stand behind it:
+one pooled vector. Four families stand behind it:
 
 * ``unet-*``: the contracting path of a UNet. Its first stage keeps the full resolution, so small
   objects survive, and its receptive field is small, so neighbouring windows agree.
 * ``resnet*`` and ``convnext-*``: timm's convolutional backbones.
 * ``vit-*``: timm's vision transformers, with any patch size and any image size; with
   ``embedding: wavelengths`` for the bands of any sensor, with ``groups`` of bands as SatMAE.
+* ``olmoearth-*``: Ai2's OlmoEarth, for Sentinel-2's bands or those of their wavelengths.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from geossl.bands import Band
 from geossl.errors import SettingsError
 from geossl.nets.embedding import Spectrum, WavelengthEmbedding
 from geossl.nets.groups import GroupEmbedding, encode_places, find_groups
+from geossl.nets.olmoearth import MAPS, OlmoEarth
 from geossl.nets.patches import take_patches
 from geossl.nets.settings import EncoderSettings
 
@@ -205,8 +207,8 @@ def build_encoder(settings: EncoderSettings, of: int | Sequence[Band]) -> Encode
     Raises
     ------
     SettingsError
-        It embeds bands by wavelength, and one has none; its groups are not of these bands; or patch and image
-        do not fit.
+        It embeds bands by wavelength, and one has none; its groups are not of these bands; patch and image
+        do not fit; or OlmoEarth's package is not installed, or has no place for a band.
     """
     name, bands = settings.name, of if isinstance(of, int) else len(of)
     if name in _UNET_WIDTHS:
@@ -216,6 +218,12 @@ def build_encoder(settings: EncoderSettings, of: int | Sequence[Band]) -> Encode
         return Encoder(settings, bands, ContractingPath(bands, widths), widths, strides, receptive_field(layers))
     if name.startswith("vit-"):
         return _build_vit(settings, of)
+    if name.startswith("olmoearth-"):
+        if isinstance(of, int):
+            raise SettingsError(f"the encoder {name} is built for bands, not for a number of them")
+        olmo = OlmoEarth(name.removeprefix("olmoearth-"), of, settings.patch)
+        strides = [settings.patch] * MAPS
+        return Encoder(settings, bands, olmo, [olmo.dim] * MAPS, strides, settings.image or _VIT_IMAGE)
     net: Any = timm.create_model(name.replace("-", "_"), features_only=True, in_chans=bands)
     info = net.feature_info
     return Encoder(settings, bands, net, info.channels(), info.reduction(), receptive_field(_TIMM_LAYERS[name]))

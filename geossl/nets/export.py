@@ -108,6 +108,11 @@ def _as_timm(encoder: Encoder) -> _Network:
             f"the encoder {settings.name} is geossl's own: neither timm nor torchgeo has this network",
             "pretrain resnet*, convnext-* or vit-* to use an encoder there",
         )
+    if settings.name.startswith("olmoearth-"):
+        raise SettingsError(
+            f"the encoder {settings.name} is Ai2's network, which neither timm nor torchgeo's tasks nor TerraTorch build",
+            "pretrain resnet*, convnext-* or vit-* to use an encoder there",
+        )
     if settings.embedding == "dofa":
         raise SettingsError(
             "an encoder with embedding: dofa cuts patches one pixel off, which no network of timm's does",

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from geossl.errors import SettingsError
 from geossl.nets.encoder import Encoder, VitEncoder
+from geossl.nets.olmoearth import OlmoEarth
 
 
 class LowRank(nn.Module):
@@ -70,15 +71,17 @@ def add_adapters(
     SettingsError
         It is no transformer.
     """
-    if not isinstance(encoder, VitEncoder):
+    if not isinstance(encoder, VitEncoder) and not isinstance(encoder.backbone, OlmoEarth):
         raise SettingsError(
             f"{setting} adapts the blocks of a transformer; the encoder {encoder.settings.name} has none",
-            f"leave {setting} out, or choose an encoder vit-*",
+            f"leave {setting} out, or choose an encoder vit-* or olmoearth-*",
         )
     encoder.requires_grad_(False)
     for name in whole:
         encoder.get_parameter(name).requires_grad_(True)
-    for layer in [layer for layer in encoder.backbone.blocks.modules() if isinstance(layer, nn.Linear)]:
+    for layer in [
+        layer for layer in encoder.backbone.get_submodule("blocks").modules() if isinstance(layer, nn.Linear)
+    ]:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
     for name, (dim, index) in (new or {}).items():
         path, _, tensor = name.rpartition(".")

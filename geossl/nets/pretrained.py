@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geossl.bands import Band, Radiometry, sensor
 from geossl.errors import SettingsError, StoreError
+from geossl.nets import olmoearth
 from geossl.nets.settings import EncoderSettings, InitSettings
 from geossl.nets.weights import load_encoder
 
@@ -26,7 +27,9 @@ _ARCHITECTURES = {
     "dofa_base_patch16_224": EncoderSettings(name="vit-base", patch=16, image=224, embedding="dofa"),
     "dofa_large_patch16_224": EncoderSettings(name="vit-large", patch=16, image=224, embedding="dofa"),
 }
-"""torchgeo's models that are one of our encoders."""
+"""torchgeo's models that are one of our encoders by their name alone."""
+
+_MODELS = (*_ARCHITECTURES, "olmoearth_v1")
 
 _SENSORS = {
     "SENTINEL2": "sentinel-2-l1c",
@@ -76,6 +79,8 @@ class Source:
     """Named as in an :class:`~geossl.nets.encoder.Encoder`."""
     left_out: tuple[str, ...] = ()
     """Parameters that no encoder has."""
+    license: str | None = None
+    """Of the weights, and of those that they started from; None where none is named."""
 
 
 def load_source(settings: InitSettings) -> Source:
@@ -99,7 +104,8 @@ def _own(folder: Path) -> Source:
     encoder, card = load_encoder(folder)
     stored, radiometry = card.statistics, card.sensor.radiometry
     normalization = Normalization(*to_physical(stored.mean, stored.std, radiometry), radiometry)
-    return Source(card.id, card.architecture, card.sensor.bands, normalization, dict(encoder.state_dict()))
+    state, license = dict(encoder.state_dict()), card.origin.get("license")
+    return Source(card.id, card.architecture, card.sensor.bands, normalization, state, license=license)
 
 
 def to_physical(
@@ -113,10 +119,12 @@ def to_physical(
 def _torchgeo(name: str) -> Source:
     weights = _weights(name)
     model = weights.meta["model"]
+    if model == olmoearth.MODEL:
+        return _olmoearth(weights, name)
     if model not in _ARCHITECTURES:
         raise SettingsError(
             f"init.weights {name} are of {model}, a network that is none of geossl's encoders",
-            f"choose weights of {', '.join(_ARCHITECTURES)}",
+            f"choose weights of {', '.join(_MODELS)}",
         )
     architecture = _ARCHITECTURES[model]
     bands, normalization = ((), None) if architecture.embedding == "dofa" else _bands(weights)
@@ -129,6 +137,20 @@ def _torchgeo(name: str) -> Source:
     return Source(name, architecture, bands, normalization, state, tuple(left_out))
 
 
+def _olmoearth(weights: Any, name: str) -> Source:
+    mean, std = olmoearth.published_statistics()  # says what is not installed before anything is downloaded
+    state, left_out = olmoearth.published_state(_download(weights, name).items())
+    return Source(
+        name,
+        EncoderSettings.model_validate({"name": f"olmoearth-{weights.meta['model_size']}"}),
+        olmoearth.network_bands(),
+        Normalization(mean, std, sensor("sentinel-2-l2a").radiometry),
+        {f"backbone.{key}": tensor for key, tensor in state.items()},
+        tuple(left_out),
+        weights.meta["license"],
+    )
+
+
 def _weights(name: str) -> Any:
     """The torchgeo weight enum of that name."""
     from torchgeo.models import get_model_weights, get_weight  # brings rasterio: only for those who start from it
@@ -136,7 +158,7 @@ def _weights(name: str) -> Any:
     try:
         return get_weight(name)
     except ValueError:
-        known = [str(weights) for model in _ARCHITECTURES for weights in get_model_weights(model)]
+        known = [str(weights) for model in _MODELS for weights in get_model_weights(model)]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
         raise SettingsError(f"torchgeo has no weights {name!r}", f"it has {', '.join(near)}, …") from None
 

@@ -17,6 +17,10 @@ EncoderName = Literal[
     "vit-small",
     "vit-base",
     "vit-large",
+    "olmoearth-nano",
+    "olmoearth-tiny",
+    "olmoearth-base",
+    "olmoearth-large",
 ]
 
 
@@ -30,7 +34,9 @@ class EncoderSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: EncoderName = Field("unet-small", description=f"The network: {', '.join(get_args(EncoderName))}.")
-    patch: int = Field(8, ge=2, description="vit-* only: side of one patch, in pixels.")
+    patch: int = Field(
+        8, ge=2, description="vit-* and olmoearth-* only: side of one patch, in pixels; of olmoearth-* at most 8."
+    )
     image: int | None = Field(
         None,
         ge=8,
@@ -58,6 +64,8 @@ class EncoderSettings(BaseModel):
                 )
             if not self.groups or not all(self.groups):
                 raise ValueError("groups must each hold a band; leave groups out for one of all bands")
+        if self.name.startswith("olmoearth-") and self.patch > 8:
+            raise ValueError(f"{self.name} has patches of 8 pixels at most, not {self.patch}")
         if self.embedding != "bands" and not self.name.startswith("vit-"):
             raise ValueError(f"embedding: {self.embedding} is for vit-* encoders, which {self.name} is not")
         return self
@@ -69,7 +77,9 @@ class InitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: str | None = Field(
-        None, description="Public weights by torchgeo's name, such as ResNet50_Weights.SENTINEL2_ALL_MOCO."
+        None,
+        description="Public weights by torchgeo's name, such as ResNet50_Weights.SENTINEL2_ALL_MOCO. "
+        "OlmoEarthV1_Weights.* want the extra geossl[olmoearth], and carry the OlmoEarth Artifact License.",
     )
     encoder: Path | None = Field(None, description="Folder of an encoder that geossl wrote.")
     champion: str | None = Field(None, description="A task: the encoder that its champion looks through.")
@@ -81,12 +91,12 @@ class InitSettings(BaseModel):
     unmapped: Literal["nearest", "zero"] | None = Field(
         None,
         description="What your other bands start from: its band nearest in wavelength, or zero. "
-        "null: that there are any is an error.",
+        "null: that there are any is an error. olmoearth-* know nearest alone.",
     )
     lora: int | None = Field(
         None,
         ge=1,
-        description="vit-* only: go on by adapters of this rank, such as 8, and by the kernels of new bands; "
+        description="vit-* and olmoearth-* only: go on by adapters of this rank, such as 8, and by the kernels of new bands; "
         "all else stays as it was. null: everything learns.",
     )
 

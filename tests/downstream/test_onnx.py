@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ from geossl.nets.settings import EncoderName, EncoderSettings
 from .landscape import LEGEND
 
 WINDOW = 64
+
+needs_olmoearth = pytest.mark.skipif(
+    find_spec("olmoearth_pretrain_minimal") is None, reason="the extra `olmoearth` is not installed"
+)
 
 
 class Deepness:
@@ -68,7 +73,7 @@ class Deepness:
 def a_task(card: Card, kind: str, name: EncoderName = "unet-tiny", sensor: Sensor | None = None) -> TrainedTask:
     torch.manual_seed(1)
     settings = EncoderSettings(name=name)
-    encoder = build_encoder(settings, 2)
+    encoder = build_encoder(settings, card.sensor.bands)
     change = kind in ("change", "from-to")
     legend = CHANGE if kind == "change" else LEGEND
     network: torch.nn.Module
@@ -140,7 +145,9 @@ def test_every_head_gives_the_probabilities_of_the_map(kind: str, card: Card, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "convnext-tiny", "vit-tiny"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "convnext-tiny", "vit-tiny", pytest.param("olmoearth-nano", marks=needs_olmoearth)]
+)
 def test_every_family_of_encoders_gives_the_probabilities_of_the_map(
     name: EncoderName, card: Card, tmp_path: Path
 ) -> None:

@@ -172,7 +172,7 @@ def test_without_a_network_it_says_which_file_goes_where(monkeypatch: pytest.Mon
 def test_names_that_do_not_exist_and_networks_that_are_not_ours_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"no weights(.|\n)*ResNet50_Weights\.SENTINEL2_ALL_MOCO"):
         load_source(InitSettings(weights="ResNet50_Weights.SENTINEL2_MOCO"))
-    for name in ("OlmoEarthV1_Weights.BASE", "Swin_V2_B_Weights.SENTINEL2_SI_RGB_SATLAS", "ResNet152_Weights"):
+    for name in ("CROMABase_Weights.CROMA_VIT", "Swin_V2_B_Weights.SENTINEL2_SI_RGB_SATLAS", "ResNet152_Weights"):
         with pytest.raises(SettingsError, match=r"none of geossl's encoders|no weights"):
             load_source(InitSettings(weights=name))
     with pytest.raises(SettingsError, match="named sensor"):
