@@ -37,7 +37,7 @@ from . import pretraining, sets
 from .elsewhere import Training
 from .landcover import lattice
 from .pretraining import Length
-from .rows import FLOOR, RANDOM, SCRATCH, Ledger, Measured
+from .rows import COLLAPSED, FLOOR, RANDOM, SCRATCH, Ledger, Measured
 
 FOLDS = (
     (("aguasclaras", "rennes"), "nantes"),
@@ -162,9 +162,12 @@ def measure(
                 chosen, _ = pretraining.untrained(encoder, fold.taught[0].sensor, fold.statistics, number, chip=CHIP)
                 ledger.add((_frozen if row["method"] == RANDOM else _whole)(fold, chosen, row))
             else:
-                chosen, _ = pretraining.trained(training(fold, str(method), encoder, length, transductive=transductive))
-                ledger.add(_frozen(fold, chosen, row))
-        if late:
+                with ledger.training(out, set="oscd", **row):
+                    chosen, _ = pretraining.trained(
+                        training(fold, str(method), encoder, length, transductive=transductive)
+                    )
+                    ledger.add(_frozen(fold, chosen, row))
+        if late and not ledger.has(set="oscd", repetition=out[0], **rows[3], model=COLLAPSED):
             chosen, _ = pretraining.trained(training(fold, str(method), encoder, length, transductive=transductive))
             ledger.add(_whole(fold, chosen, rows[3]))
 

@@ -114,8 +114,9 @@ def measure(
             ledger.add(_frozen(ground, chosen, statistics, hand, about))
         if unmeasured[2] and method is not None:
             what_for = training(name, method, encoder, length, seed, transductive=transductive)
-            chosen, _ = pretraining.trained(what_for)
-            ledger.add(_frozen(ground, chosen, statistics, hand, row))
+            with ledger.training([what["repetition"]], set=name, **row):
+                chosen, _ = pretraining.trained(what_for)
+                ledger.add(_frozen(ground, chosen, statistics, hand, row))
 
 
 def measure_whole(name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger) -> None:

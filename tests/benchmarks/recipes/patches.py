@@ -137,8 +137,9 @@ def measure(
             chosen, _ = pretraining.untrained(encoder, sensor(), patches.statistics, seed, chip=CHIP)
             ledger.add(_frozen(patches, chosen, random))
         if method is not None and not ledger.has(**what, **row):
-            chosen, _ = pretraining.trained(training(patches, method, encoder, length, transductive=transductive))
-            ledger.add(_frozen(patches, chosen, row))
+            with ledger.training([what["repetition"]], set=what["set"], **row):
+                chosen, _ = pretraining.trained(training(patches, method, encoder, length, transductive=transductive))
+                ledger.add(_frozen(patches, chosen, row))
 
 
 def training(patches: Patches, method: str, encoder: str, length: Length, *, transductive: bool) -> Training:

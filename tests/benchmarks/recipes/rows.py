@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import t
+
+from geossl.errors import TrainingError
 
 FLOOR = "-"
 """The method of what was not pretrained and looks through no encoder."""
 
 RANDOM, SCRATCH = "random", "scratch"
 """The methods of encoders that were not pretrained: frozen as they are, and learnt from the labels alone."""
+
+COLLAPSED = "collapsed"
+"""The model and metric of a pretraining that left no encoder: that it may happen is part of what a method is worth."""
 
 FEWEST = 3
 """Repetitions from which a difference says anything."""
@@ -64,6 +71,16 @@ class Ledger:
             file.write("".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in found))
         self.all += found
 
+    @contextlib.contextmanager
+    def training(self, repetitions: Sequence[str], **about: Any) -> Iterator[None]:
+        """Keep that a pretraining did not end well, for each repetition, where it does so within the block."""
+        try:
+            yield
+        except TrainingError as error:
+            print(error)
+            of = {"model": COLLAPSED, "labels": 0, "metric": COLLAPSED, "value": 0.0}
+            self.add(Measured(repetition=each, **about, **of) for each in repetitions)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -103,7 +120,11 @@ def table(measured: Sequence[Measured], wanted: set[str] | None = None) -> list[
         Methods to show beside what was not pretrained; all by default.
     """
     by_row: dict[_Row, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    failed: dict[_Row, list[str]] = defaultdict(list)
     for each in measured:
+        if each.metric == COLLAPSED:
+            failed[_Row.of(each)].append(each.repetition)
+            continue
         by_row[_Row.of(each)][each.labels][each.repetition] = each.value
     lines: list[str] = []
     for name, metric in sorted({(row.set, row.metric) for row in by_row}):
@@ -120,10 +141,13 @@ def table(measured: Sequence[Measured], wanted: set[str] | None = None) -> list[
                 continue
             n = len({repetition for found in rows[row].values() for repetition in found})
             cells = [_cell(rows, row, each) for each in labels]
-            time = f"{row.steps:,} steps" if row.steps else f"{row.minutes:g} min" if row.minutes else ""
-            start = (row.protocol, row.method, row.encoder, time, row.model, n)
+            start = (row.protocol, row.method, row.encoder, row.time, row.model, n)
             lines.append("| " + " | ".join(map(str, [*start, *cells])) + " |")
         lines.append("")
+    for row in sorted(failed):
+        if not wanted or row.method in wanted:
+            run = f"{row.protocol} {row.method} on {row.encoder}, {row.time}"
+            lines += [f"Collapsed, and left no encoder: {row.set}, {run}: {', '.join(failed[row])}.", ""]
     return lines
 
 
@@ -146,6 +170,11 @@ class _Row:
         kinds = [FLOOR, RANDOM, SCRATCH]
         kind = kinds.index(one.method) if one.method in kinds else len(kinds)
         return cls(one.set, one.metric, kind, one.method, one.protocol, one.encoder, one.minutes, one.steps, one.model)
+
+    @property
+    def time(self) -> str:
+        """Of pretraining."""
+        return f"{self.steps:,} steps" if self.steps else f"{self.minutes:g} min" if self.minutes else ""
 
     def not_pretrained(self, method: str) -> _Row:
         """The same encoder and head, not pretrained."""

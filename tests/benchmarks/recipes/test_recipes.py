@@ -6,12 +6,14 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from geossl.bands import Statistics
 from geossl.chips.split import TEST, TRAIN, VAL
+from geossl.errors import TrainingError
 from geossl.nets.weights import load_encoder
 from tests.train import synthetic
 
@@ -136,3 +138,25 @@ def test_what_is_packed_is_trained_elsewhere(tmp_path: Path) -> None:
     _, card = load_encoder(folders[0])
     assert (card.sensor, card.statistics, card.snapshot) == (synthetic.SENSOR, synthetic.STATISTICS, "SNAPSHOT")
     assert [path.name for path in folders[1].iterdir()] == [JOB]
+
+
+def test_a_pretraining_that_collapsed_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "measured.jsonl")
+    row: dict[str, Any] = {
+        "protocol": "inductive",
+        "method": "mocov2",
+        "encoder": "unet-tiny",
+        "minutes": 0.0,
+        "steps": 300,
+    }
+    with ledger.training(["seed 1"], set="zion", **row):
+        _collapse()
+    assert Ledger(ledger.path).has(set="zion", repetition="seed 1", **row)
+    ledger.add(measured(FLOOR, "LDA, multi-scale", [0.5]))
+    *_, last, _ = table(ledger.all)
+    assert last == "Collapsed, and left no encoder: zion, inductive mocov2 on unet-tiny, 300 steps: seed 1."
+    assert sum("macro_f1" in line for line in table(ledger.all)) == 1
+
+
+def _collapse() -> None:
+    raise TrainingError("the encoder has collapsed at step 290", "lower the learning rate")
