@@ -38,6 +38,7 @@ METHODS: dict[str, MethodSettings] = {
     "lejepa": LejepaSettings(),
     "dino": DinoSettings(),
     "relative": RelativeSettings(patch=16),
+    "relative-8": RelativeSettings(patch=8),
     "rotation": TransformsSettings(),
     "simclr-season": SimclrSettings(pairs="season"),
     "dense-season": DenseSettings(pairs="season"),
@@ -45,7 +46,7 @@ METHODS: dict[str, MethodSettings] = {
     "lejepa-season": LejepaSettings(pairs="season"),
     "dino-season": DinoSettings(pairs="season"),
 }
-"""What ``--method`` names."""
+"""What ``--method`` names; patches of 8 pixels are for rstoolbox, whose chips of 32 are too small for those of 16."""
 
 
 def architecture(name: str, chip: int) -> EncoderSettings:
