@@ -67,7 +67,7 @@ def train(folder: Path, rank: int, world: int, stop: int, chips: int = CHIPS) ->
             statistics=synthetic.STATISTICS,
             snapshot="SNAPSHOT",
             folder=folder,
-            progress=lambda _, step, __: os.kill(os.getpid(), signal.SIGTERM) if step == stop < STEPS else None,
+            progress=lambda _, step, *__: os.kill(os.getpid(), signal.SIGTERM) if step == stop < STEPS else None,
         )
     finally:
         torch.save(loader.seen, folder / f"seen-{stop}-{rank}.pt")

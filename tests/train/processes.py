@@ -33,7 +33,7 @@ def train(folder: Path, steps: Connection, every: float = 300.0, largest: int | 
     checkpoint.SAVE_EVERY = every
     loader = synthetic.Places(batches=BATCHES)
     try:
-        synthetic.run(folder, loader, progress=lambda _, done, __: steps.send(done), **LONG)
+        synthetic.run(folder, loader, progress=lambda _, done, *__: steps.send(done), **LONG)
     except GeosslError as error:
         steps.send(str(error))
         sys.exit(1)

@@ -91,11 +91,11 @@ def test_pods_meet_where_the_service_finds_the_first_one(job: Job) -> None:
 
 def test_the_first_rank_is_heard_and_the_log_is_shown(job: Job) -> None:
     job.begin({"key": "x"})
-    heard: list[tuple[str, int, int | None]] = []
+    heard: list[tuple[Any, ...]] = []
     job.tell(lambda *said: heard.append(said))
-    Told(job.progress)("pretraining", 3, 9)
+    Told(job.progress)("pretraining", 3, 9, "700 MB")
     job.tell(lambda *said: heard.append(said))
-    assert heard == [("pretraining", 3, 9)]
+    assert heard == [("pretraining", 3, 9, "700 MB")]
     job.log.write_text("".join(f"line {number}\n" for number in range(100)))
     said = str(job.lost("it ended"))
     assert "line 99" in said
