@@ -19,6 +19,7 @@ from tests.train import synthetic
 
 from . import change, pretraining, sets
 from .elsewhere import JOB, Training, pack, train
+from .glance import glance
 from .patches import Patches
 from .rows import FLOOR, RANDOM, Estimate, Ledger, Measured, table
 
@@ -160,3 +161,26 @@ def test_a_pretraining_that_collapsed_is_told_and_not_tried_again(tmp_path: Path
 
 def _collapse() -> None:
     raise TrainingError("the encoder has collapsed at step 290", "lower the learning rate")
+
+
+def test_at_a_glance_all_heads_are_one_difference_and_floors_meet_the_best_head() -> None:
+    rows = [
+        *measured(FLOOR, "LDA, multi-scale", [0.50, 0.30, 0.40]),
+        *measured(FLOOR, "majority class", [0.10, 0.10, 0.10]),
+    ]
+    about = {"encoder": "unet-small"}
+    for head, random, ours in (
+        ("LDA, encoder", 0.20, [0.42, 0.44, 0.46]),
+        ("kNN-5, encoder", 0.10, [0.20, 0.21, 0.22]),
+    ):
+        rows += measured(RANDOM, head, [random] * 3, **about)
+        rows += measured("dense", head, ours, protocol="inductive", steps=180, **about)
+    # (.22 + .10) / 2, (.24 + .11) / 2, (.26 + .12) / 2; and .44 beside .40 by their means
+    assert (
+        glance(rows)[2]
+        == "| zion | dense | unet-small | 180 steps | 3 | +0.175 ± 0.037 gain | +0.040 ± 0.277 no gain |"
+    )
+    assert (
+        glance(rows + measured("dense", "whole network", [0.9] * 3, protocol="inductive", **about))[2:]
+        == glance(rows)[2:]
+    )
