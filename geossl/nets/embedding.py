@@ -180,5 +180,6 @@ class _Generator(nn.Module):
         hidden = F.pad(radar, (_TOKENS, 1))  # of the sequence's tokens
         mask = hidden.unsqueeze(0) & ~hidden.unsqueeze(1)  # (looks, is looked at)
         sequence = torch.cat([self.weight_tokens, bands, self.bias_token])
-        out = self.transformer_encoder(sequence, mask=mask)
+        # not said, torch would ask the device whether the mask is causal, and wait for the answer
+        out = self.transformer_encoder(sequence, mask=mask, is_causal=False)
         return self.fc_weight(out[_TOKENS:-1] + bands), self.fc_bias(out[-1])
