@@ -8,24 +8,20 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from geossl.augment import Placement
 from geossl.bands import sensor
 from geossl.methods.pairs import View
 from geossl.nets.embedding import Spectrum
 
-from .ranks import Core
+from .ranks import PLACES, Core, Result, learn, part
 from .test_spectrum import S2, build
 from .views import SIDE, batch_of, view_of
 
-PLACES = 8
 METHODS = ("simclr", "dense", "mocov2", "mocov3", "lejepa", "dino")
-Result = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 
 
 def inputs() -> tuple[View, View, dict[str, Tensor]]:
@@ -43,15 +39,7 @@ def inputs() -> tuple[View, View, dict[str, Tensor]]:
 
 def whole(name: str) -> Result:
     method = build(name)
-    return _learn(Core(method), method, *inputs())
-
-
-def _learn(core: nn.Module, method: Any, first: View, second: View, rest: dict[str, Tensor]) -> Result:
-    loss = core(first, second, rest)
-    loss.backward()
-    method.after_step(1, 100)
-    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-    return loss.detach(), gradients, dict(method.named_buffers())
+    return learn(Core(method), method, *inputs())
 
 
 def main(folder: Path, rank: int) -> None:
@@ -59,17 +47,12 @@ def main(folder: Path, rank: int) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     first, second, rest = inputs()
     mine = slice(rank * PLACES // 2, (rank + 1) * PLACES // 2)
-    views = [
-        dataclasses.replace(
-            view, image=view.image[mine], valid=view.valid[mine], placement=Placement(view.placement.affine[mine])
-        )
-        for view in (first, second)
-    ]
+    views = [part(view, mine) for view in (first, second)]
     results = {}
     for name in METHODS:
         method = build(name)
         core = DistributedDataParallel(Core(method))
-        results[name] = _learn(core, method, *views, {key: values[mine] for key, values in rest.items()})
+        results[name] = learn(core, method, *views, {key: values[mine] for key, values in rest.items()})
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 

@@ -75,10 +75,10 @@ def inputs() -> tuple[View, View, dict[str, Tensor]]:
 def whole(case: str) -> Result:
     """The loss and gradients of one rank with all places."""
     method = build(**CASES[case])
-    return _learn(Core(method), method, *inputs())
+    return learn(Core(method), method, *inputs())
 
 
-def _learn(core: nn.Module, method: Method, first: View, second: View, rest: dict[str, Tensor]) -> Result:
+def learn(core: nn.Module, method: Method, first: View, second: View, rest: dict[str, Tensor]) -> Result:
     """Loss, gradients, and what the method holds after the step but for weights."""
     loss = core(first, second, rest)
     loss.backward()
@@ -87,8 +87,10 @@ def _learn(core: nn.Module, method: Method, first: View, second: View, rest: dic
     return loss.detach(), gradients, dict(method.named_buffers())
 
 
-def _part(view: View, rows: slice) -> View:
-    return View(view.image[rows], view.valid[rows], Placement(view.placement.affine[rows]))
+def part(view: View, rows: slice) -> View:
+    """The view of some of its places."""
+    placement = Placement(view.placement.affine[rows])
+    return dataclasses.replace(view, image=view.image[rows], valid=view.valid[rows], placement=placement)
 
 
 def _corner(view: View) -> View:
@@ -105,8 +107,8 @@ def main(folder: Path, rank: int) -> None:
     for case, settings in CASES.items():
         method = build(**settings)
         core = DistributedDataParallel(Core(method))
-        parts = _part(first, mine), _part(second, mine), {k: v[mine] for k, v in rest.items()}
-        results[case] = _learn(core, method, *parts)
+        parts = part(first, mine), part(second, mine), {k: v[mine] for k, v in rest.items()}
+        results[case] = learn(core, method, *parts)
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
