@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from geossl.files import read_json
+
 _log = logging.getLogger(__name__)
 
 _DATABASE = "mlflow.db"
@@ -127,7 +129,8 @@ class Mirror:
             key = record.parent.name.removeprefix("unfinished-")
             with record.open(encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]
-            run = self._begin(key, {})
+            card = read_json(record.with_name("card.json")) or {}
+            run = self._begin(key, card.get("settings", {}))
             at = int(1000 * record.stat().st_mtime)
             self._send(run, [figure for row in rows for figure in _figures(row, at)])
             self._client.set_terminated(run, "FINISHED" if key == record.parent.name else "KILLED", end_time=at)

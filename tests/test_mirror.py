@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -152,9 +153,10 @@ def test_a_training_is_shown_while_it_runs_and_again_after_the_database_is_lost(
     encoder.mkdir(parents=True)
     rows = "".join(f"{step},0,{loss!r},\n" for step, loss in losses)
     (encoder / "history.csv").write_text(f"step,epoch,loss,alignment\n{rows}")
+    (encoder / "card.json").write_text(json.dumps({"settings": settings}))
     again = f"from geossl.registry import Registry; Registry(__import__('pathlib').Path({str(tmp_path)!r}), 'one').rebuild()"
     subprocess.run([sys.executable, "-c", again], check=True)  # a process that does not know the old database
-    assert shown(tmp_path) == [("0123", "FINISHED", {}, losses)]
+    assert shown(tmp_path) == [("0123", "FINISHED", told, losses)]
 
 
 def test_a_server_that_is_down_holds_up_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

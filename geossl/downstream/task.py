@@ -34,8 +34,7 @@ from geossl.downstream.trees import Forest, ForestNetwork
 from geossl.errors import GeosslError, StoreError
 from geossl.files import write_bytes
 from geossl.legend import Legend
-from geossl.nets.encoder import Encoder, VitEncoder, build_encoder
-from geossl.nets.olmoearth import OlmoEarth
+from geossl.nets.encoder import Encoder, build_encoder
 from geossl.nets.settings import EncoderSettings, HeadName
 
 FORMAT = 2
@@ -229,7 +228,7 @@ def reach(network: nn.Module) -> tuple[int, int]:
     so that no margin makes windows agree. `python -m tests.benchmarks.seam` prints such figures.
     """
     encoder = getattr(network, "encoder", None)
-    if not isinstance(encoder, Encoder) or isinstance(encoder, VitEncoder) or isinstance(encoder.backbone, OlmoEarth):
+    if not isinstance(encoder, Encoder) or encoder.settings.transformer:
         return 256, CONTEXT
     if encoder.receptive_field > 4 * CONTEXT:
         return 512, 96

@@ -36,9 +36,9 @@ class Lejepa(PairMethod):
         self.head = LeJEPAProjectionHead(encoder.dims[-1], settings.hidden, settings.projection)
 
     def forward(self, batch: Mapping[str, Any]) -> Losses:
-        return self.losses(*self.two_views(batch))
+        return self.losses(*self.two_views(batch), batch)
 
-    def losses(self, first: View, second: View, _batch: Mapping[str, Any] | None = None) -> Losses:
+    def losses(self, first: View, second: View, _batch: Mapping[str, Any]) -> Losses:
         """The loss of two views of each place."""
         pooled = encode(self.encoder, first, second)
         projected = torch.stack(self.head(torch.cat(pooled)).float().chunk(2))

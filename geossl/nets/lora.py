@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from geossl.errors import SettingsError
-from geossl.nets.encoder import Encoder, VitEncoder
-from geossl.nets.olmoearth import OlmoEarth
+from geossl.nets.encoder import Encoder
 
 
 class LowRank(nn.Module):
@@ -71,7 +70,7 @@ def add_adapters(
     SettingsError
         It is no transformer.
     """
-    if not isinstance(encoder, VitEncoder) and not isinstance(encoder.backbone, OlmoEarth):
+    if not encoder.settings.transformer:
         raise SettingsError(
             f"{setting} adapts the blocks of a transformer; the encoder {encoder.settings.name} has none",
             f"leave {setting} out, or choose an encoder vit-* or olmoearth-*",

@@ -70,6 +70,11 @@ class EncoderSettings(BaseModel):
             raise ValueError(f"embedding: {self.embedding} is for vit-* encoders, which {self.name} is not")
         return self
 
+    @property
+    def transformer(self) -> bool:
+        """Whether each place looks at the whole window, by blocks of attention."""
+        return self.name.startswith(("vit-", "olmoearth-"))
+
 
 class InitSettings(BaseModel):
     """What an encoder starts from instead of chance: one of `weights`, `encoder`, `champion`."""

@@ -30,7 +30,8 @@ from geossl.legend import Legend
 from geossl.maps.alerts.style import ALERTS
 from geossl.methods.registry import build_method
 from geossl.methods.settings import MethodSettings
-from geossl.nets.weights import load_encoder
+from geossl.nets.card import Card
+from geossl.nets.encoder import Encoder
 from geossl.project.overview import overview, scene_steps
 from geossl.report.pictures import NOTHING, quicklook
 from geossl.report.records import (
@@ -110,9 +111,8 @@ def cloud_mask(scenes: Collection, statistics: Statistics) -> CloudMask | None:
     return None
 
 
-def views(scenes: Collection, encoder_folder: Path) -> list[ShownChip]:
+def views(scenes: Collection, encoder: Encoder, card: Card) -> list[ShownChip]:
     """Chips of all dates, each with a view of it as the method of the encoder draws them; none of an imported one."""
-    encoder, card = load_encoder(encoder_folder)
     if "method" not in card.settings:
         return []
     method = build_method(TypeAdapter(MethodSettings).validate_python(card.settings["method"]), encoder)
@@ -134,9 +134,10 @@ def views(scenes: Collection, encoder_folder: Path) -> list[ShownChip]:
     ]
 
 
-def neighbours(scenes: Collection, encoder_folder: Path, *, queries: int = 4, matches: int = 5) -> list[Neighbours]:
+def neighbours(
+    scenes: Collection, encoder: Encoder, card: Card, *, queries: int = 4, matches: int = 5
+) -> list[Neighbours]:
     """Chips of the newest clear scenes, each with those that the encoder finds most like it."""
-    encoder, card = load_encoder(encoder_folder)
     size = int(card.settings.get("chip", 128))
     index = build_index(scenes, size, min_clear=0.95)
     if len(index) <= matches + 1:

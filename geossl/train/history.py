@@ -25,8 +25,10 @@ from geossl.train.checkpoint import Remaining
 from geossl.train.health import HealthMonitor
 from geossl.train.module import Pretraining
 
-HEALTH = ("std", "rank", "uniformity", "alignment")
-COLUMNS = ("step", "epoch", "loss", "learning_rate", *HEALTH, "chips_per_s", "waiting", "memory_mb")
+COLUMNS = (
+    *("step", "epoch", "loss", "learning_rate", "std", "rank", "uniformity", "alignment"),
+    *("chips_per_s", "waiting", "memory_mb"),
+)
 """``waiting`` is the share of the time in which there was no batch yet; ``memory_mb`` the most that was taken so far,
 of the GPU where there is one."""
 
@@ -113,11 +115,9 @@ class History(Callback):
         run.health = health or run.health
         before, then, waited = self._since
         now = time.perf_counter()
-        speed, waiting, memory = (
-            (step - before) * chips * trainer.world_size / (now - then),
-            (self.batches.waited - waited) / (now - then),
-            memory_mb(run.device),
-        )
+        speed = (step - before) * chips * trainer.world_size / (now - then)
+        waiting = (self.batches.waited - waited) / (now - then)
+        memory = memory_mb(run.device)
         self._note = f"{speed:,.0f} chips/s, {waiting:.0%} of the time without a batch, {memory:,.0f} MB"
         row = {
             "step": step,

@@ -13,25 +13,19 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 
-from geossl.bands import Radiometry, Sensor, Statistics, sensor
+from geossl.bands import Radiometry, Sensor, sensor
 from geossl.cli.app import evaluate
 from geossl.downstream.datasets import Images, evaluate_dataset
 from geossl.downstream.public import SETS, DatasetName, columns, restored
 from geossl.downstream.settings import EvaluateSettings
 from geossl.errors import RadiometryError, StoreError
-from geossl.nets.card import Card
-from geossl.nets.encoder import Encoder, build_encoder
-from geossl.nets.settings import EncoderSettings
-from geossl.nets.weights import save_encoder
 from geossl.progress import silent
-from geossl.project.project import Project
 from geossl.project.stages import evaluate_dataset as stage
+
+from .public_sets import OURS, project_with_encoder, trained
 
 CLASSES = ("AnnualCrop", "Forest", "River")
 TRAIN, TEST = 10, 6
-BANDS = ("B8A", "B02", "B04", "B12")
-OURS = sensor("sentinel-2-l2a").subset(BANDS)
-CHOSEN = EncoderSettings(name="unet-tiny")
 PLACE = rasterio.Affine(10, 0, 0, 0, -10, 0)
 SETTINGS = EvaluateSettings(labels=(6,), draws=2)
 
@@ -61,13 +55,6 @@ def eurosat(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 write(folder / f"{file}.tif", pixels.clip(0).astype(np.uint16))
         (root / f"eurosat-{split}.txt").write_text("\n".join(names))
     return root
-
-
-def trained(of: Sensor, mean: float = 1500.0, std: float = 600.0) -> tuple[Encoder, Card]:
-    torch.manual_seed(1)
-    many = len(of.bands)
-    statistics = Statistics((9,) * many, (mean,) * many, (std,) * many, *[(0.0,) * many] * 4)
-    return build_encoder(CHOSEN, of.bands).eval(), Card(CHOSEN, of, statistics, method="simclr", id="simclr-of-a-test")
 
 
 def test_heads_learn_from_the_training_split_and_floors_stand_beside(eurosat: Path) -> None:
@@ -129,19 +116,11 @@ def test_some_of_a_split_are_the_same_each_time(eurosat: Path) -> None:
 
 
 def test_rows_lie_beside_the_encoder(eurosat: Path, tmp_path: Path) -> None:
-    (tmp_path / "geossl.yaml").write_text(
-        f"name: small\nsensor: {{ name: sentinel-2-l2a, bands: [{', '.join(BANDS)}] }}\n"
-        "sources: [{ kind: folder, path: . }]\nevaluate: { labels: [6], draws: 1 }\n"
-    )
-    project = Project.load(tmp_path)
-    encoder, card = trained(OURS)
-    save_encoder(project.encoders / card.id, encoder, card)
-    with project.state.recording("pretrain", "key") as result:
-        result["encoder"] = card.id
+    project = project_with_encoder(tmp_path, 6)
     done = stage.run(project, "eurosat", eurosat, ["B12=B11"], silent, limit=12)
     assert "at most 12 images" in done.lines[0]
     assert any("linear, pretrained" in line for line in done.lines)
-    assert '"B12": "B11"' in (project.encoders / card.id / "on-eurosat.json").read_text()
+    assert '"B12": "B11"' in (project.encoder_folder() / "on-eurosat.json").read_text()
 
 
 def write_so2sat(folder: Path) -> None:

@@ -10,11 +10,10 @@ import pytest
 import rasterio
 import rasterio.enums
 import rasterio.errors
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from geossl.bands import Radiometry, Sensor, Statistics, sensor
+from geossl.bands import Radiometry, Sensor
 from geossl.chips.split import TEST, TRAIN
 from geossl.downstream.data import Pixels
 from geossl.downstream.evaluate import Evaluation
@@ -23,19 +22,13 @@ from geossl.downstream.pairs import _LDA, _LINEAR, SQUARE, Cities, _Candidates, 
 from geossl.downstream.public import SETS, columns
 from geossl.downstream.settings import EvaluateSettings
 from geossl.errors import LabelError, StoreError
-from geossl.nets.card import Card
-from geossl.nets.encoder import Encoder, build_encoder
-from geossl.nets.settings import EncoderSettings
-from geossl.nets.weights import save_encoder
 from geossl.progress import silent
-from geossl.project.project import Project
 from geossl.project.stages import evaluate_dataset as stage
 from geossl.scores import average_precision, best_threshold, confusion, f1
 
+from .public_sets import BANDS, OURS, project_with_encoder, trained
+
 PREFIX = "Onera Satellite Change Detection dataset - "
-BANDS = ("B8A", "B02", "B04", "B12")
-OURS = sensor("sentinel-2-l2a").subset(BANDS)
-CHOSEN = EncoderSettings(name="unet-tiny")
 SETTINGS = EvaluateSettings(labels=(40,), draws=2)
 NAMES = SETS["oscd"].sensor.band_names
 SIDES = 40, 56
@@ -103,13 +96,6 @@ def write_set(root: Path, *, train: int = 4, test: int = 12, judged_by: str = "B
 @pytest.fixture(scope="module")
 def oscd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("oscd"))
-
-
-def trained(of: Sensor) -> tuple[Encoder, Card]:
-    torch.manual_seed(1)
-    many = len(of.bands)
-    statistics = Statistics((9,) * many, (1500.0,) * many, (600.0,) * many, *[(0.0,) * many] * 4)
-    return build_encoder(CHOSEN, of.bands).eval(), Card(CHOSEN, of, statistics, method="simclr", id="simclr-of-a-test")
 
 
 @pytest.fixture(scope="module")
@@ -259,21 +245,13 @@ def test_one_label_is_too_few(oscd: Path) -> None:
 
 
 def test_rows_lie_beside_the_encoder(oscd: Path, tmp_path: Path) -> None:
-    (tmp_path / "geossl.yaml").write_text(
-        f"name: small\nsensor: {{ name: sentinel-2-l2a, bands: [{', '.join(BANDS)}] }}\n"
-        "sources: [{ kind: folder, path: . }]\nevaluate: { labels: [40], draws: 1 }\n"
-    )
-    project = Project.load(tmp_path)
-    encoder, card = trained(OURS)
-    save_encoder(project.encoders / card.id, encoder, card)
-    with project.state.recording("pretrain", "key") as result:
-        result["encoder"] = card.id
+    project = project_with_encoder(tmp_path, 40)
     done = stage.run(project, "oscd", oscd, [], silent, limit=3)
     assert "at most 3 cities" in done.lines[0]
     assert "one of 4 pixels" in done.lines[1]
     for metric in ("average_precision", "f1"):
         assert any(f"linear, pretrained: {metric}" in line for line in done.lines)
-    assert '"every": 2' in (project.encoders / card.id / "on-oscd.json").read_text()
+    assert '"every": 2' in (project.encoder_folder() / "on-oscd.json").read_text()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightly.loss import NTXentLoss
-from torch import Tensor, nn
+from torch import Tensor
 
 from geossl.bands import sensor
 from geossl.methods.mocov2 import MocoV2
@@ -25,7 +25,7 @@ from .processes import run_ranks
 from .test_pairs import PAIRED
 from .test_spectrum import S2
 from .test_spectrum import build as by_wavelength
-from .views import SIDE, batch_of, build
+from .views import SIDE, batch_of, build, outputs
 
 RADAR = sensor("sentinel-1-rtc")
 OPTICAL, ECHO = Spectrum.of(S2.bands), Spectrum.of(RADAR.bands)
@@ -95,12 +95,6 @@ def test_each_view_is_embedded_by_its_own_bands_and_both_sensors_learn(name: str
         assert gradient is not None
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
-
-
-def outputs(module: nn.Module) -> list[Tensor]:
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda *arguments: seen.append(arguments[-1].detach()))
-    return seen
 
 
 def test_the_loss_of_two_sensors_is_simclrs() -> None:

@@ -15,7 +15,7 @@ from geossl.methods.dino import Dino, Head, between_views, blobs, ground, hide, 
 from geossl.methods.pairs import View
 from geossl.methods.settings import DinoSettings
 
-from .views import SIDE, batch_of, build, view_of
+from .views import SIDE, batch_of, build, outputs, view_of
 
 SMALL: dict[str, Any] = {"hidden": 32, "projection": 16, "prototypes": 24}
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -27,12 +27,6 @@ def built(encoder: str = "unet-tiny", **settings: Any) -> Dino:
     for p in method.momentum.parameters():
         p.data += 0.02 * torch.randn_like(p)
     return method.eval()
-
-
-def outputs(module: nn.Module) -> list[Tensor]:
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda *arguments: seen.append(arguments[-1].detach()))
-    return seen
 
 
 def inputs(method: Dino, batch: dict[str, Any]) -> tuple[View, View, list[View], Tensor, Tensor]:

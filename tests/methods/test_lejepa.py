@@ -3,19 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss
-from torch import Tensor, nn
 
 from geossl.methods.lejepa import Lejepa, sigreg
 
-from .views import batch_of, build
+from .views import batch_of, build, outputs
 
 ALL = torch.ones(200, dtype=torch.bool)
-
-
-def outputs(module: nn.Module) -> list[Tensor]:
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda *arguments: seen.append(arguments[-1].detach()))
-    return seen
 
 
 @pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])
@@ -26,7 +19,7 @@ def test_the_loss_is_lightlys_and_leaves_out_what_was_not_seen(encoder: str) -> 
     projected = outputs(method.head)
     first, second = method.two_views(batch)
     torch.manual_seed(3)  # of the directions
-    loss = method.losses(first, second).total.item()
+    loss = method.losses(first, second, batch).total.item()
     views = projected[0].unflatten(0, (2, 6))[:, [0, 2, 3, 4, 5]]
     torch.manual_seed(3)
     want = 0.9 * lejepa_invariance_loss(all_proj=views, global_proj=views) + 0.1 * SIGReg()(views)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from lightly.loss import NTXentLoss
-from torch import Tensor, nn
+from torch import Tensor
 
 from geossl.methods.mocov2 import MocoV2
 from geossl.methods.mocov3 import MocoV3
 
-from .views import batch_of, build, view_of
+from .views import batch_of, build, outputs, view_of
 
 
 def unit(x: Tensor) -> np.ndarray:
@@ -23,12 +23,6 @@ def apart(method: MocoV2 | MocoV3) -> None:
     """Move the momentum encoder away, as training would."""
     for p in method.momentum.parameters():
         p.data += 0.02 * torch.randn_like(p)
-
-
-def outputs(module: nn.Module) -> list[Tensor]:
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda *arguments: seen.append(arguments[-1].detach()))
-    return seen
 
 
 @pytest.mark.parametrize("encoder", ["unet-tiny", "vit-tiny"])

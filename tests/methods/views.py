@@ -47,3 +47,10 @@ def view_of(batch: dict[str, Any], crop: float = 0.5) -> View:
     views = Views(crop=crop)
     placement = views.place(len(batch["image"]), torch.device("cpu"))
     return View(*views.at(placement, batch["image"], batch["valid"]), placement)
+
+
+def outputs(module: nn.Module) -> list[Tensor]:
+    """What a part of a method says from now on, as it says it."""
+    seen: list[Tensor] = []
+    module.register_forward_hook(lambda *arguments: seen.append(arguments[-1].detach()))
+    return seen

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,9 @@ def run(
     )
 
 
-def test_every_batch_is_normalised_and_embedded_as_its_own_sensors(tmp_path: Path) -> None:
+@contextmanager
+def given_to_encoders() -> Iterator[list[tuple[Tensor, Spectrum]]]:
+    """Images and spectra that any encoder is given within the block."""
     seen: list[tuple[Tensor, Spectrum]] = []
 
     def record(module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -77,9 +81,14 @@ def test_every_batch_is_normalised_and_embedded_as_its_own_sensors(tmp_path: Pat
 
     handle = nn.modules.module.register_module_forward_pre_hook(record)
     try:
-        card = run(tmp_path)
+        yield seen
     finally:
         handle.remove()
+
+
+def test_every_batch_is_normalised_and_embedded_as_its_own_sensors(tmp_path: Path) -> None:
+    with given_to_encoders() as seen:
+        card = run(tmp_path)
     assert [image.shape[1] for image, _ in seen] == [3, 2, 3, 2, 3] * 2
     for image, spectrum in seen:
         sensor = POOL[image.shape[1] == 2].sensor
@@ -113,17 +122,8 @@ PAIRS = [POOL[0], dataclasses.replace(POOL[0], beside=POOL[1])]
 
 
 def test_each_image_of_a_pair_is_normalised_and_embedded_as_its_own_sensors(tmp_path: Path) -> None:
-    seen: list[tuple[Tensor, Spectrum]] = []
-
-    def record(module: nn.Module, given: tuple[Any, ...]) -> None:
-        if isinstance(module, Encoder):
-            seen.append((given[0].detach(), given[1]))
-
-    handle = nn.modules.module.register_module_forward_pre_hook(record)
-    try:
+    with given_to_encoders() as seen:
         card = run(tmp_path, PAIRS, loader=Paired)
-    finally:
-        handle.remove()
     # both views of one date in one pass; each of a pair by itself
     assert [tuple(image.shape[:2]) for image, _ in seen] == [
         (16, 3),

@@ -21,7 +21,7 @@ from geossl.downstream.floors import SCRATCH
 from geossl.downstream.images import DatedImages
 from geossl.errors import StoreError
 from geossl.legend import Legend
-from geossl.nets.weights import load_card
+from geossl.nets.weights import load_card, load_encoder
 from geossl.progress import Progress
 from geossl.project import pictures
 from geossl.project.curves import read_curves
@@ -81,8 +81,9 @@ def _gather(project: Project, records: list[Record], progress: Progress) -> Repo
     clouds = pictures.cloud_mask(scenes, statistics)
     progress("report", 2, parts)
     trained = project.state.get("pretrain") is not None
-    views = pictures.views(scenes, project.encoder_folder()) if trained else []
-    neighbours = pictures.neighbours(scenes, project.encoder_folder()) if trained else []
+    learnt = load_encoder(project.encoder_folder()) if trained else None
+    views = pictures.views(scenes, *learnt) if learnt else []
+    neighbours = pictures.neighbours(scenes, *learnt) if learnt else []
     progress("report", 3, parts)
     maps = list(_maps(project))
     progress("report", 4, parts)

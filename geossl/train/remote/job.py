@@ -87,7 +87,7 @@ class Job:
         """Pass on how far the first rank is."""
         said = read_json(self.progress)
         if said is not None:
-            progress(said["what"], said["done"], said["total"], said["note"])
+            progress(said["what"], said["done"], said["total"], said.get("note", ""))  # an older agent says none
 
     def require_sound(self) -> None:
         """Raise what a rank raised that starting again does not mend.
