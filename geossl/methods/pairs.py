@@ -113,7 +113,7 @@ def pool(features: Tensor, valid: Tensor) -> Tensor:
 def position(batch: Mapping[str, Any]) -> Tensor:
     """(B, 2) where the chips are on the ground, in sides of a chip east and south; infinite where nothing says so."""
     valid = batch["valid"]
-    if "xy" not in batch or "gsd" not in batch:
+    if not _located(batch):
         return torch.full((len(valid), 2), torch.inf, device=valid.device)
     east, north = (batch["xy"] / (batch["gsd"] * valid.shape[-1]).unsqueeze(1)).unbind(dim=1)
     return torch.stack([east, -north], dim=1)
@@ -128,4 +128,10 @@ def same_place(batch: Mapping[str, Any]) -> Tensor:
     """(B, N) bool: which of the N chips of all ranks show the ground of each of our B chips, itself included."""
     ours = position(batch)
     itself, total = places(len(ours), ours.device)
-    return overlap(ours, gather(ours)) | (itself.unsqueeze(1) == torch.arange(total, device=ours.device))
+    same = itself.unsqueeze(1) == torch.arange(total, device=ours.device)
+    # torch 2.11 cannot compile a comparison of places of which all are known to be infinite
+    return overlap(ours, gather(ours)) | same if _located(batch) else same
+
+
+def _located(batch: Mapping[str, Any]) -> bool:
+    return "xy" in batch and "gsd" in batch

@@ -1,6 +1,6 @@
 """One of two ranks: the losses and gradients of several methods, each for its half of given views.
 
-Run as ``python -m tests.methods.ranks FOLDER RANK``; :func:`whole` is the same on one rank with all views.
+Run as ``python -m tests.methods.ranks FOLDER RANK [DEVICE]``; :func:`whole` is the same on one rank with all views.
 """
 
 from __future__ import annotations
@@ -72,10 +72,17 @@ def inputs() -> tuple[View, View, dict[str, Tensor]]:
     return view_of(batch), view_of(batch), rest
 
 
-def whole(case: str) -> Result:
+def whole(case: str, device: str = "cpu") -> Result:
     """The loss and gradients of one rank with all places."""
-    method = build(**CASES[case])
-    return learn(Core(method), method, *inputs())
+    method = build(**CASES[case]).to(device)
+    first, second, rest = inputs()
+    every = slice(PLACES)
+    return learn(Core(method), method, part(first, every, device), part(second, every, device), to(rest, device))
+
+
+def to(tensors: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    """All of them there."""
+    return {name: each.to(device) for name, each in tensors.items()}
 
 
 def learn(core: nn.Module, method: Method, first: View, second: View, rest: dict[str, Tensor]) -> Result:
@@ -84,13 +91,13 @@ def learn(core: nn.Module, method: Method, first: View, second: View, rest: dict
     loss.backward()
     method.after_step(1, 100)
     gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-    return loss.detach(), gradients, dict(method.named_buffers())
+    return loss.detach().cpu(), to(gradients, "cpu"), to(dict(method.named_buffers()), "cpu")
 
 
-def part(view: View, rows: slice) -> View:
-    """The view of some of its places."""
-    placement = Placement(view.placement.affine[rows])
-    return dataclasses.replace(view, image=view.image[rows], valid=view.valid[rows], placement=placement)
+def part(view: View, rows: slice, device: str = "cpu") -> View:
+    """The view of some of its places, there."""
+    image, valid, affine = (each[rows].to(device) for each in (view.image, view.valid, view.placement.affine))
+    return dataclasses.replace(view, image=image, valid=valid, placement=Placement(affine))
 
 
 def _corner(view: View) -> View:
@@ -98,20 +105,23 @@ def _corner(view: View) -> View:
     return dataclasses.replace(view, image=view.image[..., :side, :side], valid=view.valid[..., :side, :side])
 
 
-def main(folder: Path, rank: int) -> None:
+def main(folder: Path, rank: int, device: str = "cpu") -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.backends.cudnn.allow_tf32 = False
+    backend = "nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     first, second, rest = inputs()
     mine = slice(rank * PLACES // 2, (rank + 1) * PLACES // 2)
     results = {}
     for case, settings in CASES.items():
-        method = build(**settings)
+        method = build(**settings).to(device)
         core = DistributedDataParallel(Core(method))
-        parts = part(first, mine), part(second, mine), {k: v[mine] for k, v in rest.items()}
+        own = to({name: each[mine] for name, each in rest.items()}, device)
+        parts = part(first, mine, device), part(second, mine, device), own
         results[case] = learn(core, method, *parts)
     torch.save(results, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -1,4 +1,4 @@
-"""Ranks that train over gloo until they are told to stop, each in a process of its own.
+"""Ranks that train over gloo, or on a GPU over NCCL, until they are told to stop, each in a process of its own.
 
 Forked from one that has imported what takes seconds, as in :mod:`tests.train.processes`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, override
@@ -16,6 +17,7 @@ import torch
 
 from geossl.chips.course import Batch
 from geossl.chips.dataset import DatasetLoader
+from tests.methods.processes import hosts_of_one_gpu
 from tests.train.processes import context
 
 CHIPS, TOGETHER, EPOCHS = 67, 8, 2
@@ -47,7 +49,7 @@ class Noted(DatasetLoader):
             yield batch
 
 
-def train(folder: Path, rank: int, world: int, stop: int, chips: int = CHIPS) -> None:
+def train(folder: Path, rank: int, world: int, stop: int, chips: int = CHIPS, **changes: Any) -> None:
     """Train as one of so many ranks, and end after step ``stop``; note what was handed out.
 
     The settings say half of :data:`TOGETHER` chips on each rank, whatever the number of ranks.
@@ -61,7 +63,7 @@ def train(folder: Path, rank: int, world: int, stop: int, chips: int = CHIPS) ->
     loader = Noted(rank, world, chips)
     try:
         pretrain(
-            synthetic.settings(method={"name": "mae"}, encoder=VIT, batch_size=TOGETHER // 2, epochs=EPOCHS),
+            synthetic.settings(**MAE | changes, batch_size=TOGETHER // 2, epochs=EPOCHS),
             loader,
             sensor=synthetic.SENSOR,
             statistics=synthetic.STATISTICS,
@@ -73,20 +75,26 @@ def train(folder: Path, rank: int, world: int, stop: int, chips: int = CHIPS) ->
         torch.save(loader.seen, folder / f"seen-{stop}-{rank}.pt")
 
 
-VIT = {"name": "vit-tiny", "patch": 8}
+MAE: dict[str, Any] = {"method": {"name": "mae"}, "encoder": {"name": "vit-tiny", "patch": 8}}
 
 
 def gang(folder: Path, world: int, stop: int, **how: Any) -> list[tuple[int, int, list[int]]]:
-    """Let so many ranks train together up to a step; what was handed out, (epoch, batch, chips of all ranks)."""
+    """Let so many ranks train together up to a step; what was handed out, (epoch, batch, chips of all ranks).
+
+    They are processes of one machine; where there is a GPU, hosts with that one each.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     started = []
     for rank in range(world):
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        process = context.Process(
-            target=_as_rank, args=({**environment, "MASTER_PORT": port}, folder, rank, world, stop), kwargs=how
-        )
+        if torch.cuda.is_available():
+            environment = {"LOCAL_RANK": 0, "GROUP_RANK": rank, "NODE_RANK": rank, "LOCAL_WORLD_SIZE": 1}
+            environment |= hosts_of_one_gpu(rank)
+        else:
+            environment = {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
+        environment |= {"RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
+        process = context.Process(target=_as_rank, args=(environment, folder, rank, world, stop), kwargs=how)
         process.start()
         started.append(process)
     for process in started:
@@ -96,6 +104,9 @@ def gang(folder: Path, world: int, stop: int, **how: Any) -> list[tuple[int, int
     return [(*parts[0][:2], [chip for part in parts for chip in part[2]]) for parts in zip(*shares, strict=True)]
 
 
-def _as_rank(environment: dict[str, Any], *about: Any, **how: Any) -> None:
+def _as_rank(environment: dict[str, Any], folder: Path, rank: int, *about: Any, **how: Any) -> None:
     os.environ |= {name: str(value) for name, value in environment.items()} | {"MASTER_ADDR": "127.0.0.1"}
-    train(*about, **how)
+    own = folder / f"host-{rank}"
+    own.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(own)  # a host has locks of its own
+    train(folder, rank, *about, **how)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from geossl.methods.registry import METHODS
 from geossl.nets.weights import load_encoder
+from tests.methods.processes import run_ranks
+from tests.methods.ranks import CASES, whole
+from tests.train import other_ranks
 
+from . import test_kinds
 from .synthetic import Places, rows, run
 from .test_resume import at, interrupt, require_same
 
@@ -24,22 +30,55 @@ VIT: dict[str, Any] = {
 UNET: dict[str, Any] = {"method": {"name": "mocov2", "queue": 64}, "precision": "auto"}
 
 
-@pytest.mark.parametrize("changes", [VIT, UNET, {}], ids=["mae", "mocov2", "simclr"])
-def test_it_trains_there(tmp_path: Path, changes: dict[str, Any]) -> None:
-    torch.cuda.reset_peak_memory_stats()
-    run(tmp_path, **changes | {"precision": "auto"})
-    assert torch.cuda.max_memory_allocated() > 1e6
-    encoder, card = load_encoder(tmp_path)
+SMALL: dict[str, dict[str, Any]] = {
+    "mae": VIT,
+    "mocov2": UNET,
+    "relative": {"method": {"name": "relative", "patch": 8, "gap": 0, "jitter": 0}},
+}
+"""What a method needs beside its name, for chips of 16 pixels."""
+
+
+@pytest.fixture(autouse=True)
+def _shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests share the GPU: each has locks of its own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def changes_of(method: str) -> dict[str, Any]:
+    return {"method": {"name": method}, "precision": "auto"} | SMALL.get(method, {})
+
+
+def require_learnt(folder: Path) -> None:
+    """The encoder is on the CPU and whole, its card says how it is, and losses are numbers."""
+    encoder, card = load_encoder(folder)
     assert next(encoder.parameters()).device.type == "cpu"
     assert all(weight.isfinite().all() for weight in encoder.parameters())
     assert card.health
-    assert all(math.isfinite(float(row["loss"])) for row in rows(tmp_path))
+    assert all(math.isfinite(float(row["loss"])) for row in rows(folder))
 
 
-@pytest.mark.parametrize("changes", [VIT, UNET], ids=["mae", "mocov2"])
+@pytest.mark.parametrize("method", METHODS)
+def test_it_trains_there(tmp_path: Path, method: str) -> None:
+    torch.cuda.reset_peak_memory_stats()
+    run(tmp_path, **changes_of(method))
+    assert torch.cuda.max_memory_allocated() > 1e6
+    require_learnt(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["simclr", "dense", "mocov2", "mocov3", "lejepa", "dino"])
+def test_it_trains_there_on_two_dates_and_on_two_sensors(tmp_path: Path, method: str) -> None:
+    plain = changes_of(method)
+    seasons = plain | {"method": plain["method"] | {"pairs": "season"}}
+    run(tmp_path / "dates", Places(pairs=True), **seasons)
+    require_learnt(tmp_path / "dates")
+    test_kinds.run(tmp_path / "sensors", test_kinds.PAIRS, loader=test_kinds.Paired, **plain)
+    require_learnt(tmp_path / "sensors")
+
+
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"dense"}))  # of which a GPU promises no bits
 @pytest.mark.parametrize("step", [5, 7])
-def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, changes: dict[str, Any], step: int) -> None:
-    changes = changes | {"deterministic": True}
+def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, method: str, step: int) -> None:
+    changes = changes_of(method) | {"deterministic": True}
     run(tmp_path / "undisturbed", **changes)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", progress=at(step, interrupt), **changes)
@@ -58,9 +97,46 @@ def test_without_determinism_the_same_samples_are_seen(tmp_path: Path) -> None:
     assert loader.handed_out == [divmod(n, 5) for n in range(7, 15)]
 
 
-def test_it_trains_compiled(tmp_path: Path) -> None:
-    run(tmp_path, **VIT, compile=True)
-    assert all(math.isfinite(float(row["loss"])) for row in rows(tmp_path))
+@pytest.mark.parametrize("method", ["mae", "simclr", "dense", "mocov2", "mocov3", "lejepa", "dino"])
+def test_it_trains_compiled(tmp_path: Path, method: str) -> None:
+    run(tmp_path, **changes_of(method), compile=True)
+    require_learnt(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def nccl(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two ranks on one GPU say of every case, each with half of the places."""
+    folder = tmp_path_factory.mktemp("nccl")
+    run_ranks("tests.methods.ranks", folder, "cuda")
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_of_nccl_learn_as_one_with_both_batches(
+    case: str, nccl: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    loss, gradients, buffers = whole(case, "cuda")
+    (loss0, *_), (loss1, *_) = (rank[case] for rank in nccl)
+    torch.testing.assert_close((loss0 + loss1) / 2, loss, atol=1e-5, rtol=0)
+    for _, theirs, kept in (rank[case] for rank in nccl):
+        torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=0)
+        torch.testing.assert_close(kept, buffers, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["mae", "simclr", "lejepa", "dino"])
+def test_two_hosts_train_by_nccl_and_go_on(tmp_path: Path, method: str) -> None:
+    steps, stop = other_ranks.STEPS, 5
+    changes = other_ranks.MAE if method == "mae" else {"method": {"name": method}, "encoder": {"name": "unet-tiny"}}
+    whole = other_ranks.gang(tmp_path / "whole", 2, steps, **changes)
+    cut = [*other_ranks.gang(tmp_path / "cut", 2, stop, **changes)]
+    cut += other_ranks.gang(tmp_path / "cut", 2, steps, **changes)
+    assert cut == whole
+    for folder in ("cut", "whole"):
+        require_learnt(tmp_path / folder)
+        assert [int(row["step"]) for row in rows(tmp_path / folder)] == [*range(1, steps + 1)]
+    ours, theirs = (torch.tensor([float(r["loss"]) for r in rows(tmp_path / f)]) for f in ("cut", "whole"))
+    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.0)
 
 
 def test_the_loss_is_the_cpus() -> None:

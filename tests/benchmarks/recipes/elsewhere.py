@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,7 +33,7 @@ from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
 JOB = "job.json"
-AT_ONCE = 12
+AT_ONCE = os.cpu_count() or 1
 """Trainings side by side."""
 _EPOCHS = 8
 """How often the loader is gone through: an epoch leaves out what fills no batch, each time something else."""
@@ -103,6 +105,7 @@ class InMemory(Course):
 def train(folder: Path) -> str:
     """Train what a folder holds; what is to be said of it."""
     torch.set_num_threads(1)
+    tempfile.tempdir = str(folder)  # its locks are its own: these share the GPU
     job = json.loads((folder / JOB).read_text())
     chosen = PretrainSettings.model_validate(job["settings"])
     with np.load(folder.parent / job["chips"]) as file:
