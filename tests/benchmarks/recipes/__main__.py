@@ -17,7 +17,7 @@ from geossl.nets.weights import CARD
 from . import change, landcover, patches, sets
 from .elsewhere import Training, pack
 from .pretraining import METHODS, Length
-from .rows import Ledger, table
+from .rows import INDUCTIVE, POOLED, TRANSDUCTIVE, Ledger, table
 
 
 def main() -> None:
@@ -29,17 +29,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="of pretraining, instead of minutes: in whole epochs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--transductive", action="store_true", help="pretrain on all blocks, not on training blocks")
+    parser.add_argument(
+        "--pool", action="store_true", help="pretrain on training blocks of all sets that are cubes (zion, rstoolbox)"
+    )
     parser.add_argument("--whole", action="store_true", help="train the whole network, beside the same from scratch")
     parser.add_argument("--pack", type=Path, metavar="FOLDER", help="train nothing: write what elsewhere.py trains")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     wanted = parser.parse_args()
+    if wanted.pool and (wanted.set not in sets.LANDCOVER or wanted.whole or wanted.transductive):
+        parser.error(f"--pool is for frozen encoders of {' and '.join(sets.LANDCOVER)}")
     warnings.filterwarnings("ignore")
     ledger = Ledger(Path(__file__).with_name("measured.jsonl"))
     length = Length(steps=wanted.steps) if wanted.steps else Length(wanted.minutes)
     if wanted.pack:
         for method in wanted.method:
             what = method, wanted.encoder or _usual(method), length
-            for each in _trainings(wanted.set, *what, wanted.seeds, transductive=wanted.transductive):
+            for each in _trainings(wanted.set, *what, wanted.seeds, _protocol(wanted)):
                 if not (each.folder / CARD).exists():
                     pack(each, wanted.pack / each.folder.relative_to(sets.OUT))
         return
@@ -54,7 +59,7 @@ def main() -> None:
             elif wanted.whole:
                 landcover.measure_whole(*about)
             else:
-                landcover.measure(*about, transductive=wanted.transductive)
+                landcover.measure(*about, protocol=_protocol(wanted))
     of_set = [each for each in ledger.all if each.set == wanted.set]
     print("\n".join(table(of_set, set(wanted.method) or None)))
 
@@ -63,16 +68,21 @@ def _usual(method: str | None) -> str:
     return "vit-tiny" if method == "mae" else "unet-small"
 
 
-def _trainings(
-    name: str, method: str, encoder: str, length: Length, seeds: int, *, transductive: bool
-) -> Iterator[Training]:
+def _protocol(wanted: argparse.Namespace) -> str:
+    if wanted.pool:
+        return POOLED
+    return TRANSDUCTIVE if wanted.transductive else INDUCTIVE
+
+
+def _trainings(name: str, method: str, encoder: str, length: Length, seeds: int, protocol: str) -> Iterator[Training]:
+    transductive = protocol == TRANSDUCTIVE
     for number in range(len(change.FOLDS) if name == "oscd" else seeds):
         if name == "oscd":
             yield change.training(change.Fold.of(number), method, encoder, length, transductive=transductive)
         elif name == "bigearthnet":
             yield patches.training(patches.Patches.of(number), method, encoder, length, transductive=transductive)
         else:
-            yield landcover.training(name, method, encoder, length, number, transductive=transductive)
+            yield landcover.training(name, method, encoder, length, number, protocol=protocol)
 
 
 if __name__ == "__main__":

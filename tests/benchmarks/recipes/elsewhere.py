@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -29,6 +29,7 @@ from geossl.bands import Sensor, Statistics
 from geossl.chips.course import Batch, Course
 from geossl.nets.weights import CARD
 from geossl.train.checkpoint import ChipBatches
+from geossl.train.kinds import Kind
 from geossl.train.pretrain import pretrain
 from geossl.train.settings import PretrainSettings
 
@@ -50,10 +51,16 @@ class Training:
     sensor: Sensor
     statistics: Statistics
     snapshot: str | None = None
+    kinds: Sequence[Kind] = ()
+    """Of the members of a pool of several sensors."""
 
 
 def pack(training: Training, folder: Path) -> None:
-    """Write into a folder what is to be trained, and beside it the chips (N, [T,] C, S, S) that the loader shows."""
+    """Write into a folder what is to be trained, and beside it the chips (N, [T,] C, S, S) that the loader shows.
+
+    Of one sensor: chips of several have no shape in common.
+    """
+    assert not training.kinds, "a pool of several sensors cannot be packed"
     found: dict[bytes, dict[str, Tensor]] = {}
     shared: dict[str, Tensor] = {}
     for epoch in range(_EPOCHS):

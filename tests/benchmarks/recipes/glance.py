@@ -29,31 +29,34 @@ Scores = Mapping[tuple[str, int], Mapping[str, float]]
 
 
 def glance(measured: Sequence[Measured]) -> list[str]:
-    """Lines of Markdown: for each set, a row for each inductive pretraining.
+    """Lines of Markdown: for each set, a row for each pretraining.
 
     Differences are first to the random encoder with the identical head, then, of the best head of each number of
     labels by its mean, to the best floor; both are chosen by their test scores.
     """
-    found: dict[tuple[str, str, str, str], dict[tuple[str, int], dict[str, float]]] = defaultdict(
+    found: dict[tuple[str, str, str, str, str], dict[tuple[str, int], dict[str, float]]] = defaultdict(
         lambda: defaultdict(dict)
     )
     for each in measured:
         frozen = each.metric == METRICS[each.set] and not each.model.startswith(_WHOLE)
-        if frozen and each.method != SCRATCH and each.protocol in ("-", "inductive"):
+        if frozen and each.method != SCRATCH:
             time = f"{each.steps:,} steps" if each.steps else f"{each.minutes:g} min" if each.minutes else ""
-            found[each.set, each.method, each.encoder, time][each.model, each.labels][each.repetition] = each.value
+            row = each.set, each.method, each.encoder, time, each.protocol
+            found[row][each.model, each.labels][each.repetition] = each.value
     lines = [
-        "| set | method | encoder | pretraining | n | to the random encoder, all heads | best head to best floor |",
-        "|---|---|---|---|---|---|---|",
+        "| set | method | encoder | pretraining | protocol | n | to the random encoder, all heads"
+        " | best head to best floor |",
+        "|" + "---|" * 8,
     ]
-    for (name, method, encoder, time), scores in sorted(found.items()):
+    for (name, method, encoder, time, protocol), scores in sorted(found.items()):
         if method in (FLOOR, RANDOM):
             continue
-        random, floor = found.get((name, RANDOM, encoder, ""), {}), found[name, FLOOR, "-", ""]
+        random, floor = found.get((name, RANDOM, encoder, "", "-"), {}), found[name, FLOOR, "-", "", "-"]
         paired = _means([(scores[key], random[key]) for key in scores if key in random])
         best = [(_best(scores, n), _best(floor, n)) for n in sorted({labels for _, labels in scores})]
         n = len({repetition for each in scores.values() for repetition in each})
-        lines.append(f"| {name} | {method} | {encoder} | {time} | {n} | {_said(paired)} | {_said(_means(best))} |")
+        about = name, method, encoder, time, protocol, n, _said(paired), _said(_means(best))
+        lines.append("| " + " | ".join(map(str, about)) + " |")
     failed = sorted({(each.set, each.method, each.repetition) for each in measured if each.metric == COLLAPSED})
     return [*lines, "", *(f"Collapsed: {name}, {method}, {repetition}." for name, method, repetition in failed)]
 

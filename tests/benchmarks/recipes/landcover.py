@@ -29,7 +29,7 @@ from geossl.train.settings import PretrainSettings
 from . import pretraining, sets
 from .elsewhere import Training
 from .pretraining import Length
-from .rows import FLOOR, RANDOM, SCRATCH, Ledger, Measured
+from .rows import FLOOR, INDUCTIVE, POOLED, RANDOM, SCRATCH, TRANSDUCTIVE, Ledger, Measured
 
 LABELS = (20, 100, 500)
 DRAWS = 3
@@ -85,7 +85,7 @@ class Ground:
 
 
 def measure(
-    name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, transductive: bool
+    name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, protocol: str
 ) -> None:
     """All rows of a method (None: of floors and random encoders alone)."""
     folder = sets.landcover(name)
@@ -93,7 +93,6 @@ def measure(
         data = Project.load(folder, [f"split.seed={seed}"]).task_data("landcover")
         assert isinstance(data, TaskData)
         what = {"set": name, "repetition": f"seed {seed}"}
-        protocol = "transductive" if transductive else "inductive"
         row = {"protocol": protocol, "method": method, "encoder": encoder, **asdict(length)}
         unmeasured = [
             not ledger.has(**what, method=FLOOR),
@@ -113,7 +112,7 @@ def measure(
             about = {"protocol": "-", "method": RANDOM, "encoder": encoder, "minutes": 0.0}
             ledger.add(_frozen(ground, chosen, statistics, hand, about))
         if unmeasured[2] and method is not None:
-            what_for = training(name, method, encoder, length, seed, transductive=transductive)
+            what_for = training(name, method, encoder, length, seed, protocol=protocol)
             with ledger.training([what["repetition"]], set=name, **row):
                 chosen, _ = pretraining.trained(what_for)
                 ledger.add(_frozen(ground, chosen, statistics, hand, row))
@@ -122,7 +121,7 @@ def measure(
 def measure_whole(name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger) -> None:
     """The whole network from 500 labels: from an inductively pretrained encoder, or from scratch (None)."""
     for seed in range(seeds):
-        protocol, how = ("-", SCRATCH) if method is None else ("inductive", method)
+        protocol, how = ("-", SCRATCH) if method is None else (INDUCTIVE, method)
         about = {"protocol": protocol, "method": how, "encoder": encoder, **asdict(length if method else Length())}
         if ledger.has(set=name, repetition=f"seed {seed}", model="whole network", **about):
             continue
@@ -133,7 +132,7 @@ def measure_whole(name: str, method: str | None, encoder: str, length: Length, s
         if method is None:
             start = pretraining.untrained(encoder, data.sensor, data.collection.statistics, seed, chip=CHIP[name][0])
         else:
-            start = pretraining.trained(training(name, method, encoder, length, seed, transductive=False))
+            start = pretraining.trained(training(name, method, encoder, length, seed))
         chosen = LandcoverSettings(
             mode="finetune", labels=500, seed=100 * seed, finetune=FinetuneSettings(encoder_rate=1)
         )
@@ -142,22 +141,30 @@ def measure_whole(name: str, method: str | None, encoder: str, length: Length, s
         ledger.add(ground.measured(500, [proba], model="whole network", **about))
 
 
-def training(name: str, method: str, encoder: str, length: Length, seed: int, *, transductive: bool) -> Training:
-    """On chips of training blocks, or (transductive) of all."""
+def training(name: str, method: str, encoder: str, length: Length, seed: int, *, protocol: str = INDUCTIVE) -> Training:
+    """On chips of training blocks, of all (transductive), or of the training blocks of all sets that are cubes."""
     project = Project.load(sets.landcover(name), [f"split.seed={seed}"])
     chip, batch_size = CHIP[name]
-    chosen = pretraining.settings(method, encoder, seed, chip=chip, batch_size=batch_size)
-    chosen = PretrainSettings.model_validate(chosen.model_dump() | {"blocks": "all" if transductive else "train"})
-    scenes = project.scenes()
-    assert scenes.statistics is not None
-    loader = pool.loader(project, chosen, [scenes])
+    plain = pretraining.settings(method, encoder, seed, chip=chip, batch_size=batch_size).model_dump()
+    scenes = [project.scenes()]
+    if protocol == POOLED:
+        for number, others in enumerate(sets.besides(name)):
+            of_set = [Project.load(folder).scenes() for folder in others]
+            scenes += of_set
+            each = {"collection": f"set {number}", "weight": 1 / len(of_set)}  # a set has as many batches as ours
+            plain["pool"] += [each] * len(of_set)
+    chosen = PretrainSettings.model_validate(plain | {"blocks": "all" if protocol == TRANSDUCTIVE else "train"})
+    assert scenes[0].statistics is not None
+    loader = pool.loader(project, chosen, scenes)
+    what = "pool" if protocol == POOLED else chosen.blocks
     return Training(
-        sets.OUT / name / "encoders" / f"{method}-{encoder}-{length}-{chosen.blocks}-{seed}",
+        sets.OUT / name / "encoders" / f"{method}-{encoder}-{length}-{what}-{seed}",
         length.of(chosen, len(loader)),
         loader,
-        scenes.sensor,
-        scenes.statistics,
-        scenes.snapshot,
+        scenes[0].sensor,
+        scenes[0].statistics,
+        scenes[0].snapshot,
+        pool.kinds(chosen, scenes),
     )
 
 

@@ -49,9 +49,20 @@ METHODS: dict[str, MethodSettings] = {
 """What ``--method`` names; patches of 8 pixels are for rstoolbox, whose chips of 32 are too small for those of 16."""
 
 
+WAVELENGTHS = "-wavelengths"
+"""How the name of an encoder ends that takes several sensors."""
+
+
 def architecture(name: str, chip: int) -> EncoderSettings:
-    """The encoder of a name such as unet-small or vit-tiny, which has patches of 8 pixels."""
-    return EncoderSettings(name=name, image=chip if name.startswith("vit") else None)  # type: ignore[arg-type]
+    """The encoder of a name such as unet-small, vit-tiny, which has patches of 8 pixels, or vit-tiny-wavelengths."""
+    plain, by_wavelength = name.removesuffix(WAVELENGTHS), name.endswith(WAVELENGTHS)
+    return EncoderSettings.model_validate(
+        {
+            "name": plain,
+            "image": chip if plain.startswith("vit") else None,
+            "embedding": "wavelengths" if by_wavelength else "bands",
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,7 @@ def trained(training: Training) -> tuple[Encoder, Card]:
             statistics=training.statistics,
             snapshot=training.snapshot,
             folder=training.folder,
+            pool=training.kinds,
         )
     return load_encoder(training.folder)
 

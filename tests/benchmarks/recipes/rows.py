@@ -22,6 +22,9 @@ FLOOR = "-"
 RANDOM, SCRATCH = "random", "scratch"
 """The methods of encoders that were not pretrained: frozen as they are, and learnt from the labels alone."""
 
+INDUCTIVE, TRANSDUCTIVE, POOLED = "inductive", "transductive", "inductive, all sets"
+"""What pretraining saw: ground that teaches, also ground that judges, or ground that teaches and other sets."""
+
 COLLAPSED = "collapsed"
 """The model and metric of a pretraining that left no encoder: that it may happen is part of what a method is worth."""
 
@@ -35,7 +38,7 @@ class Measured:
 
     set: str
     protocol: str
-    """inductive, transductive; ``-`` where nothing was pretrained."""
+    """What pretraining saw; ``-`` where nothing was pretrained."""
     method: str
     encoder: str
     minutes: float

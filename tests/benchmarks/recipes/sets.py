@@ -107,6 +107,11 @@ def landcover(name: str) -> Path:
     return made(OUT / name / "project", text.format(source=DATA / folder)).root
 
 
+def besides(name: str) -> list[list[Path]]:
+    """The folders of the other sets whose imagery is a cube, each one's projects."""
+    return [*([landcover(other)] for other in LANDCOVER if other != name), [*map(city, (*UNLABELLED, *LABELLED))]]
+
+
 def city(name: str) -> Path:
     """Folder of the project of one city of OSCD: two dates, and labels of change where there are any."""
     source = DATA / "oscd"

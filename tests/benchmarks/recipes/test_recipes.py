@@ -178,7 +178,7 @@ def test_at_a_glance_all_heads_are_one_difference_and_floors_meet_the_best_head(
     # (.22 + .10) / 2, (.24 + .11) / 2, (.26 + .12) / 2; and .44 beside .40 by their means
     assert (
         glance(rows)[2]
-        == "| zion | dense | unet-small | 180 steps | 3 | +0.175 ± 0.037 gain | +0.040 ± 0.277 no gain |"
+        == "| zion | dense | unet-small | 180 steps | inductive | 3 | +0.175 ± 0.037 gain | +0.040 ± 0.277 no gain |"
     )
     assert (
         glance(rows + measured("dense", "whole network", [0.9] * 3, protocol="inductive", **about))[2:]
