@@ -79,12 +79,12 @@ class Dino(PairMethod):
         """The loss of two views and any number of local ones, of B places each.
 
         ``noise`` (2B, h, w) says which cells of the coarsest map are hidden from the student: those of the lowest
-        noise, in each view a ``share`` (2B,) of those that show ground.
+        noise, in each view a ``share`` (2B,) of those that show ground, ``mask_ratio`` at most.
         """
         views, temperature = [first, second], self.settings.temperature
         usable = ground(torch.cat([view.valid for view in views]), self.stride)  # (2B, h, w)
         hidden = hide(usable, noise, share)
-        usable = usable.flatten(1)
+        usable, chosen = usable.flatten(1), foremost(hidden.flatten(1), self.settings.mask_ratio)
         covers = hidden.repeat_interleave(self.stride, dim=1).repeat_interleave(self.stride, dim=2)
         covered = [
             dataclasses.replace(view, image=view.image.masked_fill(cover.unsqueeze(1), 0.0))
@@ -94,7 +94,7 @@ class Dino(PairMethod):
 
         pooled, cells = look(self.encoder, covered)
         everything = [pooled] if not local else [pooled, look(self.encoder, local)[0]]
-        of_images, of_cells = self.heads(torch.cat(everything), cells, shows.flatten(), usable)
+        of_images, of_cells = self.heads(torch.cat(everything), cells, shows.flatten(), usable, chosen)
         with torch.no_grad():
             counted = shows[:2].flatten(), usable
             aims = self.momentum.head(*look(self.momentum.encoder, views), *counted)
@@ -104,7 +104,12 @@ class Dino(PairMethod):
             )
         total = between_views(
             aims_of_images.unflatten(0, (2, -1)), of_images.unflatten(0, shows.shape) / temperature, shows
-        ) + within_views(aims_of_cells, of_cells / temperature, hidden.flatten(1), shows[:2].flatten())
+        ) + within_views(
+            pick(aims_of_cells.unflatten(0, usable.shape), chosen).flatten(0, 1),
+            of_cells / temperature,
+            hidden.flatten(1).gather(1, chosen),
+            shows[:2].flatten(),
+        )
         return Losses(total, pooled.chunk(2))
 
     @override
@@ -132,9 +137,14 @@ class Head(nn.Module):
                 nn.init.zeros_(layer.bias)
         self.prototypes = nn.Linear(out, settings.prototypes, bias=False)
 
-    def forward(self, x: Tensor, counted: Tensor) -> Tensor:
-        """Cosines (N·L, K) of vectors (N, L, D) to the prototypes; ``counted`` (N, L) are those to normalise by."""
-        return cosines(self.project(standardise(x, counted).flatten(0, 1)), self.prototypes.weight, 1.0)
+    def forward(self, x: Tensor, counted: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Cosines (N·M, K) to the prototypes of the ``chosen`` (N, M) of vectors (N, L, D), by default of all.
+
+        ``counted`` (N, L) are those to normalise by.
+        """
+        x = standardise(x, counted)
+        x = x if chosen is None else pick(x, chosen)
+        return cosines(self.project(x.flatten(0, 1)), self.prototypes.weight, 1.0)
 
 
 class Heads(nn.Module):
@@ -145,12 +155,14 @@ class Heads(nn.Module):
         self.images = Head(dim, settings)
         self.cells = Head(dim, settings)
 
-    def forward(self, pooled: Tensor, cells: Tensor, shows: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pooled features (V, D) of views are like, (V, K), and the cells (N, L, D) of some, (N·L, K).
+    def forward(
+        self, pooled: Tensor, cells: Tensor, shows: Tensor, usable: Tensor, chosen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the pooled features (V, D) of views are like, (V, K), and ``chosen`` (N, M) cells of (N, L, D), (N·M, K).
 
         Normalised by those that count: ``shows`` (V,) and ``usable`` (N, L).
         """
-        return self.images(pooled.unsqueeze(1), shows.unsqueeze(1)), self.cells(cells, usable)
+        return self.images(pooled.unsqueeze(1), shows.unsqueeze(1)), self.cells(cells, usable, chosen)
 
 
 def standardise(x: Tensor, counted: Tensor) -> Tensor:
@@ -193,6 +205,19 @@ def hide(usable: Tensor, noise: Tensor, share: Tensor) -> Tensor:
     count = (share * usable.sum(dim=(1, 2))).floor()  # one at least is left
     order = noise.masked_fill(~usable, torch.inf).flatten(1).argsort(dim=1).argsort(dim=1)
     return (order < count.unsqueeze(1)).view_as(usable)
+
+
+def foremost(hidden: Tensor, ratio: float) -> Tensor:
+    """(N, M) where the hidden cells of (N, L) are, in order, and then others; M is the ``ratio`` of L that is hidden at most.
+
+    As many for each view, so that shapes do not depend on what is drawn.
+    """
+    return (~hidden).byte().argsort(dim=1, stable=True)[:, : max(1, int(ratio * hidden.shape[1]))]
+
+
+def pick(x: Tensor, chosen: Tensor) -> Tensor:
+    """The vectors (N, M, D) of (N, L, D) at (N, M)."""
+    return x.gather(1, chosen.unsqueeze(2).expand(-1, -1, x.shape[2]))
 
 
 @torch.no_grad()
@@ -243,9 +268,9 @@ def within_views(targets: Tensor, logits: Tensor, hidden: Tensor, shows: Tensor)
     Parameters
     ----------
     targets, logits:
-        (N · L, K) of all cells of N views; logits are divided by the temperature.
+        (N · M, K) of M cells of each of N views, all hidden ones among them; logits are divided by the temperature.
     hidden:
-        (N, L) bool: each view's are averaged; a view without any adds 0.
+        (N, M) bool: each view's are averaged; a view without any adds 0.
     shows:
         (N,) bool: the views that are averaged.
     """

@@ -56,7 +56,7 @@ class Core(nn.Module):
         if isinstance(method, Dino):
             of_cells = torch.cat([noise[:, i :: method.stride, i :: method.stride] for i in (1, 2)])
             local = [_corner(first), _corner(second)]
-            return method.losses(first, second, local, of_cells, noise[:, 0, :2].T.flatten()).total
+            return method.losses(first, second, local, of_cells, noise[:, 0, :2].T.flatten() / 2).total
         total: Tensor = method.losses(first, second, batch).total
         return total
 
