@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--transductive", action="store_true", help="pretrain on all blocks, not on training blocks")
     parser.add_argument(
-        "--pool", action="store_true", help="pretrain on training blocks of all sets that are cubes (zion, rstoolbox)"
+        "--pool",
+        action="store_true",
+        help="pretrain on training blocks and on other sets that are cubes (of zion, rstoolbox)",
     )
     parser.add_argument("--whole", action="store_true", help="train the whole network, beside the same from scratch")
     parser.add_argument("--pack", type=Path, metavar="FOLDER", help="train nothing: write what elsewhere.py trains")

@@ -6,6 +6,7 @@ first weights and its pretraining. Within one, several draws of labels are avera
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,15 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geossl import probe, scores
+from geossl.chips.loader import ChipLoader
+from geossl.chips.pool import PoolLoader
+from geossl.chips.settings import PoolSettings
 from geossl.chips.split import TEST, TRAIN
+from geossl.cube.collection import Collection
 from geossl.downstream import landcover, neighbourhood
 from geossl.downstream.data import Describe, Pixels, TaskData
 from geossl.downstream.describe import by_encoder, by_statistics
 from geossl.downstream.settings import FinetuneSettings, LandcoverSettings
+from geossl.errors import SettingsError
 from geossl.legend import NO_LABEL
 from geossl.nets.encoder import Encoder
 from geossl.project import pool
 from geossl.project.project import Project
+from geossl.train.kinds import Kind
 from geossl.train.settings import PretrainSettings
 
 from . import pretraining, sets
@@ -142,30 +149,46 @@ def measure_whole(name: str, method: str | None, encoder: str, length: Length, s
 
 
 def training(name: str, method: str, encoder: str, length: Length, seed: int, *, protocol: str = INDUCTIVE) -> Training:
-    """On chips of training blocks, of all (transductive), or of the training blocks of all sets that are cubes."""
+    """On chips of training blocks, of all (transductive), or of training blocks and the other sets that are cubes."""
     project = Project.load(sets.landcover(name), [f"split.seed={seed}"])
     chip, batch_size = CHIP[name]
     plain = pretraining.settings(method, encoder, seed, chip=chip, batch_size=batch_size).model_dump()
-    scenes = [project.scenes()]
-    if protocol == POOLED:
-        for number, others in enumerate(sets.besides(name)):
-            of_set = [Project.load(folder).scenes() for folder in others]
-            scenes += of_set
-            each = {"collection": f"set {number}", "weight": 1 / len(of_set)}  # a set has as many batches as ours
-            plain["pool"] += [each] * len(of_set)
     chosen = PretrainSettings.model_validate(plain | {"blocks": "all" if protocol == TRANSDUCTIVE else "train"})
-    assert scenes[0].statistics is not None
-    loader = pool.loader(project, chosen, scenes)
-    what = "pool" if protocol == POOLED else chosen.blocks
+    scenes = project.scenes()
+    assert scenes.statistics is not None
+    loader, kinds, what = pool.loader(project, chosen, [scenes]), [], str(chosen.blocks)
+    if protocol == POOLED:
+        loader, kinds = _with_other_sets(name, PretrainSettings.model_validate(plain), loader, scenes)
+        what = "pool"
     return Training(
         sets.OUT / name / "encoders" / f"{method}-{encoder}-{length}-{what}-{seed}",
         length.of(chosen, len(loader)),
         loader,
-        scenes[0].sensor,
-        scenes[0].statistics,
-        scenes[0].snapshot,
-        pool.kinds(chosen, scenes),
+        scenes.sensor,
+        scenes.statistics,
+        scenes.snapshot,
+        kinds,
     )
+
+
+def _with_other_sets(
+    name: str, chosen: PretrainSettings, own: ChipLoader | PoolLoader, scenes: Collection
+) -> tuple[PoolLoader, list[Kind]]:
+    """Batches of all sets, of each as many as of our own, and what they are of; the other sets with all their ground."""
+    assert isinstance(own, ChipLoader)
+    loaders, weights, found = [own], [1.0], [scenes]
+    for folders in sets.besides(name):
+        filled = []
+        for project in map(Project.load, folders):
+            with contextlib.suppress(SettingsError):  # a city may be too small for one batch
+                filled.append((pool.loader(project, chosen, [project.scenes()]), project.scenes()))
+        for loader, others in filled:
+            assert isinstance(loader, ChipLoader)
+            loaders.append(loader)
+            weights.append(1 / len(filled))
+            found.append(others)
+    members = chosen.model_copy(update={"pool": [PoolSettings(collection=each.name) for each in found[1:]]})
+    return PoolLoader(loaders, weights, seed=chosen.seed), pool.kinds(members, found)
 
 
 def _floors(ground: Ground, hand: tuple[Floats, Any]) -> Iterator[Measured]:
