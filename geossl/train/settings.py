@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from geossl.chips.settings import PoolSettings, SamplingSettings
 from geossl.imagery.buckets import BUCKETS
-from geossl.methods.settings import MethodSettings, PairSettings, SimclrSettings
+from geossl.methods.settings import DenseSettings, MethodSettings, PairSettings
 from geossl.nets.settings import EncoderSettings, InitSettings
 from geossl.train.remote.settings import LaunchSettings
 
@@ -19,7 +19,7 @@ class PretrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: MethodSettings = Field(SimclrSettings(), description="What the encoder learns from.")
+    method: MethodSettings = Field(DenseSettings(), description="What the encoder learns from.")
     encoder: EncoderSettings = Field(EncoderSettings(), description="What learns.")
     init: InitSettings | None = Field(None, description="What the encoder starts from; null: from chance.")
     epochs: int = Field(100, ge=1, description="How often every chip is seen.")
@@ -92,7 +92,10 @@ class PretrainSettings(BaseModel):
                 f"batch_size: {self.batch_size} makes no {self.accumulate} equal parts of two chips or more (accumulate)"
             )
         if self.deterministic and self.method.name == "dense":
-            raise ValueError("deterministic: true: a GPU has no such algorithm for the gradients of method dense")
+            raise ValueError(
+                "deterministic: true: a GPU has no such algorithm for the gradients of method dense; choose another, "
+                "such as method: {name: simclr}"
+            )
         paired = [number for number, other in enumerate(self.pool) if other.beside is not None]
         if paired and not isinstance(self.method, PairSettings):
             raise ValueError(

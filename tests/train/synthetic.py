@@ -67,6 +67,7 @@ class Places:
 
 def settings(**changes: Any) -> PretrainSettings:
     plain = {
+        "method": {"name": "simclr"},
         "encoder": {"name": "unet-tiny"},
         "epochs": 3,
         "batch_size": 8,

@@ -56,7 +56,7 @@ split:
 
 # Self-supervised learning on all of the imagery, labelled or not.
 pretrain:
-  method: {{name: simclr}}
+  method: {{name: dense}}
   encoder: {{name: unet-small}}
   epochs: 20
 
