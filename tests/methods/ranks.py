@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,16 @@ def part(view: View, rows: slice, device: str = "cpu") -> View:
 def _corner(view: View) -> View:
     side = SIDE // 2
     return dataclasses.replace(view, image=view.image[..., :side, :side], valid=view.valid[..., :side, :side])
+
+
+def require_as_one(whole: Result, ranks: Sequence[Result]) -> None:
+    """Two ranks with half of the places each have the loss of one with all, and its gradients and state."""
+    loss, gradients, buffers = whole
+    torch.testing.assert_close(torch.stack([rank[0] for rank in ranks]).mean(), loss, atol=1e-5, rtol=0)
+    assert max(gradient.abs().max() for gradient in gradients.values()) > 1e-3
+    for _, theirs, kept in ranks:
+        torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=0)
+        torch.testing.assert_close(kept, buffers, atol=1e-5, rtol=0, equal_nan=True)  # radar has no wavelength
 
 
 def main(folder: Path, rank: int, device: str = "cpu") -> None:

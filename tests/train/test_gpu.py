@@ -13,7 +13,7 @@ import torch
 from geossl.methods.registry import METHODS
 from geossl.nets.weights import load_encoder
 from tests.methods.processes import run_ranks
-from tests.methods.ranks import CASES, whole
+from tests.methods.ranks import CASES, require_as_one, whole
 from tests.train import other_ranks
 
 from . import test_kinds
@@ -116,12 +116,7 @@ def test_two_ranks_of_nccl_learn_as_one_with_both_batches(
     case: str, nccl: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    loss, gradients, buffers = whole(case, "cuda")
-    (loss0, *_), (loss1, *_) = (rank[case] for rank in nccl)
-    torch.testing.assert_close((loss0 + loss1) / 2, loss, atol=1e-5, rtol=0)
-    for _, theirs, kept in (rank[case] for rank in nccl):
-        torch.testing.assert_close(theirs, gradients, atol=1e-5, rtol=0)
-        torch.testing.assert_close(kept, buffers, atol=1e-5, rtol=0)
+    require_as_one(whole(case, "cuda"), [rank[case] for rank in nccl])
 
 
 @pytest.mark.parametrize("method", ["mae", "simclr", "lejepa", "dino"])
