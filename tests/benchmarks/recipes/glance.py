@@ -32,30 +32,33 @@ def glance(measured: Sequence[Measured]) -> list[str]:
     """Lines of Markdown: for each set, a row for each pretraining.
 
     Differences are first to the random encoder with the identical head, then, of the best head of each number of
-    labels by its mean, to the best floor; both are chosen by their test scores.
+    labels by its mean, to the best floor; both are chosen by their test scores. The last is of the best head to the
+    same network learnt whole from the same labels, from scratch, for the numbers of labels that this was measured at.
     """
     found: dict[tuple[str, str, str, str, str], dict[tuple[str, int], dict[str, float]]] = defaultdict(
         lambda: defaultdict(dict)
     )
     for each in measured:
         frozen = each.metric == METRICS[each.set] and not each.model.startswith(_WHOLE)
-        if frozen and each.method != SCRATCH:
+        if frozen or (each.method == SCRATCH and each.metric == METRICS[each.set]):
             time = f"{each.steps:,} steps" if each.steps else f"{each.minutes:g} min" if each.minutes else ""
             row = each.set, each.method, each.encoder, time, each.protocol
             found[row][each.model, each.labels][each.repetition] = each.value
     lines = [
         "| set | method | encoder | pretraining | protocol | n | to the random encoder, all heads"
-        " | best head to best floor |",
-        "|" + "---|" * 8,
+        " | best head to best floor | best head to from scratch |",
+        "|" + "---|" * 9,
     ]
     for (name, method, encoder, time, protocol), scores in sorted(found.items()):
-        if method in (FLOOR, RANDOM):
+        if method in (FLOOR, RANDOM, SCRATCH):
             continue
         random, floor = found.get((name, RANDOM, encoder, "", "-"), {}), found[name, FLOOR, "-", "", "-"]
-        paired = _means([(scores[key], random[key]) for key in scores if key in random])
+        paired = [(scores[key], random[key]) for key in scores if key in random]
         best = [(_best(scores, n), _best(floor, n)) for n in sorted({labels for _, labels in scores})]
+        scratch = found.get((name, SCRATCH, encoder, "", "-"), {})
+        fresh = [(_best(scores, n), whole) for (_, n), whole in scratch.items()]
         n = len({repetition for each in scores.values() for repetition in each})
-        about = name, method, encoder, time, protocol, n, _said(paired), _said(_means(best))
+        about = name, method, encoder, time, protocol, n, *(_said(_means(each)) for each in (paired, best, fresh))
         lines.append("| " + " | ".join(map(str, about)) + " |")
     failed = sorted({(each.set, each.method, each.repetition) for each in measured if each.metric == COLLAPSED})
     return [*lines, "", *(f"Collapsed: {name}, {method}, {repetition}." for name, method, repetition in failed)]
