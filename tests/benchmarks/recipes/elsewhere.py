@@ -112,7 +112,6 @@ class InMemory(Course):
 def train(folder: Path) -> str:
     """Train what a folder holds; what is to be said of it."""
     torch.set_num_threads(1)
-    tempfile.tempdir = str(folder)  # its locks are its own: these share the GPU
     job = json.loads((folder / JOB).read_text())
     chosen = PretrainSettings.model_validate(job["settings"])
     with np.load(folder.parent / job["chips"]) as file:
@@ -131,9 +130,14 @@ def train(folder: Path) -> str:
     return f"{folder}: {len(chips['image'])} chips, {chosen.epochs * len(loader):,} steps in {taken:.0f} s"
 
 
+def _share_the_gpu() -> None:
+    """Give this process locks of its own, or one training would wait for another."""
+    tempfile.tempdir = tempfile.mkdtemp(prefix="geossl-")
+
+
 def main() -> None:
     folders = [path.parent for path in sorted(Path(sys.argv[1]).rglob(JOB)) if not (path.parent / CARD).exists()]
-    with ProcessPoolExecutor(AT_ONCE, get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(AT_ONCE, get_context("spawn"), _share_the_gpu, max_tasks_per_child=1) as pool:
         running = {pool.submit(train, folder): folder for folder in folders}
         for done in as_completed(running):
             try:
