@@ -25,6 +25,7 @@ What differs from the papers:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, override
 
@@ -212,7 +213,7 @@ def foremost(hidden: Tensor, ratio: float) -> Tensor:
 
     As many for each view, so that shapes do not depend on what is drawn.
     """
-    return (~hidden).byte().argsort(dim=1, stable=True)[:, : max(1, int(ratio * hidden.shape[1]))]
+    return (~hidden).byte().argsort(dim=1, stable=True)[:, : math.ceil(ratio * hidden.shape[1])]
 
 
 def pick(x: Tensor, chosen: Tensor) -> Tensor:

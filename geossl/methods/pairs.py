@@ -126,11 +126,13 @@ def overlap(ours: Tensor, others: Tensor) -> Tensor:
 
 def same_place(batch: Mapping[str, Any]) -> Tensor:
     """(B, N) bool: which of the N chips of all ranks show the ground of each of our B chips, itself included."""
+    valid = batch["valid"]
+    itself, total = places(len(valid), valid.device)
+    same = itself.unsqueeze(1) == torch.arange(total, device=valid.device)
+    if not _located(batch):  # of places that are all infinite torch 2.11 cannot compile the comparison
+        return same
     ours = position(batch)
-    itself, total = places(len(ours), ours.device)
-    same = itself.unsqueeze(1) == torch.arange(total, device=ours.device)
-    # torch 2.11 cannot compile a comparison of places of which all are known to be infinite
-    return overlap(ours, gather(ours)) | same if _located(batch) else same
+    return same | overlap(ours, gather(ours))
 
 
 def _located(batch: Mapping[str, Any]) -> bool:

@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--pack", type=Path, metavar="FOLDER", help="train nothing: write what elsewhere.py trains")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     wanted = parser.parse_args()
-    if wanted.pool and (wanted.set not in sets.LANDCOVER or wanted.whole or wanted.transductive):
-        parser.error(f"--pool is for frozen encoders of {' and '.join(sets.LANDCOVER)}")
+    if wanted.pool and (wanted.set not in sets.LANDCOVER or wanted.whole or wanted.transductive or wanted.pack):
+        parser.error(f"--pool is for frozen encoders of {' and '.join(sets.LANDCOVER)}, which are trained here")
     warnings.filterwarnings("ignore")
     ledger = Ledger(Path(__file__).with_name("measured.jsonl"))
     length = Length(steps=wanted.steps) if wanted.steps else Length(wanted.minutes)
@@ -55,9 +55,9 @@ def main() -> None:
             encoder = wanted.encoder or _usual(method)
             about = (wanted.set, method, encoder, length, wanted.seeds, ledger)
             if wanted.set == "oscd":
-                change.measure(*about[1:4], ledger, transductive=wanted.transductive, whole=wanted.whole)
+                change.measure(*about[1:4], ledger, protocol=_protocol(wanted), whole=wanted.whole)
             elif wanted.set == "bigearthnet":
-                patches.measure(*about[1:], transductive=wanted.transductive)
+                patches.measure(*about[1:], protocol=_protocol(wanted))
             elif wanted.whole:
                 landcover.measure_whole(*about)
             else:
@@ -77,12 +77,11 @@ def _protocol(wanted: argparse.Namespace) -> str:
 
 
 def _trainings(name: str, method: str, encoder: str, length: Length, seeds: int, protocol: str) -> Iterator[Training]:
-    transductive = protocol == TRANSDUCTIVE
     for number in range(len(change.FOLDS) if name == "oscd" else seeds):
         if name == "oscd":
-            yield change.training(change.Fold.of(number), method, encoder, length, transductive=transductive)
+            yield change.training(change.Fold.of(number), method, encoder, length, protocol=protocol)
         elif name == "bigearthnet":
-            yield patches.training(patches.Patches.of(number), method, encoder, length, transductive=transductive)
+            yield patches.training(patches.Patches.of(number), method, encoder, length, protocol=protocol)
         else:
             yield landcover.training(name, method, encoder, length, number, protocol=protocol)
 

@@ -37,7 +37,7 @@ from . import pretraining, sets
 from .elsewhere import Training
 from .landcover import lattice
 from .pretraining import Length
-from .rows import COLLAPSED, FLOOR, RANDOM, SCRATCH, Ledger, Measured
+from .rows import COLLAPSED, FLOOR, RANDOM, SCRATCH, TRANSDUCTIVE, Ledger, Measured
 
 FOLDS = (
     (("aguasclaras", "rennes"), "nantes"),
@@ -136,11 +136,8 @@ class Fold:
             yield from self.measured(n, found, **about)
 
 
-def measure(
-    method: str | None, encoder: str, length: Length, ledger: Ledger, *, transductive: bool, whole: bool
-) -> None:
+def measure(method: str | None, encoder: str, length: Length, ledger: Ledger, *, protocol: str, whole: bool) -> None:
     """All rows of a method (None: of floors, random encoders and, with ``whole``, from scratch)."""
-    protocol = "transductive" if transductive else "inductive"
     for number, (out, _) in enumerate(FOLDS):
         rows: list[dict[str, Any]] = [
             {"protocol": "-", "method": FLOOR, "encoder": "-", "minutes": 0.0},
@@ -163,22 +160,19 @@ def measure(
                 ledger.add((_frozen if row["method"] == RANDOM else _whole)(fold, chosen, row))
             else:
                 with ledger.training(out, set="oscd", **row):
-                    chosen, _ = pretraining.trained(
-                        training(fold, str(method), encoder, length, transductive=transductive)
-                    )
+                    chosen, _ = pretraining.trained(training(fold, str(method), encoder, length, protocol=protocol))
                     ledger.add(_frozen(fold, chosen, row))
         if late and not ledger.has(set="oscd", repetition=out[0], **rows[3], model=COLLAPSED):
-            chosen, _ = pretraining.trained(training(fold, str(method), encoder, length, transductive=transductive))
+            chosen, _ = pretraining.trained(training(fold, str(method), encoder, length, protocol=protocol))
             ledger.add(_whole(fold, chosen, rows[3]))
 
 
-def training(fold: Fold, method: str, encoder: str, length: Length, *, transductive: bool) -> Training:
+def training(fold: Fold, method: str, encoder: str, length: Length, *, protocol: str) -> Training:
     """On the cities that the fold may see, or (transductive) on all."""
     projects = [*fold.seen]
-    if transductive:
+    if protocol == TRANSDUCTIVE:
         projects += [Project.load(sets.city(city)) for city in fold.judges]
-    protocol = "all" if transductive else "seen"
-    what = f"{protocol}-{fold.number}"
+    what = f"{'all' if protocol == TRANSDUCTIVE else 'seen'}-{fold.number}"
     return over(projects, what, method, encoder, length, seed=fold.number, statistics=fold.statistics)
 
 

@@ -39,8 +39,8 @@ def glance(measured: Sequence[Measured]) -> list[str]:
         lambda: defaultdict(dict)
     )
     for each in measured:
-        frozen = each.metric == METRICS[each.set] and not each.model.startswith(_WHOLE)
-        if frozen or (each.method == SCRATCH and each.metric == METRICS[each.set]):
+        asked = each.method == SCRATCH or not each.model.startswith(_WHOLE)
+        if asked and each.metric == METRICS[each.set]:
             time = f"{each.steps:,} steps" if each.steps else f"{each.minutes:g} min" if each.minutes else ""
             row = each.set, each.method, each.encoder, time, each.protocol
             found[row][each.model, each.labels][each.repetition] = each.value

@@ -28,7 +28,7 @@ from geossl.nets.encoder import Encoder
 from . import pretraining, sets
 from .elsewhere import Training
 from .pretraining import Length
-from .rows import FLOOR, RANDOM, Ledger, Measured
+from .rows import FLOOR, RANDOM, TRANSDUCTIVE, Ledger, Measured
 
 LABELS = (20, 40)
 CHIP, BATCH = 120, 16
@@ -116,12 +116,10 @@ def sensor() -> Sensor:
     return bands.sensor("sentinel-2-l2a").subset(["B02", "B03", "B04", "B08"])
 
 
-def measure(
-    method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, transductive: bool
-) -> None:
+def measure(method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, protocol: str) -> None:
     """All rows of a method (None: of floors and random encoders alone)."""
     row: dict[str, Any] = {
-        "protocol": "transductive" if transductive else "inductive",
+        "protocol": protocol,
         "method": method,
         "encoder": encoder,
         **asdict(length),
@@ -138,14 +136,14 @@ def measure(
             ledger.add(_frozen(patches, chosen, random))
         if method is not None and not ledger.has(**what, **row):
             with ledger.training([what["repetition"]], set=what["set"], **row):
-                chosen, _ = pretraining.trained(training(patches, method, encoder, length, transductive=transductive))
+                chosen, _ = pretraining.trained(training(patches, method, encoder, length, protocol=protocol))
                 ledger.add(_frozen(patches, chosen, row))
 
 
-def training(patches: Patches, method: str, encoder: str, length: Length, *, transductive: bool) -> Training:
+def training(patches: Patches, method: str, encoder: str, length: Length, *, protocol: str) -> Training:
     """On the patches that teach, or (transductive) on all."""
     chosen = pretraining.settings(method, encoder, patches.seed, chip=CHIP, batch_size=BATCH)
-    keys = range(len(patches.image)) if transductive else np.flatnonzero(patches.teaches).tolist()
+    keys = range(len(patches.image)) if protocol == TRANSDUCTIVE else np.flatnonzero(patches.teaches).tolist()
     loader = DatasetLoader(patches, keys, BATCH, seed=patches.seed)
     return Training(
         sets.OUT / "bigearthnet" / "encoders" / f"{method}-{encoder}-{length}-{len(keys)}-{patches.seed}",
