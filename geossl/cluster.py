@@ -105,7 +105,8 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
 
     Its workers are processes of one thread each, since GDAL handles are not for sharing between threads,
     watched over by a nanny that replaces one that dies. Local ones listen on the loopback interface only;
-    none serves a dashboard.
+    none serves a dashboard. The client is not Dask's default one: that belongs to who calls, and the list that Dask
+    keeps of them is not safe against clients that other threads open and close.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def dask_client(settings: ClusterSettings) -> Iterator[Client]:
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
         else:
             start = _local(settings) if settings.slurm is None else _slurm(settings.slurm)
-            client = Client(stack.enter_context(start))
+            client = Client(stack.enter_context(start), set_as_default=False)
         yield stack.enter_context(client)
 
 
@@ -143,8 +144,8 @@ def _joined(address: str) -> Client:
 
     for _ in range(_GREETINGS - 1):
         with contextlib.suppress(AssertionError):
-            return Client(address)
-    return Client(address)
+            return Client(address, set_as_default=False)
+    return Client(address, set_as_default=False)
 
 
 @contextlib.contextmanager

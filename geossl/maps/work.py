@@ -80,7 +80,7 @@ def predict_on(client: Client, blender: Blender, todo: Sequence[Planned], store:
     there = client.submit(pickle.loads, pickle.dumps(blender), pure=False)
     runs = [client.submit(_run, there, run, store, pure=False) for run in itertools.batched(todo, length)]
     try:
-        for future in as_completed(runs):
+        for future in as_completed(runs, loop=client.loop):
             records, windows = future.result()
             blender.windows += windows
             yield from records

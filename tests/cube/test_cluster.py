@@ -16,7 +16,7 @@ from typing import Any
 import dask
 import psutil
 import pytest
-from distributed import Client, Scheduler, SchedulerPlugin, WorkerPlugin
+from distributed import Client, Scheduler, SchedulerPlugin, WorkerPlugin, default_client
 from pydantic import ValidationError
 
 from geossl.cluster import ClusterSettings, SlurmSettings, dask_client
@@ -82,6 +82,14 @@ def test_an_existing_scheduler_is_used_and_left_running(client: Client) -> None:
     with dask_client(ClusterSettings(scheduler=client.scheduler_info()["address"])) as second:
         assert second.submit(sum, (1, 2)).result() == 3
     assert client.submit(sum, (3, 4)).result() == 7
+
+
+def test_the_default_client_of_who_calls_stays_what_it_was(client: Client) -> None:
+    address = client.scheduler_info()["address"]
+    with Client(address) as mine, dask_client(ClusterSettings(scheduler=address)):
+        assert default_client() is mine
+    with dask_client(ClusterSettings(workers=1)), pytest.raises(ValueError, match="No clients found"):
+        default_client()
 
 
 class _Talk(SchedulerPlugin):
