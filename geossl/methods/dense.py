@@ -75,12 +75,32 @@ def match(first: View, second: View, noise: Tensor, count: int) -> tuple[Tensor,
 
 
 def columns(maps: tuple[Tensor, ...], points: Tensor) -> Tensor:
-    """Every map (B, D, h, w) at points (B, P, 2), in the order of the maps: (B, P, sum of D)."""
-    sampled = [
-        F.grid_sample(each.float(), points.unsqueeze(1), padding_mode="border", align_corners=False)[:, :, 0]
-        for each in maps
-    ]
-    return torch.cat(sampled, dim=1).mT
+    """Every map (B, D, h, w) at points (B, P, 2), in the order of the maps: (B, P, sum of D).
+
+    Between pixels as bilinear :func:`torch.nn.functional.grid_sample` has it, and at the border as its
+    ``padding_mode="border"``. Its gradients, though, are added up on a GPU in any order; these, of rows that are
+    weighted and added (:func:`torch.nn.functional.embedding_bag`), in the same one each time.
+    """
+    return torch.cat([_at(each, points) for each in maps], dim=2)
+
+
+def _at(image: Tensor, points: Tensor) -> Tensor:
+    batch, bands, height, width = image.shape
+    (columns, of_columns), (rows, of_rows) = _beside(points[..., 0], width), _beside(points[..., 1], height)
+    before = torch.arange(batch, device=image.device).view(-1, 1, 1, 1) * height
+    corners = (before + rows.unsqueeze(3)) * width + columns.unsqueeze(2)  # (B, P, 2, 2)
+    weights = of_rows.unsqueeze(3) * of_columns.unsqueeze(2)
+    pixels = image.float().permute(0, 2, 3, 1).reshape(-1, bands)  # no copy of what lies channels last
+    found = F.embedding_bag(corners.view(-1, 4), pixels, mode="sum", per_sample_weights=weights.view(-1, 4))
+    return found.view(batch, -1, bands)
+
+
+def _beside(at: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The two of ``size`` pixels that each place (B, P) in [-1, 1] lies between, and its share of them: (B, P, 2)."""
+    at = (((at + 1) * size - 1) / 2).clamp(0, size - 1)
+    first = at.long()
+    share = at - first
+    return torch.stack([first, (first + 1).clamp(max=size - 1)], dim=2), torch.stack([1 - share, share], dim=2)
 
 
 def ground(batch: Mapping[str, Any], on_chip: Tensor) -> Tensor:

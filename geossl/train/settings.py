@@ -91,11 +91,6 @@ class PretrainSettings(BaseModel):
             raise ValueError(
                 f"batch_size: {self.batch_size} makes no {self.accumulate} equal parts of two chips or more (accumulate)"
             )
-        if self.deterministic and self.method.name == "dense":
-            raise ValueError(
-                "deterministic: true: a GPU has no such algorithm for the gradients of method dense; choose another, "
-                "such as method: {name: simclr}"
-            )
         paired = [number for number, other in enumerate(self.pool) if other.beside is not None]
         if paired and not isinstance(self.method, PairSettings):
             raise ValueError(

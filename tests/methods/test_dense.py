@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightly.loss import NTXentLoss
+from torch.nn import functional as F
 
 from geossl.features import hypercolumns
 from geossl.methods.dense import Dense, columns, match
@@ -125,3 +126,19 @@ def test_points_see_the_hypercolumns_that_maps_are_made_from() -> None:
     with torch.no_grad():
         got = columns(encoder(image).maps, points)
         torch.testing.assert_close(got.mT.unflatten(2, (SIDE, SIDE)), hypercolumns(encoder, image), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_columns_and_their_gradients_are_those_of_grid_sample(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    maps = [
+        torch.randn(3, *size).to(memory_format=layout).requires_grad_() for size in ((5, 12, 7), (2, 3, 4), (4, 1, 1))
+    ]
+    points = torch.rand(3, 50, 2) * 2.4 - 1.2  # some beyond the border
+    weight = torch.randn(3, 50, 11)
+    by_torch = [F.grid_sample(each, points.unsqueeze(1), padding_mode="border", align_corners=False) for each in maps]
+    expected = torch.cat([each[:, :, 0] for each in by_torch], dim=1).mT
+    found = columns(tuple(maps), points)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    gradients = [torch.autograd.grad((each * weight).sum(), maps) for each in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)

@@ -74,7 +74,7 @@ def test_it_trains_there_on_two_dates_and_on_two_sensors(tmp_path: Path, method:
     require_learnt(tmp_path / "sensors")
 
 
-@pytest.mark.parametrize("method", sorted({*METHODS} - {"dense"}))  # of which a GPU promises no bits
+@pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.mark.parametrize("step", [5, 7])
 def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, method: str, step: int) -> None:
     changes = changes_of(method) | {"deterministic": True}

@@ -26,7 +26,7 @@ from geossl.nets.weights import load_encoder
 from geossl.train.launch import determinism, memory_kept, placement, threads, unfuse_attention
 from geossl.train.module import learning_rate
 
-from .synthetic import SENSOR, STATISTICS, Places, run, settings
+from .synthetic import SENSOR, STATISTICS, Places, run
 
 
 def test_the_encoder_file_says_how_it_came_about(undisturbed: Path) -> None:
@@ -217,13 +217,6 @@ def test_determinism_is_wanted_on_a_gpu_alone_and_given_back() -> None:
     with determinism(True):
         assert torch.are_deterministic_algorithms_enabled() == torch.cuda.is_available()
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_bits_that_no_gpu_promises_are_refused_with_another_method() -> None:
-    with pytest.raises(
-        ValueError, match=r"gradients of method dense; choose another, such as method: \{name: simclr\}"
-    ):
-        settings(method={"name": "dense"}, deterministic=True)
 
 
 def test_threads_are_given_back() -> None:
