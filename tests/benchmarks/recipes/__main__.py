@@ -35,11 +35,19 @@ def main() -> None:
         help="pretrain on training blocks and on other sets that are cubes (of zion, rstoolbox)",
     )
     parser.add_argument("--whole", action="store_true", help="train the whole network, beside the same from scratch")
+    parser.add_argument(
+        "--encoder-rate",
+        type=float,
+        default=1.0,
+        help="with --whole (of zion, rstoolbox): the encoder's learning rate in that of the head; 0: it is frozen",
+    )
     parser.add_argument("--pack", type=Path, metavar="FOLDER", help="train nothing: write what elsewhere.py trains")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     wanted = parser.parse_args()
     if wanted.pool and (wanted.set not in sets.LANDCOVER or wanted.whole or wanted.transductive or wanted.pack):
         parser.error(f"--pool is for frozen encoders of {' and '.join(sets.LANDCOVER)}, which are trained here")
+    if wanted.encoder_rate != 1 and (wanted.set not in sets.LANDCOVER or not wanted.whole or not wanted.method):
+        parser.error(f"--encoder-rate is for --whole and a --method, of {' and '.join(sets.LANDCOVER)}")
     warnings.filterwarnings("ignore")
     ledger = Ledger(Path(__file__).with_name("measured.jsonl"))
     length = Length(steps=wanted.steps) if wanted.steps else Length(wanted.minutes)
@@ -59,7 +67,7 @@ def main() -> None:
             elif wanted.set == "bigearthnet":
                 patches.measure(*about[1:], protocol=_protocol(wanted))
             elif wanted.whole:
-                landcover.measure_whole(*about)
+                landcover.measure_whole(*about, rate=wanted.encoder_rate)
             else:
                 landcover.measure(*about, protocol=_protocol(wanted))
     of_set = [each for each in ledger.all if each.set == wanted.set]

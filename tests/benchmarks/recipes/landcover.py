@@ -36,7 +36,7 @@ from geossl.train.settings import PretrainSettings
 from . import pretraining, sets
 from .elsewhere import Training
 from .pretraining import Length
-from .rows import FLOOR, INDUCTIVE, POOLED, RANDOM, SCRATCH, TRANSDUCTIVE, Ledger, Measured
+from .rows import AT_RATE, FLOOR, INDUCTIVE, POOLED, RANDOM, SCRATCH, TRANSDUCTIVE, Ledger, Measured
 
 LABELS = (20, 100, 500)
 DRAWS = 3
@@ -125,12 +125,18 @@ def measure(
                 ledger.add(_frozen(ground, chosen, statistics, hand, row))
 
 
-def measure_whole(name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger) -> None:
-    """The whole network from 500 labels: from an inductively pretrained encoder, or from scratch (None)."""
+def measure_whole(
+    name: str, method: str | None, encoder: str, length: Length, seeds: int, ledger: Ledger, *, rate: float = 1
+) -> None:
+    """The whole network from 500 labels: from an inductively pretrained encoder, or from scratch (None).
+
+    Its encoder learns at ``rate`` times the head's learning rate; with 0 it stays as it is.
+    """
+    model = "whole network" + (f"{AT_RATE} {rate:g}" if rate != 1 else "")
     for seed in range(seeds):
         protocol, how = ("-", SCRATCH) if method is None else (INDUCTIVE, method)
         about = {"protocol": protocol, "method": how, "encoder": encoder, **asdict(length if method else Length())}
-        if ledger.has(set=name, repetition=f"seed {seed}", model="whole network", **about):
+        if ledger.has(set=name, repetition=f"seed {seed}", model=model, **about):
             continue
         data = Project.load(sets.landcover(name), [f"split.seed={seed}"]).task_data("landcover")
         assert isinstance(data, TaskData)
@@ -141,11 +147,11 @@ def measure_whole(name: str, method: str | None, encoder: str, length: Length, s
         else:
             start = pretraining.trained(training(name, method, encoder, length, seed))
         chosen = LandcoverSettings(
-            mode="finetune", labels=500, seed=100 * seed, finetune=FinetuneSettings(encoder_rate=1)
+            mode="finetune", labels=500, seed=100 * seed, finetune=FinetuneSettings(encoder_rate=rate)
         )
         task = landcover.fit(data, *start, chosen)
         proba = data.gather(ground.test, task.describe)
-        ledger.add(ground.measured(500, [proba], model="whole network", **about))
+        ledger.add(ground.measured(500, [proba], model=model, **about))
 
 
 def training(name: str, method: str, encoder: str, length: Length, seed: int, *, protocol: str = INDUCTIVE) -> Training:

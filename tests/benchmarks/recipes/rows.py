@@ -28,6 +28,9 @@ INDUCTIVE, TRANSDUCTIVE, POOLED = "inductive", "transductive", "inductive, all s
 COLLAPSED = "collapsed"
 """The model and metric of a pretraining that left no encoder: that it may happen is part of what a method is worth."""
 
+AT_RATE = ", encoder at"
+"""What the model of a whole network says whose encoder learns at another rate than its head: how many times that."""
+
 FEWEST = 3
 """Repetitions from which a difference says anything."""
 
@@ -180,10 +183,9 @@ class _Row:
         return f"{self.steps:,} steps" if self.steps else f"{self.minutes:g} min" if self.minutes else ""
 
     def not_pretrained(self, method: str) -> _Row:
-        """The same encoder and head, not pretrained."""
-        return replace(
-            self, kind=[FLOOR, RANDOM, SCRATCH].index(method), method=method, protocol="-", minutes=0.0, steps=0
-        )
+        """The same encoder and head, not pretrained; a whole network from scratch learns at one rate."""
+        kind, model = [FLOOR, RANDOM, SCRATCH].index(method), self.model.partition(AT_RATE)[0]
+        return replace(self, kind=kind, method=method, protocol="-", minutes=0.0, steps=0, model=model)
 
 
 def _cell(rows: Mapping[_Row, Mapping[int, dict[str, float]]], row: _Row, labels: int) -> str:

@@ -67,6 +67,15 @@ def test_differences_are_of_pairs_with_the_identical_head() -> None:
     assert not any("simclr" in line for line in table(floors + random + ours, {"dense"}))
 
 
+def test_whole_networks_are_compared_with_scratch_at_one_rate() -> None:
+    about = {"encoder": "unet-small"}
+    scratch = measured(SCRATCH, "whole network", [0.40, 0.20], **about)
+    for model in ("whole network", "whole network, encoder at 0.3"):
+        ours = measured("dense", model, [0.55, 0.45], protocol="inductive", **about)
+        (line,) = (line for line in table(scratch + ours) if "| dense |" in line)
+        assert "0.500 ± 0.635 (+0.200 ± 0.635 too few; -)" in line
+
+
 def test_what_is_measured_is_kept(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "out" / "measured.jsonl")
     ledger.add(measured("dense", "LDA, encoder", [0.1, 0.2]))
