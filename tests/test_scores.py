@@ -111,6 +111,21 @@ def test_interval_covers_as_often_as_it_says() -> None:
     assert 0.87 < inside / 200 < 0.99
 
 
+def test_a_rare_class_keeps_its_score_in_draws_without_it() -> None:
+    """One of 20 blocks has all of it: left out of a draw, a map of one class would have more than 1/3."""
+    blocks = np.zeros((20, 3, 3), np.int64)
+    blocks[:, 0, 0], blocks[:, 1, 1], blocks[0, 2, 2] = 50, 50, 5
+    perfect = scores.block_bootstrap(blocks, scores.macro_f1)
+    assert (perfect.mean, perfect.low, perfect.high) == pytest.approx((1, 1, 1))
+    constant = np.zeros_like(blocks)
+    constant[:, :, 0] = blocks.sum(axis=2)
+    interval = scores.block_bootstrap(constant, scores.macro_f1)
+    assert interval.mean == pytest.approx(scores.f1(constant.sum(axis=0))[0] / 3)
+    assert interval.high == pytest.approx(interval.mean, abs=0.02)
+    difference = scores.paired_bootstrap(blocks, constant, scores.macro_f1)
+    assert difference.high == pytest.approx(difference.mean, abs=0.02)
+
+
 def test_pairing_sees_what_two_separate_intervals_do_not() -> None:
     """Blocks differ a lot, the models by a little everywhere: only the paired difference is certain."""
     rng = np.random.default_rng(3)

@@ -81,7 +81,8 @@ def build_index(
         Distance between windows. Without it they are spread evenly and cover every pixel, side by
         side where ``size`` divides 256 and overlapping otherwise.
     min_clear:
-        Least clear share of the chunks that a window lies in.
+        Least clear share that a window may have, by what is known of the chunks that it lies in; which of these windows
+        have it, their pixels tell (:meth:`geossl.chips.reader.ChipReader.clear`).
     split, subsets:
         Only windows wholly in blocks of these subsets. Without a split, all windows.
     partly:
@@ -99,6 +100,7 @@ def build_index(
         raise SettingsError(f"a stride of {stride} px between chips is not positive")
     offsets = _offsets(size, stride, collection.grid.tile_size)
     share = _chunk_share(offsets, size, collection.grid.tile_size)
+    of_chunk = np.einsum("rj,ck->rcjk", share, share)
     row, col = (o.ravel() for o in np.meshgrid(offsets, offsets, indexing="ij"))
 
     tile_ids = tuple(collection.tile_ids)
@@ -114,8 +116,11 @@ def build_index(
     records = collection.records([tile_ids[number] for number in allowed])
     for (number, windows), (chunk_clear, times) in zip(allowed.items(), records, strict=True):
         clear = np.einsum("rj,tjk,ck->trc", share, chunk_clear, share).reshape(-1, row.size)
-        # shares add up to 1 only to float precision
-        usable = (clear >= min_clear - 1e-6) & (clear > 0) & windows
+        usable = (clear > 0) & windows
+        if min_clear > 0:
+            # all that is clear in a chunk may lie in this window
+            most = np.minimum(chunk_clear[:, None, None] * (CHUNK / size) ** 2, of_chunk).sum(axis=(3, 4))
+            usable &= most.reshape(-1, row.size) >= min_clear - 1e-6  # shares add up to 1 only to float precision
         if steps is not None:
             usable[~np.isin(np.arange(len(usable)), steps)] = False
         step, window = np.nonzero(usable)

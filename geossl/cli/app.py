@@ -32,7 +32,7 @@ from geossl.cli.upkeep import maintain
 from geossl.cli.watch import watch
 from geossl.errors import GeosslError
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What a disk may say to any verb that writes."""
 
 _start = Group("Start here", sort_key=1)
@@ -50,6 +50,7 @@ Try `geossl demo` for the whole journey on a generated landscape. For your own r
 edit geossl.yaml, then `geossl run`, or one stage at a time. Every stage may be run again: it does
 only what is not done yet.""",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # main says what was kept
 )
 app.command(alerts)
 app.command(cube)

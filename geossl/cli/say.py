@@ -71,4 +71,6 @@ def run_stages(work: Callable[[Progress], list[StageResult]], *, brief: bool = F
         out.print(f"{mark} [bold]{result.stage}[/bold]" + ("  nothing to do" if result.skipped else ""))
         for line in [] if brief else result.lines:
             out.print(f"    {line}", highlight=False, markup=False)
+        if result.skipped and result.set_aside:
+            out.print(f"    {result.set_aside} set aside before; geossl status says what", highlight=False)
     return SET_ASIDE if any(result.set_aside for result in results) else 0

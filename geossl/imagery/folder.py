@@ -115,7 +115,8 @@ class FolderSource:
             names = {_name_in(sensor, name) for name in stated}
             if missing := [name for name in sensor.band_names if name not in names]:
                 raise SettingsError(
-                    f"`bands` does not say which is {', '.join(missing)}", "name all bands of the sensor"
+                    f"`bands` does not say which is {', '.join(missing)}",
+                    "name all bands of the sensor, each before where it is: `B2: 1` or `B2: what the file calls it`",
                 )
         if "://" not in self.settings.path:
             return iter(in_order(self._found(sensor)))
@@ -265,7 +266,8 @@ class FolderSource:
         else:
             raise SceneError(
                 f"{path.name} has {count} band(s), sensor {sensor.name} has {len(sensor.bands)}",
-                "say which is which: `bands: [in file order]` or `bands: {band: number}`",
+                "say which is which: `bands: [in file order]` or `bands: {band: number}`; or, where each band has a file of "
+                'its own, `pattern: "{scene}_{band}.tif"`; or `sensor` is another',
             )
         return {name: Asset(str(path), index) for index, name in enumerate(names, start=1)}
 

@@ -248,8 +248,11 @@ def _told(error: BaseException) -> str:
 
 
 def _why_unreadable(path: str, error: RasterioError) -> str:
-    with Path(path).open("rb") as file:
-        head = file.read(64)
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(64)
+    except OSError as denied:
+        return f"cannot be read: {denied.strerror}"
     return _no_raster(head) or f"is not a readable {SUFFIXES[Path(path).suffix.lower()]} file: {error}"
 
 

@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 
 from geossl.augment import Normalize
 from geossl.bands import Statistics
-from geossl.chips.index import build_index
+from geossl.chips.index import ChipIndex, build_index
 from geossl.chips.loader import ChipLoader
 from geossl.chips.reader import ChipReader
 from geossl.cube.collection import Collection
@@ -66,6 +66,9 @@ _VIEWS = 16
 _CHIPS = 512
 """Chips among which neighbours are sought."""
 
+_LOOKED_AT, _READ = 0.95, 512
+"""Clear share of chips that are shown, and how many of a small area are read for it."""
+
 
 def scene_pictures(scenes: Collection, statistics: Statistics) -> list[ScenePicture]:
     """Quicklooks of scenes spread evenly over time."""
@@ -111,12 +114,22 @@ def cloud_mask(scenes: Collection, statistics: Statistics) -> CloudMask | None:
     return None
 
 
+def _clear(scenes: Collection, size: int) -> ChipIndex:
+    """Chips to look at, all but clear: of stored chunks that are, or where a small area has none, by their pixels."""
+    index = build_index(scenes, size, min_clear=_LOOKED_AT)
+    whole = index.clear >= _LOOKED_AT
+    if whole.any():
+        return index.select(whole)
+    few = index.select(np.sort(np.random.default_rng(0).permutation(len(index))[:_READ]))
+    return few.select(ChipReader(scenes).clear(few) >= _LOOKED_AT)
+
+
 def views(scenes: Collection, encoder: Encoder, card: Card) -> list[ShownChip]:
     """Chips of all dates, each with a view of it as the method of the encoder draws them; none of an imported one."""
     if "method" not in card.settings:
         return []
     method = build_method(TypeAdapter(MethodSettings).validate_python(card.settings["method"]), encoder)
-    index = build_index(scenes, int(card.settings["chip"]), min_clear=0.95)
+    index = _clear(scenes, int(card.settings["chip"]))
     rng = np.random.default_rng(0)
     index = index.select(np.sort(rng.choice(len(index), min(_VIEWS, len(index)), replace=False)))
     if len(index) == 0:
@@ -139,7 +152,7 @@ def neighbours(
 ) -> list[Neighbours]:
     """Chips of the newest clear scenes, each with those that the encoder finds most like it."""
     size = int(card.settings.get("chip", 128))
-    index = build_index(scenes, size, min_clear=0.95)
+    index = _clear(scenes, size)
     if len(index) <= matches + 1:
         return []
     newest = np.argsort(index.time, kind="stable")[-4 * _CHIPS :]

@@ -80,6 +80,12 @@ class Milvus:
         self.embeddings = embeddings
         self.collection = _name(embeddings.folder)
         self._file = embeddings.folder.parent / "milvus.db" if uri == LITE else None
+        if self._file is not None and not os.access(self._file.parent, os.W_OK):
+            raise StoreError(
+                f"the Milvus Lite file {self._file} lies in a folder that may not be written, and Milvus writes to it even "
+                "to search",
+                "ask for the right to, or search without Milvus: `--set search.milvus=none`",
+            )
         logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)  # what goes wrong is told below
         with self._told():
             self._client = MilvusClient(

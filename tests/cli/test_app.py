@@ -54,3 +54,34 @@ def test_doctor_finds_this_environment_fit(tmp_path: Path) -> None:
     result = _geossl("doctor", folder=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "torch build" in result.stdout
+
+
+def test_doctor_names_inputs_that_are_not_there(tmp_path: Path) -> None:
+    assert _geossl("init", ".", "--imagery", "/nowhere/scenes", folder=tmp_path).returncode == 0
+    result = _geossl("doctor", "--project", ".", folder=tmp_path)
+    assert result.returncode == 1
+    assert "sources" in result.stdout  # and what of them, wrapped into a narrow column
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        ("KeyboardInterrupt()", 130, "stopped. What was committed is kept"),
+        ("PermissionError(13, 'Permission denied', 'store/locks')", 1, "make it writable"),
+    ],
+)
+def test_what_ends_a_verb_from_outside_is_said_in_words(tmp_path: Path, raised: str, code: int, said: str) -> None:
+    script = f"""
+from unittest import mock
+import sys
+from geossl.cli import app
+def end(*_):
+    raise {raised}
+sys.argv = ["geossl", "stats"]
+with mock.patch.object(app, "run_stage", end):
+    app.main()
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == code
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr

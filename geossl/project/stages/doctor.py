@@ -14,6 +14,9 @@ from pathlib import Path
 from rich.table import Table
 
 from geossl.errors import GeosslError
+from geossl.imagery.folder import FolderSettings
+from geossl.imagery.sources import open_source
+from geossl.project.project import Project
 
 _PACKAGES = ("torch", "lightning", "timm", "torchgeo", "zarr", "icechunk", "dask", "rasterio", "xarray", "prefect")
 _DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "GPKG")
@@ -123,8 +126,6 @@ def _machine(folder: Path) -> Iterator[Finding]:
 
 
 def _project(path: Path) -> Iterator[Finding]:
-    from geossl.project.project import Project
-
     try:
         project = Project.load(path)
     except GeosslError as error:
@@ -133,6 +134,7 @@ def _project(path: Path) -> Iterator[Finding]:
     yield Finding(
         "project file", f"{project.settings.name}: {len(project.sensor.bands)} bands of {project.sensor.name}"
     )
+    yield from _inputs(project)
     if not (project.store / "cube").exists():
         yield Finding("cube", "none yet", "geossl ingest")
         return
@@ -145,3 +147,17 @@ def _project(path: Path) -> Iterator[Finding]:
     yield Finding(
         "store", str(project.settings.store), "" if store_writable else "is read-only", serious=not store_writable
     )
+
+
+def _inputs(project: Project) -> Iterator[Finding]:
+    """Folders of imagery and files of labels that are named and not there."""
+    for settings in project.settings.sources:
+        if isinstance(settings, FolderSettings):
+            try:
+                open_source(settings, project.root)
+            except GeosslError as error:
+                yield Finding("sources", error.what, error.remedy, serious=True)
+    for name, task in project.settings.tasks.items():
+        for path in task.labels.paths if task.labels is not None else ():
+            if not (project.root / path).exists():
+                yield Finding("labels", f"{project.root / path} does not exist", f"check tasks.{name}.labels.path")

@@ -77,11 +77,17 @@ def summary(scores: list[dict[str, Any]], differences: list[dict[str, Any]]) -> 
         if row["metric"] == metric
     ]
     lines += [
-        f"{row['model']} against {row['against']} ({row['labels']} labels): {row['mean']:+.3f}{interval(row)}, {row['verdict']}"
+        f"{row['model']} against {row['against']} ({row['labels']} labels): {row['mean']:+.3f}{interval(row)}, {_verdict(row)}"
         for row in differences
         if row["metric"] == metric
     ]
     return lines
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    without_zero = row["low"] is not None and not row["low"] <= 0 <= row["high"]
+    doubted = row["verdict"] == "no gain" and without_zero
+    return "no gain, since repeated draws of labels disagree" if doubted else str(row["verdict"])
 
 
 def interval(row: dict[str, Any]) -> str:

@@ -106,7 +106,8 @@ class _Found:
         good = [item for item in self.items if isinstance(item, Scene)]
         if not good and not self.begun:
             reasons = "; ".join(f"{item.source}: {item.reason}" for item in self.items if isinstance(item, Rejected))
-            raise SceneError(f"none of the {len(self.items)} inputs is a usable scene: {reasons}")
+            remedy = next((item.remedy for item in self.items if isinstance(item, Rejected) and item.remedy), "")
+            raise SceneError(f"none of the {len(self.items)} inputs is a usable scene: {reasons}", remedy)
         return good
 
 

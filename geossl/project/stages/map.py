@@ -49,7 +49,8 @@ def _map(project: Project, name: str, progress: Progress) -> list[str]:
     champion = project.registry.find(name, "champion")
     if champion is None:
         raise StoreError(
-            f"task {name!r} has no model yet", "run `geossl ingest`, `stats`, `pretrain` and `finetune` first"
+            f"task {name!r} has no model yet",
+            "run `geossl finetune` first (after `geossl ingest`); it says what else it needs",
         )
     folder = project.store / champion.folder
     images = project.task_images(name)

@@ -24,7 +24,7 @@ class SceneRow:
     """UTC, to the minute."""
     tiles: int
     clear: float
-    """Share of clear pixels, 0 … 1, mean over its tiles."""
+    """Share of clear pixels, 0 … 1, mean over its tiles, also over their ground that it does not reach."""
     revision: int
     """How often it was processed again, held back or released."""
     held: str | None
@@ -93,7 +93,7 @@ def scene_table(project: Project, snapshot: str | None = None) -> Table:
     table = Table(title=f"{len(rows)} scenes in {project.sensor.name}", caption=caption)
     table.add_column("scene", overflow="fold")
     table.add_column("time (UTC)", no_wrap=True)
-    for heading in ("tiles", "clear", "revision"):
+    for heading in ("tiles", "clear share of tiles", "revision"):
         table.add_column(heading, justify="right")
     if held:
         table.add_column("held back", overflow="fold")
