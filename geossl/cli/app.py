@@ -242,7 +242,10 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        print(f"geossl: {error}\n  → free disk or make it writable, then run the same command again", file=sys.stderr)
+        print(
+            f"geossl: {error}\n  → free disk, or ask for the right to read and write there, then run the same command again",
+            file=sys.stderr,
+        )
         code = 1
     except KeyboardInterrupt:
         print("\ngeossl: stopped. What was committed is kept; run the same command to go on.", file=sys.stderr)

@@ -67,7 +67,7 @@ def test_doctor_names_inputs_that_are_not_there(tmp_path: Path) -> None:
     ("raised", "code", "said"),
     [
         ("KeyboardInterrupt()", 130, "stopped. What was committed is kept"),
-        ("PermissionError(13, 'Permission denied', 'store/locks')", 1, "make it writable"),
+        ("PermissionError(13, 'Permission denied', 'store/locks')", 1, "ask for the right"),
     ],
 )
 def test_what_ends_a_verb_from_outside_is_said_in_words(tmp_path: Path, raised: str, code: int, said: str) -> None:

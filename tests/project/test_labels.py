@@ -17,7 +17,7 @@ from PIL import Image
 from geossl.chips.split import TRAIN
 from geossl.cli.app import app
 from geossl.cube.collection import Labels
-from geossl.errors import SettingsError, StoreError
+from geossl.errors import LabelError, SettingsError, StoreError
 from geossl.legend import NO_LABEL
 from geossl.progress import silent
 from geossl.project.project import Project
@@ -60,6 +60,12 @@ def test_what_is_labelled(project: Project, capsys: pytest.CaptureFixture[str]) 
                 int(((codes[tile_id] == land["code"]) & (subset[tile_id] == number)).sum()) for tile_id in codes
             )
     assert np.asarray(Image.open(row["picture"])).std() > 10
+
+
+def test_what_became_of_the_scenes_is_told_with_an_error_in_the_labels(project: Project, tmp_path: Path) -> None:
+    young = copied(project, tmp_path, overrides=("tasks.landcover.labels.column=nothing",))
+    with pytest.raises(LabelError, match=r"(?s)nothing.*→.*\d+ scenes ingested"):
+        stage("ingest")(young, silent)
 
 
 def test_changed_labels_are_told_and_drawn(project: Project, tmp_path: Path) -> None:

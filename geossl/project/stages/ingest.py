@@ -15,7 +15,7 @@ from geossl.cube.plan import plan as plan_ingest
 from geossl.cube.report import IngestReport
 from geossl.cube.repository import Cube
 from geossl.cube.space import plain_errors
-from geossl.errors import NothingFoundError, SceneError
+from geossl.errors import GeosslError, NothingFoundError, SceneError
 from geossl.imagery.scene import Rejected, Scene, in_order
 from geossl.imagery.seen import Seen
 from geossl.imagery.sources import open_source
@@ -58,7 +58,11 @@ def run(project: Project, progress: Progress) -> StageResult:
             lines, set_aside = list(_lines(report)), len(report.set_aside)
             result.update(set_aside=set_aside, ingested=report.ingested, snapshot=report.snapshot)
     watch.note(project, seen)
-    about_labels, features = labels.update(project, progress)
+    try:
+        about_labels, features = labels.update(project, progress)
+    except GeosslError as error:  # what became of the scenes is not lost with it
+        remedy = "; ".join(filter(None, (error.remedy, *lines)))
+        raise type(error)(error.what, remedy) from error
     lines += about_labels
     return StageResult("ingest", lines, skipped=not lines, set_aside=set_aside + features)
 
