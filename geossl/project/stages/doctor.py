@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from geossl.errors import GeosslError
-from geossl.imagery.folder import FolderSettings
-from geossl.imagery.sources import open_source
-from geossl.project.project import Project
+
+if TYPE_CHECKING:
+    from geossl.project.project import Project
 
 _PACKAGES = ("torch", "lightning", "timm", "torchgeo", "zarr", "icechunk", "dask", "rasterio", "xarray", "prefect")
 _DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "GPKG")
@@ -126,6 +127,8 @@ def _machine(folder: Path) -> Iterator[Finding]:
 
 
 def _project(path: Path) -> Iterator[Finding]:
+    from geossl.project.project import Project
+
     try:
         project = Project.load(path)
     except GeosslError as error:
@@ -151,6 +154,9 @@ def _project(path: Path) -> Iterator[Finding]:
 
 def _inputs(project: Project) -> Iterator[Finding]:
     """Folders of imagery and files of labels that are named and not there."""
+    from geossl.imagery.folder import FolderSettings
+    from geossl.imagery.sources import open_source
+
     for settings in project.settings.sources:
         if isinstance(settings, FolderSettings):
             try:
